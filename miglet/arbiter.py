@@ -1,0 +1,151 @@
+"""The arbiter: the one loop that owns the state, the journal and the decisions.
+
+It takes one fact at a time, lets the lifecycle decide, writes the new state and its
+events in one transaction, and only then acts. It never waits for anybody.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import selectors
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from miglet import commands, desk, facts
+from miglet.control.server import ControlServer
+from miglet.crew import CREW
+from miglet.examination import reload_errand
+from miglet.herald import present
+from miglet.house import House
+from miglet.messages import Fact
+from miglet.noting import NOTES, close_open_commands, report_findings
+from miglet.performing import PERFORM
+from miglet.queues import Queue
+from miglet.signals import PARENT, SignalPipe
+from miglet.state.effects import Effect
+from miglet.state.lifecycle import step
+from miglet.state.vm import Moment, Vm
+
+#: Most seconds that the loop sleeps: the supervisor looks after its workers then.
+TICK_SECONDS = 1.0
+
+#: Seconds that workers get to leave at the very end.
+LAST_GRACE_SECONDS = 1.0
+
+#: The signals that are not the lifecycle's business.
+RELOAD, DUMP = "SIGHUP", "SIGUSR1"
+
+log = logging.getLogger(__name__)
+
+
+class Arbiter:
+    """Everything that must be done in one place, in order, without waiting."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self._signals = SignalPipe(PARENT)
+        self._listen(self._signals, self._heed_signals)
+
+    def open_control(self, path: str) -> None:
+        """Answer operators on this socket; raises what `ControlServer` raises."""
+        answer = functools.partial(desk.answer, self.house)
+        control = ControlServer(path, answer, desk.CHANGING)
+        self._listen(control, control.serve)
+        self.house.herald.control = control
+
+    def hire(self, names: Iterable[str] = tuple(CREW)) -> None:
+        """Fork the workers; what is imported by now, they share."""
+        gc.freeze()
+        for name in names:
+            self.house.supervisor.hire(name, functools.partial(self._work, name))
+
+    def run(self) -> int:
+        """Serve until the lifecycle says that it is over; the exit status."""
+        house = self.house
+        close_open_commands(house)
+        while house.exit_status is None:
+            self._wait()
+            self._keep_time()
+            while house.inbox and house.exit_status is None:
+                self._take(house.inbox.popleft())
+            report_findings(house)
+        self._leave()
+        return house.exit_status
+
+    def _work(self, name: str, queue: Queue) -> None:
+        """In the child: live the worker's life with the settings of this moment."""
+        known = self.house.known
+        CREW[name](known.settings, known.identity)(queue)
+
+    def _listen(self, source: Any, heed: Any) -> None:
+        self.house.selector.register(source, selectors.EVENT_READ, heed)
+
+    def _wait(self) -> None:
+        """Sleep until somebody has something to say or something is due."""
+        house, now = self.house, time.monotonic()
+        dues = (house.timers.next_due(), house.supervisor.next_due())
+        waits = [due - now for due in dues if due is not None]
+        patience = 0.0 if house.inbox else max(0.0, min([TICK_SECONDS, *waits]))
+        for key, _ in house.selector.select(patience):
+            key.data()
+
+    def _keep_time(self) -> None:
+        house, now = self.house, time.monotonic()
+        house.supervisor.check(now)
+        house.errands.check(now)
+        if house.herald.control:
+            house.herald.control.expire(now)
+        for name in house.timers.take_due(now):
+            house.inbox.append(facts.DeadlinePassed(name))
+        house.notifier.alive()
+
+    def _heed_signals(self) -> None:
+        house = self.house
+        for name in self._signals.drain():
+            if name == RELOAD:
+                house.errands.send(*reload_errand(house.known))
+            elif name == DUMP:
+                log.warning("status: %s", house.herald.status(house.vm))
+            else:
+                house.inbox.append(facts.SignalReceived(name))
+
+    def _take(self, fact: Fact) -> None:
+        house = self.house
+        note = NOTES.get(type(fact))
+        if note:
+            note(house, fact)
+        decide: Any = commands.obey if isinstance(fact, facts.CommandExamined) else step
+        moment = present()
+        after, wanted = decide(house.vm, fact, moment)
+        if after is not house.vm or wanted:
+            self._go_on(after, wanted, fact, moment)
+        if house.uplink.offer() and house.vm.flushing and not house.inbox:
+            house.inbox.append(facts.EventsFlushed())
+
+    def _go_on(
+        self, after: Vm, wanted: list[Effect], fact: Fact, moment: Moment
+    ) -> None:
+        """First on disk, then in effect."""
+        house, before = self.house, self.house.vm
+        house.record(after, wanted, moment)
+        house.vm = after
+        if after.state is not before.state:
+            name = type(fact).__name__
+            log.info("%s -> %s on %s", before.state.value, after.state.value, name)
+        for effect in wanted:
+            perform = PERFORM.get(type(effect))
+            if perform:
+                perform(house, effect)
+        house.herald.spread(before, after)
+
+    def _leave(self) -> None:
+        house = self.house
+        house.notifier.stopping()
+        house.errands.stop()
+        house.supervisor.stop(LAST_GRACE_SECONDS)
+        if house.herald.control:
+            house.herald.control.close()
+        self._signals.close()

@@ -1,0 +1,186 @@
+"""JSON that strangers wrote, and the JSON-RPC 2.0 that is made of it.
+
+The rule that holds here: bytes from outside are either exactly what was agreed on
+or refused with a reason, at a cost bounded by their number; nothing in between.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+from miglet.errors import BadMessage, MigletError
+
+#: A request may have so many bytes, an answer so many.
+REQUEST_BYTES = 65536
+REPLY_BYTES = 1048576
+
+#: Deeper than anything we exchange, far less than what exhausts a stack.
+DEEPEST = 32
+
+#: Room for any 64-bit integer and any double that Python prints.
+LONGEST_NUMBER = 40
+
+#: The error codes of JSON-RPC 2.0, section 5.1, and our own.
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+UNKNOWN_METHOD = -32601
+BAD_PARAMS = -32602
+INTERNAL_ERROR = -32603
+NOT_PERMITTED = -32001
+BUSY = -32002
+
+
+class RpcError(MigletError):
+    """A request that cannot be granted; `code` is one of those above."""
+
+    category = "user"
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Request(NamedTuple):
+    """One call of a method."""
+
+    #: What the answer repeats; None in a notification, which gets no answer.
+    id: str | int | None
+    method: str
+    #: Whatever was passed; methods take an object.
+    params: Any
+    #: Whether the caller does not want an answer.
+    notification: bool = False
+
+
+def strict_json(text: bytes, limit: int = REQUEST_BYTES) -> Any:
+    """The JSON value in `text`, which may have `limit` bytes.
+
+    Refused with BadMessage: what is not JSON in UTF-8, values nested deeper than
+    DEEPEST, numbers longer than LONGEST_NUMBER or infinite, NaN, a key that occurs
+    twice in an object, and half of a surrogate pair.
+    """
+    if len(text) > limit:
+        raise BadMessage(f"{len(text)} bytes are more than the {limit} allowed")
+    try:
+        value = json.loads(
+            text.decode("utf-8"),
+            parse_int=_integer,
+            parse_float=_real,
+            parse_constant=_no_constant,
+            object_pairs_hook=_object,
+        )
+    except UnicodeDecodeError as error:
+        raise BadMessage(f"not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise BadMessage(f"nested deeper than {DEEPEST} levels") from None
+    except ValueError as error:
+        raise BadMessage(f"not JSON: {error}") from None
+    _inspect(value)
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    number = float(digits) if len(digits) <= LONGEST_NUMBER else math.inf
+    if not math.isfinite(number):
+        raise ValueError("a number that is too large or too long")
+    return number
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return found
+
+
+def _inspect(value: Any) -> None:
+    """Raise BadMessage where `value` is too deep or has text that is no Unicode."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        texts = [item for item in level if isinstance(item, str)]
+        level = [part for item in level for part in _parts(item)]
+        if not all(map(_is_text, texts)):
+            raise BadMessage("not JSON: half of a surrogate pair")
+        if not level:
+            return
+    raise BadMessage(f"nested deeper than {DEEPEST} levels")
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list) else []
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def request_in(line: bytes) -> Request:
+    """The request in `line`. Raises RpcError."""
+    try:
+        message = strict_json(line)
+    except BadMessage as error:
+        raise RpcError(PARSE_ERROR, str(error)) from None
+    if isinstance(message, list):
+        raise RpcError(INVALID_REQUEST, "no batches: send one request a line")
+    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
+        raise RpcError(INVALID_REQUEST, 'expected an object with "jsonrpc": "2.0"')
+    return _request_of(message)
+
+
+def _request_of(message: dict[str, Any]) -> Request:
+    method = message.get("method")
+    if not isinstance(method, str) or not is_id(message.get("id")):
+        raise RpcError(
+            INVALID_REQUEST, "expected a method, and an id of text or a whole number"
+        )
+    return Request(
+        message.get("id"), method, message.get("params", {}), "id" not in message
+    )
+
+
+def is_id(value: object) -> bool:
+    """Whether JSON-RPC allows `value` as a request's id."""
+    if isinstance(value, bool):
+        return False
+    return value is None or isinstance(value, (str, int))
+
+
+def reply(id: str | int | None, result: Any) -> bytes:
+    """The line that answers request `id` with `result`, or says it is too large."""
+    line = _line({"jsonrpc": "2.0", "id": id, "result": result})
+    if len(line) > REPLY_BYTES:
+        return failure(id, RpcError(INTERNAL_ERROR, "the answer is too large"))
+    return line
+
+
+def failure(id: str | int | None, error: RpcError) -> bytes:
+    """The line that answers request `id` with `error`."""
+    told = {"code": error.code, "message": str(error)}
+    return _line({"jsonrpc": "2.0", "id": id, "error": told})
+
+
+def notice(method: str, params: dict[str, Any]) -> bytes:
+    """The line that tells a subscriber something it did not ask for."""
+    return _line({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,124 @@
+"""Who we are to the controller: a bearer token in a file, or nobody.
+
+A file that changed is read again before the next request, so that a credential is
+rotated without a restart; while the new one is unusable, the last good one serves.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from miglet.errors import CredentialUnusable
+from miglet.security import remember_secret
+
+log = logging.getLogger(__name__)
+
+#: The longest token; servers commonly refuse headers beyond 8 KiB.
+LONGEST_TOKEN_BYTES = 8192
+
+
+class Fingerprint(NamedTuple):
+    """What changes about a file when its content does."""
+
+    modified_ns: int
+    inode: int
+    size: int
+
+
+def fingerprint(path: str | Path) -> Fingerprint:
+    """Today's fingerprint of the file; raises OSError if there is none."""
+    seen = os.stat(path)
+    return Fingerprint(seen.st_mtime_ns, seen.st_ino, seen.st_size)
+
+
+class Credential(Protocol):
+    """What a request needs of any kind of authentication."""
+
+    def headers(self) -> dict[str, str]:
+        """The headers that authenticate; raises CredentialUnusable."""
+
+    def reread(self) -> None:
+        """The credential was not accepted: read it anew; raises CredentialUnusable."""
+
+
+class NoToken:
+    """Nothing in the headers: the connection's certificate says who we are, if any."""
+
+    def headers(self) -> dict[str, str]:
+        return {}
+
+    def reread(self) -> None:
+        """There is nothing to read."""
+
+
+class BearerToken:
+    """A token read from a file, and read again when the file changed."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self._token: str | None = None
+        self._seen: Fingerprint | None = None
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._current()}"}
+
+    def reread(self) -> None:
+        self._seen, self._token = None, None
+        self._current()
+
+    def _current(self) -> str:
+        try:
+            seen = fingerprint(self.path)
+            if self._token is None or seen != self._seen:
+                self._token = token_in(read(self.path), self.path)
+            self._seen = seen
+        except OSError as error:
+            return self._former(unusable(self.path, error.strerror or str(error)))
+        except CredentialUnusable as error:
+            return self._former(error)
+        return self._token
+
+    def _former(self, error: CredentialUnusable) -> str:
+        """The last good token instead of the one that is unusable now."""
+        if self._token is None:
+            raise error
+        log.warning("the former token is still used: %s", error)
+        return self._token
+
+
+def read(path: str | Path) -> bytes:
+    """The beginning of a small regular file; a FIFO cannot hold us up."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise unusable(path, "is not a regular file")
+        return file.read(LONGEST_TOKEN_BYTES + 1)
+
+
+def token_in(content: bytes, path: str | Path) -> str:
+    """The token that a file's content is; told to the redaction before it is used."""
+    if len(content) > LONGEST_TOKEN_BYTES:
+        raise unusable(path, f"is longer than {LONGEST_TOKEN_BYTES} bytes")
+    token = content.strip().decode("ascii", errors="replace")
+    if not token:
+        raise unusable(path, "is empty")
+    if not all("!" <= character <= "~" for character in token):
+        raise unusable(path, "holds something else than one printable ASCII word")
+    remember_secret(token)
+    return token
+
+
+def unusable(path: str | Path, reason: str) -> CredentialUnusable:
+    return CredentialUnusable(
+        f"token file {path}: {reason}; write the controller's token into it"
+        " (controller.auth.token_path) and let MIGlet's user read it"
+    )
+
+
+def credential_for(auth: Any) -> Credential:
+    """The credential that the settings under ``controller.auth`` describe."""
+    return BearerToken(auth.token_path) if auth.type == "bearer" else NoToken()

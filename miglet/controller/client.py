@@ -1,0 +1,176 @@
+"""The controller's API as methods: the only code that knows its addresses.
+
+Each call is one attempt with a limit on its whole time; trying again is up to the
+worker that called, by `retry.Backoff`. The one rule: what is raised is one of
+``errors.ControllerError``, and the client can be used again afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from miglet import __version__
+from miglet.controller import answers
+from miglet.controller.answers import (
+    Acknowledgement,
+    Call,
+    Outcome,
+    RegistrationToken,
+    RemovalToken,
+)
+from miglet.controller.authentication import credential_for
+from miglet.controller.clock import ClockOffset
+from miglet.controller.deadline import within
+from miglet.controller.transport import Answer, Transport
+from miglet.errors import ControllerError
+
+#: A long poll may take so much longer than it was told to wait, in seconds.
+LONGEST_POLL_GRACE = 10.0
+
+
+class Client:
+    """The MIG Controller, seen from the machine `vm_id`.
+
+    `settings` is the configuration's ``controller`` section. Nothing is opened
+    before the first call, so that a client may be made before a fork.
+    """
+
+    def __init__(self, settings: Any, vm_id: str) -> None:
+        self._vm_id = vm_id
+        self._clock = ClockOffset()
+        self._settings = settings
+        self._credential = credential_for(settings.auth)
+        self._transport = Transport(settings)
+
+    def registration_token(
+        self, request: dict, trace_id: str | None = None
+    ) -> RegistrationToken:
+        """A token to register a runner with; `request` as in the contract."""
+        answer = self._post(Call.REGISTRATION_TOKEN, request, trace_id)
+        answers.judged(Call.REGISTRATION_TOKEN, answer)
+        return answers.registration_token(answer.body)
+
+    def removal_token(
+        self, request: dict, trace_id: str | None = None
+    ) -> RemovalToken | None:
+        """A token to remove the runner with; None: the controller removes it itself."""
+        answer = self._post(Call.REMOVAL_TOKEN, request, trace_id)
+        if answers.judged(Call.REMOVAL_TOKEN, answer) is Outcome.ABSENT:
+            return None
+        return answers.removal_token(answer.body)
+
+    def post_event(self, event: Mapping[str, Any]) -> Acknowledgement:
+        """Deliver one event; raises Refused when it will never be taken."""
+        key = {"Idempotency-Key": event["id"]}
+        answer = self._post(Call.EVENT, event, event.get("trace_id"), key)
+        if answers.judged(Call.EVENT, answer) is Outcome.DUPLICATE:
+            return Acknowledgement(acknowledged=True, duplicate=True)
+        return answers.acknowledgement(answer.body)
+
+    def heartbeat(self, beat: Mapping[str, Any], trace_id: str | None = None) -> None:
+        """Deliver a heartbeat; returns when the controller took it."""
+        answer = self._post(Call.HEARTBEAT, beat, trace_id)
+        answers.judged(Call.HEARTBEAT, answer)
+        answers.beat_taken(answer.body)
+
+    def commands(self, wait: float, trace_id: str | None = None) -> list[object]:
+        """What the controller orders; it may wait `wait` seconds for a command."""
+        url = f"{self._url(Call.COMMANDS)}?wait={wait:g}"
+        seconds = wait + min(self._settings.timeout, LONGEST_POLL_GRACE)
+        request = requests.Request("GET", url, headers=common_headers(trace_id))
+        answer = self._answer(request, seconds)
+        answers.judged(Call.COMMANDS, answer)
+        return answers.commands(answer, self._vm_id)
+
+    @property
+    def clock_offset_seconds(self) -> float | None:
+        """The controller's clock minus ours; None before the first answer."""
+        return self._clock.seconds
+
+    def apply(self, settings: Any) -> None:
+        """Use changed settings from the next call on; a kept connection if it fits."""
+        former, self._settings = self._settings, settings
+        if address(former) == address(settings):
+            return
+        self.close()
+        self._credential = credential_for(settings.auth)
+        self._transport = Transport(settings)
+
+    def close(self) -> None:
+        """Drop the connection; the next call opens a new one."""
+        self._transport.close()
+
+    def _url(self, call: Call) -> str:
+        base = self._settings.endpoint.rstrip("/")
+        return f"{base}/api/v1/vms/{quote(self._vm_id, safe='')}/{call.path}"
+
+    def _post(
+        self,
+        call: Call,
+        body: Mapping[str, Any],
+        trace_id: str | None,
+        more_headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        headers = {"Content-Type": "application/json", **common_headers(trace_id)}
+        headers.update(more_headers or {})
+        content = json.dumps(body, separators=(",", ":"), allow_nan=False)
+        request = requests.Request(
+            call.method, self._url(call), headers=headers, data=content.encode()
+        )
+        return self._answer(request, self._settings.timeout)
+
+    def _answer(self, request: requests.Request, seconds: float) -> Answer:
+        """The answer, the credential's second chance included, within `seconds`."""
+        try:
+            return within(seconds, lambda: self._authenticated(request, seconds))
+        except ControllerError:
+            self.close()
+            raise
+
+    def _authenticated(self, request: requests.Request, seconds: float) -> Answer:
+        answer = self._exchange(request, seconds)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            self._credential.reread()
+            self.close()  # a new connection shows a new certificate
+            answer = self._exchange(request, seconds)
+        return answer
+
+    def _exchange(self, request: requests.Request, seconds: float) -> Answer:
+        request.headers.update(self._credential.headers())
+        sent_at = time.time()
+        answer = self._transport.send(request, seconds)
+        self._clock.note(answer.headers.get("Date"), sent_at, time.time())
+        return answer
+
+
+def address(settings: Any) -> tuple[Any, ...]:
+    """What the connection and the credential are made from."""
+    return settings.endpoint, settings.auth, settings.proxy
+
+
+def common_headers(trace_id: str | None) -> dict[str, str]:
+    """What every request says of itself; a new span of `trace_id` each time."""
+    return {
+        "User-Agent": f"miglet/{__version__}",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "traceparent": f"00-{usable_trace(trace_id)}-{secrets.token_hex(8)}-01",
+    }
+
+
+def usable_trace(trace_id: str | None) -> str:
+    """`trace_id` as 32 hexadecimal digits (W3C Trace Context), or a new one."""
+    try:
+        trace = uuid.UUID(trace_id or "")
+    except ValueError:
+        return uuid.uuid4().hex
+    return trace.hex if trace.int else uuid.uuid4().hex

@@ -1,0 +1,153 @@
+"""Encrypted connections with our own trust and our own certificate.
+
+Files that changed are loaded for the next connection; while they do not fit each
+other (a rotation half done), what was loaded before goes on being used. A server is
+always verified, and nothing below TLS 1.2 is spoken.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from requests.adapters import HTTPAdapter
+
+from miglet.controller.authentication import Fingerprint, fingerprint
+from miglet.errors import CredentialUnusable
+
+log = logging.getLogger(__name__)
+
+
+class TlsFiles:
+    """The files that a connection's trust and identity come from."""
+
+    def __init__(
+        self,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
+        authority: str | Path | None = None,
+        host: str = "",
+    ) -> None:
+        self.certificate = certificate
+        self.key = key
+        #: A bundle or a folder of certificates; None: what the system trusts.
+        self.authority = authority
+        #: Whom these files are used with.
+        self.host = host
+        self._context: ssl.SSLContext | None = None
+        self._seen: list[Fingerprint] | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """The same context as before unless a file changed.
+
+        Raises CredentialUnusable when the files never were usable.
+        """
+        try:
+            seen = [fingerprint(path) for path in self._paths()]
+            if self._context is None or seen != self._seen:
+                self._context = self._load()
+            self._seen = seen
+        except OSError as error:  # also ssl.SSLError
+            return self._former(self._unusable(error))
+        return self._context
+
+    def _paths(self) -> list[str | Path]:
+        return [path for path in (self.certificate, self.key, self.authority) if path]
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(**trust(self.authority))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # urllib3 1.26 does not tell OpenSSL an address to check. Every urllib3
+        # checks it itself when the context does not.
+        context.check_hostname = not is_address(self.host)
+        if self.certificate:
+            # An empty password, so that nobody is asked for one on a terminal.
+            context.load_cert_chain(self.certificate, self.key, password="")
+        return context
+
+    def _former(self, error: CredentialUnusable) -> ssl.SSLContext:
+        if self._context is None:
+            raise error
+        log.warning("the former certificate is still used: %s", error)
+        return self._context
+
+    def _unusable(self, error: OSError) -> CredentialUnusable:
+        files = ", ".join(map(str, self._paths()))
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        return CredentialUnusable(
+            f"certificate files ({files}): {reason}; certificate and key must be PEM,"
+            " belong together, need no password and be readable by MIGlet's user"
+        )
+
+
+def trust(authority: str | Path | None) -> dict[str, Any]:
+    """Arguments of ssl.create_default_context for whom to trust."""
+    if authority is None:
+        return {}
+    return {"capath" if os.path.isdir(authority) else "cafile": authority}
+
+
+def tls_for(settings: Any) -> TlsFiles | None:
+    """What the ``controller`` settings say about TLS; None for a plain endpoint."""
+    if not settings.endpoint.lower().startswith("https:"):
+        return None
+    auth, host = settings.auth, host_in(settings.endpoint)
+    if auth.type != "mtls":
+        return TlsFiles(authority=auth.ca_path, host=host)
+    return TlsFiles(auth.certificate_path, auth.key_path, auth.ca_path, host)
+
+
+def host_in(endpoint: str) -> str:
+    """The host's name or address; empty if there is none to be seen."""
+    try:
+        return urlsplit(endpoint).hostname or ""
+    except ValueError:
+        return ""
+
+
+def is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+class TlsAdapter(HTTPAdapter):
+    """requests' pool of connections, all of them made with one TLS context.
+
+    It keeps one connection alive and tries nothing a second time.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self.context = context
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **more: Any
+    ) -> None:
+        more["ssl_context"] = self.context
+        super().init_poolmanager(connections, maxsize, block, **more)
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        more["ssl_context"] = self.context
+        return super().proxy_manager_for(proxy, **more)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Leave the verification to the context.
+
+        requests would load its own bundle of authorities into it.
+        """
+        conn.cert_reqs = "CERT_REQUIRED"
+
+    def close(self) -> None:
+        """Close the kept connection now, not when its pool happens to be collected."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in list(manager.pools.keys()):
+                manager.pools[key].close()
+        super().close()

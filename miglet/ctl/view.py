@@ -1,0 +1,217 @@
+"""What ``miglet-ctl`` shows: answers of the agent as lines for people.
+
+The rule that holds here: answers carry what strangers wrote, a job's name above all,
+so every text passes `clean`, and what is missing is shown as ``-``, never a crash.
+Only the standard library is imported: this is part of how fast ``miglet-ctl`` is.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+#: Sentences are wrapped to what any terminal has.
+WIDTH = 79
+
+#: What moves a cursor, rings a bell or turns text around: C0, DEL, C1, and the
+#: bidirectional controls of Unicode.
+HARMFUL = (*range(32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F))
+HARMLESS = dict.fromkeys((*HARMFUL, *range(0x2066, 0x206A)), "?") | {9: " ", 10: " "}
+
+Status = dict[str, Any]
+
+
+def clean(value: Any) -> str:
+    """`value` as text that cannot harm a terminal; ``-`` when there is none."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return " ".join(f"{clean(key)}={clean(value[key])}" for key in value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(clean, value)) or "-"
+    text = str(value).encode("utf-8", "replace").decode()
+    return text.translate(HARMLESS)
+
+
+def section(status: Status, name: str) -> dict[str, Any]:
+    """The object called `name` in `status`; empty when it is missing or null."""
+    found = status.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def number(value: Any) -> float:
+    """`value` if it is a number, else 0."""
+    return value if isinstance(value, (int, float)) else 0
+
+
+def duration(seconds: Any) -> str:
+    """Seconds as people say them: ``4.2 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    if not isinstance(seconds, (int, float)):
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def size(count: Any) -> str:
+    """Bytes as people say them: ``1.5 GiB``."""
+    if not isinstance(count, (int, float)):
+        return "-"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def moment(at: Any) -> str:
+    """An RFC 3339 time, shorter: ``2026-01-15 10:30:00 UTC``."""
+    text = clean(at)
+    if len(text) > 19 and text[10] == "T" and text.endswith("Z"):
+        return f"{text[:10]} {text[11:19]} UTC"
+    return text
+
+
+def table(rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Rows in columns as wide as their widest cell."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+
+
+def fit(line: str, width: int) -> str:
+    """`line`, cut to `width` columns; 0: as it is."""
+    return line if not width or len(line) <= width else line[: width - 1] + "…"
+
+
+def wrapped(line: str, indent: int) -> list[str]:
+    """`line` in lines of at most WIDTH columns, all but the first one indented."""
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent)
+
+
+def status_lines(status: Status) -> list[str]:
+    """The whole of ``miglet-ctl status``."""
+    rows = [
+        ("state", state_of(status)),
+        ("machine", machine_of(status)),
+        ("controller", controller_of(section(status, "controller"))),
+        ("runner", runner_of(section(status, "runner"))),
+        ("job", job_of(section(status, "job"))),
+        ("events", events_of(section(status, "events"))),
+        ("last error", status.get("last_error") or "none"),
+        ("log level", status.get("log_level")),
+    ]
+    up = duration(status.get("uptime_seconds"))
+    version, pid = clean(status.get("version")), clean(status.get("pid"))
+    title = f"MIGlet {version}, pid {pid}, up {up}"
+    lines = [part for line in table(rows) for part in wrapped(line, 12)]
+    return [title, *lines, "", *worker_lines(section(status, "workers"))]
+
+
+def state_of(status: Status) -> str:
+    """The state, since when, and in capitals if not all is well."""
+    text = f"{clean(status.get('state'))} since {moment(status.get('since'))}"
+    return f"{text}, DEGRADED" if status.get("degraded") else text
+
+
+def machine_of(status: Status) -> str:
+    """Who the machine is."""
+    vm, pool, org = (clean(status.get(name)) for name in ("vm_id", "pool_id", "org_id"))
+    return f"{vm} in pool {pool} of {org}"
+
+
+def controller_of(controller: Status) -> str:
+    """Whether the controller answers."""
+    reachable = controller.get("reachable")
+    heard = duration(controller.get("last_contact_seconds"))
+    text = "reachable" if reachable else "UNREACHABLE"
+    if heard != "-":
+        text += f", last contact {heard} ago"
+    return text if reachable else f"{text}: {clean(controller.get('last_error'))}"
+
+
+def runner_of(runner: Status) -> str:
+    """The runner's state and what to look for in the list of processes."""
+    if not runner:
+        return "none"
+    where = runner.get("unit") or f"pid {clean(runner.get('pid'))}"
+    text = f"{clean(runner.get('state'))}, {clean(runner.get('name'))}, {where}"
+    text += f", version {clean(runner.get('version'))}"
+    return f"{text}, adopted" if runner.get("adopted") else text
+
+
+def job_of(job: Status) -> str:
+    """The job, the way GitHub's pages name it."""
+    if not job:
+        return "none"
+    text = f"{clean(job.get('name'))} of {clean(job.get('repository'))}"
+    text += f" (run {clean(job.get('run_id'))}, job {clean(job.get('job_id'))})"
+    return f"{text} for {duration(job.get('elapsed_seconds'))}"
+
+
+def events_of(events: Status) -> str:
+    """How many events are where."""
+    names = ("pending", "delivered", "rejected", "dropped")
+    return ", ".join(f"{clean(events.get(name))} {name}" for name in names)
+
+
+def worker_lines(workers: Status) -> list[str]:
+    """A line a worker."""
+    rows: list[Sequence[Any]] = [("worker", "pid", "health", "restarts", "last seen")]
+    for name in workers:
+        worker = section(workers, name)
+        health = "healthy" if worker.get("healthy") else "UNHEALTHY"
+        seen = duration(worker.get("last_seen_seconds"))
+        seen = seen if seen == "-" else f"{seen} ago"
+        rows.append((name, worker.get("pid"), health, worker.get("restarts"), seen))
+    return table(rows)
+
+
+def change_line(clock: str, change: Status) -> str:
+    """What has changed, in a line that begins with the time of day."""
+    state = clean(change.get("state"))
+    rest = {name: change[name] for name in change if name != "state"}
+    return f"{clock}  {state}  {clean(rest) if rest else ''}".rstrip()
+
+
+def rows_of(items: list[Any], names: Sequence[str]) -> list[str]:
+    """A table of those fields of each item, under their names."""
+    found = [item for item in items if isinstance(item, dict)]
+    rows = [[item.get(name) for name in names] for item in found]
+    return table([names, *rows])
+
+
+def measure_lines(sample: Status) -> list[str]:
+    """A line a measure, in units that people read."""
+    return table((name, measured(name, value)) for name, value in flat(sample))
+
+
+def flat(tree: Status, prefix: str = "") -> list[tuple[str, Any]]:
+    """The leaves of `tree`, by dotted name."""
+    found: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found += flat(value, f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, value))
+    return found
+
+
+def measured(name: str, value: Any) -> str:
+    """`value` in the unit that the end of `name` tells."""
+    if name.endswith("_bytes"):
+        return size(value)
+    if name.endswith("_seconds"):
+        return duration(value)
+    if name.endswith("_percent"):
+        return f"{clean(value)} %"
+    return clean(value)

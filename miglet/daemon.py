@@ -1,0 +1,141 @@
+"""Puts the daemon together from settings, and runs it.
+
+Everything that the workers share is imported by the imports of this module, before
+the first of them is forked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from miglet import __version__, confinement, logger
+from miglet.arbiter import Arbiter
+from miglet.children import Child
+from miglet.config.settings import Settings
+from miglet.crew import CREW, UPLINK
+from miglet.events import Identity
+from miglet.facts import PreflightDone, SettingsLoaded, SettingsRefused
+from miglet.herald import present
+from miglet.house import House
+from miglet.messages import Fact
+from miglet.runner.identity import boot_id
+from miglet.runner.verdict import Verdict
+from miglet.state.ends import concluded
+from miglet.state.journal import Journal
+from miglet.state.vm import Moment, Policy, Vm
+from miglet.status import Knowledge
+from miglet.systemd import Notifier
+
+#: What becomes of a job that a restart of the machine has ended.
+REBOOTED = Verdict(
+    "unknown", "machine_restarted", None, ("the machine was started again",)
+)
+
+#: Seconds on top of bootstrap.timeout after which the bootstrap counts as hung.
+BOOTSTRAP_MARGIN = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def serve(heard: list[Fact], child: Child, sources: dict[str, Any]) -> int:
+    """Serve with what the bootstrap has reported so far; the exit status."""
+    first = heard[0]
+    assert isinstance(first, SettingsLoaded | SettingsRefused)
+    known = knowledge(first, sources)
+    settings = known.settings
+    warn_about_privileges()
+    places = [Path(settings.paths.state), Path(settings.paths.runtime)]
+    journal = Journal.open([place / "journal.db" for place in places], boot_id())
+    house = House(new_vm(known), known, journal, Notifier(os.environ))
+    take_over(house)
+    house.inbox.extend(heard)
+    arbiter = Arbiter(house)
+    limit = settings.bootstrap.timeout + BOOTSTRAP_MARGIN
+    answered = isinstance(heard[-1], PreflightDone)
+    house.errands.follow(child, limit, hung_bootstrap(), answered)
+    arbiter.open_control(str(Path(settings.paths.runtime) / "control.sock"))
+    arbiter.hire([UPLINK] if isinstance(first, SettingsRefused) else CREW)
+    with logger.last_words():
+        status = arbiter.run()
+    journal.close()
+    log.info("the end: exit status %d", status)
+    return status
+
+
+def knowledge(
+    first: SettingsLoaded | SettingsRefused, sources: dict[str, Any]
+) -> Knowledge:
+    """What is known at the start; logging works from here on."""
+    settings = Settings.of(first.settings or {})
+    identity = Identity(
+        settings.vm_id, settings.pool_id, settings.org_id, uuid.uuid4().hex
+    )
+    who = {"vm_id": identity.vm_id, "pool_id": identity.pool_id}
+    who |= {"org_id": identity.org_id, "component": "arbiter"}
+    logger.install(settings.logging, who)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+    log.info("MIGlet %s starts as %s", __version__, identity.vm_id)
+    return Knowledge(
+        settings=settings,
+        identity=identity,
+        origins=getattr(first, "origins", []),
+        sources=sources,
+        pid=os.getpid(),
+        started_now=time.monotonic(),
+        log_level=settings.logging.level,
+    )
+
+
+def new_vm(known: Knowledge) -> Vm:
+    """A machine at the beginning of a boot."""
+    name = f"{known.identity.vm_id}-{boot_id()[:8]}"
+    return Vm(name, policy=Policy.of(known.settings), since=time.time())
+
+
+def take_over(house: House) -> None:
+    """Go on where a MIGlet before this one has left off, or close what it left."""
+    journal = house.journal
+    kept = journal.state()
+    if kept is None:
+        return
+    former = Vm.restored(kept, house.vm.policy, present())
+    if journal.saved_boot_id == boot_id():
+        house.vm = former
+    elif former.job:
+        since = max(0.0, time.time() - former.job.seen_at)
+        moment = Moment(time.time(), former.job.seen_now + since)
+        house.record(house.vm, concluded(former, REBOOTED, moment)[1], moment)
+    else:
+        journal.discard_state()
+
+
+def hung_bootstrap() -> PreflightDone:
+    """What is reported when the child that checks the machine does not answer."""
+    fault = {
+        "id": "bootstrap",
+        "status": "fail",
+        "milliseconds": 0.0,
+        "detail": "the checks of the machine did not come to an end",
+        "hint": "see bootstrap.timeout, and MIGlet's log",
+        "category": "infrastructure",
+    }
+    unknown = ("cloud", "zone", "machine_type", "image", "cpu_count", "memory_bytes")
+    machine: dict[str, Any] = dict.fromkeys((*unknown, "disk_bytes", "runner_version"))
+    machine |= {"version": __version__, "boot_id": boot_id(), "timeline": {}}
+    return PreflightDone([fault], machine)
+
+
+def warn_about_privileges() -> None:
+    """Say once when less is separated than could be."""
+    if os.geteuid() != 0:
+        log.warning("not started as root: no worker drops privileges")
+        return
+    if not confinement.miglet_user_exists():
+        log.warning(
+            "there is no user %s: the workers stay root", confinement.MIGLET_USER
+        )

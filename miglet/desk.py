@@ -1,0 +1,127 @@
+"""The methods of the control socket: what an operator may ask and order.
+
+Reading answers from what the arbiter knows; ordering posts the same fact that a
+command of the controller leads to. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from miglet.control.peers import Peer
+from miglet.control.rpc import BAD_PARAMS, UNKNOWN_METHOD, RpcError
+from miglet.facts import CommandExamined
+from miglet.house import House
+from miglet.runner.run import Run
+from miglet.security import redact
+
+#: Most lines of the runner's output, and most events, in one answer.
+MOST_LINES = 500
+
+#: The levels that SetLogLevel takes.
+LEVELS = ("debug", "info", "warning", "error")
+
+
+Method = Callable[[House, dict[str, Any], Peer], Any]
+
+#: Every method by its name, filled as the functions below are defined.
+METHODS: dict[str, Method] = {}
+
+#: The methods that change something.
+CHANGING = frozenset({"drain", "shutdown", "set_log_level"})
+
+
+def method(answer: Method) -> Method:
+    """Register a function as the method of its name."""
+    METHODS[answer.__name__] = answer
+    return answer
+
+
+def answer(house: House, name: str, params: dict[str, Any], peer: Peer) -> Any:
+    """The result of the method; RpcError says what is wrong with the request."""
+    if name not in METHODS:
+        raise RpcError(UNKNOWN_METHOD, f"there is no method {name!r}")
+    return METHODS[name](house, params, peer)
+
+
+@method
+def status(house: House, params: dict[str, Any], peer: Peer) -> Any:
+    """What the machine is doing."""
+    return house.herald.status(house.vm)
+
+
+@method
+def events(house: House, params: dict[str, Any], peer: Peer) -> Any:
+    """The last events and what became of them."""
+    return house.journal.recent(_number(params, "limit", 20))
+
+
+@method
+def config(house: House, params: dict[str, Any], peer: Peer) -> Any:
+    """Each effective setting and where it came from."""
+    return house.known.origins
+
+
+@method
+def metrics(house: House, params: dict[str, Any], peer: Peer) -> Any:
+    """The latest sample of the machine."""
+    return house.known.vm_health
+
+
+@method
+def runner_log(house: House, params: dict[str, Any], peer: Peer) -> Any:
+    """The last lines that the runner printed."""
+    wanted = _number(params, "lines", 50)
+    folder = (house.vm.runner or {}).get("folder")
+    run = Run.found_in(Path(folder)) if folder else None
+    lines = redact(run.printed()).splitlines() if run else []
+    return {"lines": lines[-wanted:]}
+
+
+@method
+def drain(house: House, params: dict[str, Any], peer: Peer) -> Any:
+    """Finish the job, then shut down."""
+    return _order(house, "Drain", {"reason": _text(params, "reason")}, peer)
+
+
+@method
+def shutdown(house: House, params: dict[str, Any], peer: Peer) -> Any:
+    """Shut down after the job or at once."""
+    mode = params.get("mode", "after_job")
+    if mode not in ("after_job", "immediate"):
+        raise RpcError(BAD_PARAMS, "mode is after_job or immediate")
+    wanted = {"mode": mode, "reason": _text(params, "reason")}
+    return _order(house, "Shutdown", wanted, peer)
+
+
+@method
+def set_log_level(house: House, params: dict[str, Any], peer: Peer) -> Any:
+    """Log from another level on."""
+    level = params.get("level")
+    if level not in LEVELS:
+        raise RpcError(BAD_PARAMS, f"level is one of {', '.join(LEVELS)}")
+    return _order(house, "SetLogLevel", {"level": level}, peer)
+
+
+def _order(
+    house: House, kind: str, parameters: dict[str, Any], peer: Peer
+) -> dict[str, Any]:
+    who = f"operator (uid {peer.uid})"
+    house.inbox.append(CommandExamined("", kind, parameters, requested_by=who))
+    return {"accepted": True}
+
+
+def _number(params: dict[str, Any], name: str, default: int) -> int:
+    value = params.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RpcError(BAD_PARAMS, f"{name} is a number from 1 on")
+    return min(value, MOST_LINES)
+
+
+def _text(params: dict[str, Any], name: str) -> str | None:
+    value = params.get(name)
+    if value is None or (isinstance(value, str) and len(value) <= 256):
+        return value
+    raise RpcError(BAD_PARAMS, f"{name} is a text of at most 256 characters")

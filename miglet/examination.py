@@ -1,0 +1,61 @@
+"""Errands that examine a command or a changed configuration.
+
+This side stays light: what an examination needs (YAML, JSON Schema) is imported in
+the child that makes it, and gone with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from miglet.children import by_name
+from miglet.facts import CommandExamined, CommandReceived
+from miglet.messages import Fact
+from miglet.queues import Queue
+from miglet.status import Knowledge
+
+#: Seconds that an examination may take.
+LIMIT_SECONDS = 10.0
+
+EXAMINER = "miglet.examiner"
+
+#: What a failed examination is answered with.
+FAILED = "the examination of the command failed; MIGlet's log says why"
+
+
+class ErrandPlan(NamedTuple):
+    """What `Errands.send` takes."""
+
+    name: str
+    main: Callable[[Queue], None]
+    limit: float
+    otherwise: Fact
+
+
+def errand_for(fact: CommandReceived, known: Knowledge, at: float) -> ErrandPlan:
+    """Examine this command; `at` is the wall time at which it came."""
+    faults = [*fact.faults, *_expired(fact, known, at)]
+    command = {"id": fact.id, "type": fact.type, "parameters": fact.parameters}
+    main = by_name(EXAMINER, "examine_command", command, faults, _loaded(known))
+    otherwise = CommandExamined(fact.id, fact.type, {}, [FAILED])
+    return ErrandPlan("examiner", main, LIMIT_SECONDS, otherwise)
+
+
+def reload_errand(known: Knowledge) -> ErrandPlan:
+    """Read the configuration again, because of SIGHUP."""
+    main = by_name(EXAMINER, "examine_reload", known.sources, _loaded(known))
+    otherwise = CommandExamined("", "UpdateConfig", {}, [FAILED], requested_by="SIGHUP")
+    return ErrandPlan("examiner", main, LIMIT_SECONDS, otherwise)
+
+
+def _expired(fact: CommandReceived, known: Knowledge, at: float) -> list[str]:
+    """By the controller's clock, where it is known: ours may be wrong."""
+    if fact.expires_at is None:
+        return []
+    late = at + (known.clock_offset_seconds or 0.0) - fact.expires_at
+    return [f"it expired {late:.0f} s ago"] if late > 0 else []
+
+
+def _loaded(known: Knowledge) -> dict[str, Any]:
+    return {"settings": known.settings.as_dict(), "origins": known.origins}

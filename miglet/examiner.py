@@ -1,0 +1,94 @@
+"""In a short-lived child: holds commands and changed settings against their schemas.
+
+All or nothing: the answer has either no fault, or every fault and no effect.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+
+from miglet.config.explanation import explanation, origins_of
+from miglet.config.files import layers_of
+from miglet.config.loading import reload, update
+from miglet.config.settings import Loaded, Settings
+from miglet.controller import contract
+from miglet.errors import Misconfigured
+from miglet.facts import CommandExamined
+from miglet.queues import Queue
+
+#: The command whose parameters are settings.
+UPDATE = "UpdateConfig"
+
+
+def examine_command(
+    queue: Queue, command: dict[str, Any], faults: list[str], current: dict[str, Any]
+) -> None:
+    """Report CommandExamined for the command."""
+    found = list(faults) or list(command_faults(command["type"], command["parameters"]))
+    settings = None
+    if not found and canonical(command["type"]) == canonical(UPDATE):
+        try:
+            overlay = command["parameters"]["config"]
+            settings = update(loaded_of(current), overlay)
+        except Misconfigured as error:
+            found = [str(fault) for fault in error.faults]
+    queue.put(answer(command, found, settings))
+
+
+def examine_reload(
+    queue: Queue, sources: dict[str, Any], current: dict[str, Any]
+) -> None:
+    """Report CommandExamined for the configuration as it is now."""
+    command = {"id": "", "type": UPDATE, "parameters": {}, "requested_by": "SIGHUP"}
+    try:
+        settings = reload(loaded_of(current), layers_of(os.environ, **sources))
+    except Misconfigured as error:
+        queue.put(answer(command, [str(fault) for fault in error.faults], None))
+    else:
+        queue.put(answer(command, [], settings))
+
+
+def answer(
+    command: dict[str, Any], faults: list[str], loaded: Loaded | None
+) -> CommandExamined:
+    """What the arbiter is told."""
+    return CommandExamined(
+        **command,
+        faults=faults,
+        settings=loaded.settings.as_dict() if loaded else None,
+        origins=explanation(loaded) if loaded else None,
+    )
+
+
+def command_faults(kind: str, parameters: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the command, by its JSON Schema."""
+    names = {canonical(name): name for name in contract.COMMANDS}
+    if canonical(kind) not in names:
+        yield unknown_command(kind)
+        return
+    schema = contract.schema(f"command-{names[canonical(kind)]}")
+    for error in jsonschema.Draft7Validator(schema).iter_errors(parameters):
+        place = ".".join(map(str, error.absolute_path)) or "parameters"
+        yield f"{place}: {error.message[:300]}"
+
+
+def unknown_command(kind: str) -> str:
+    """An unknown command, with the nearest known one."""
+    near = difflib.get_close_matches(kind, contract.COMMANDS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"unknown command {kind!r}{hint}"
+
+
+def canonical(name: str) -> str:
+    """As `miglet.commands.canonical`, which this floor cannot import."""
+    return name.replace("_", "").lower()
+
+
+def loaded_of(current: dict[str, Any]) -> Loaded:
+    """The configuration in force."""
+    return Loaded(Settings.of(current["settings"]), origins_of(current["origins"]))

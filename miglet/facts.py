@@ -1,0 +1,313 @@
+"""Every fact that a worker, the system or a timer tells the arbiter.
+
+A fact is past tense and complete in itself: it says what was seen, not what is to be
+done about it. What follows from it is in the table of the lifecycle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from miglet.messages import Fact
+
+
+@dataclass(frozen=True)
+class Pulse(Fact):
+    """The worker lives; it may be silent for `patience` seconds from now."""
+
+    patience: float
+
+
+# The bootstrap and the supervisor.
+
+
+@dataclass(frozen=True)
+class SettingsLoaded(Fact):
+    """The configuration is valid."""
+
+    settings: dict[str, Any] = field(repr=False)
+    #: What ``miglet-ctl config`` shows: key, value (masked), source, overrode.
+    origins: list[dict[str, Any]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SettingsRefused(Fact):
+    """The configuration cannot be used; each fault has key, source, reason, hint."""
+
+    faults: list[dict[str, Any]]
+    #: Enough to tell the controller, or null when endpoint or identity is unknown.
+    settings: dict[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class PreflightDone(Fact):
+    """Every check has been made; `machine` says what this is."""
+
+    report: list[dict[str, Any]]
+    machine: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class WorkerStarted(Fact):
+    """A worker was forked and knows nothing yet of what it is to do."""
+
+    worker: str
+    pid: int
+    restarts: int
+
+
+@dataclass(frozen=True)
+class WorkerLost(Fact):
+    """A worker keeps dying; it is tried again, slowly, for ever."""
+
+    worker: str
+    deaths: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkerRecovered(Fact):
+    """A worker that kept dying has lived long enough to be trusted again."""
+
+    worker: str
+
+
+@dataclass(frozen=True)
+class SignalReceived(Fact):
+    """The operating system, an operator or systemd sent a signal."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class DeadlinePassed(Fact):
+    """A timer that the arbiter set has run out."""
+
+    name: str
+
+
+# The heartbeat-sender: the one uplink.
+
+
+@dataclass(frozen=True)
+class EventDelivered(Fact):
+    """The controller has acknowledged the event."""
+
+    sequence: int
+    type: str
+
+
+@dataclass(frozen=True)
+class EventRefused(Fact):
+    """The controller will never take this event; its answer says why."""
+
+    sequence: int
+    type: str
+    status: int
+    answer: str
+
+
+@dataclass(frozen=True)
+class ControllerAnswered(Fact):
+    """A call was answered as it should be."""
+
+    call: str
+    #: Seconds that the controller's clock is ahead of ours; null if unknown.
+    clock_offset_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ControllerFailed(Fact):
+    """A call led to no usable answer; it is tried again in `retry_in_seconds`."""
+
+    call: str
+    category: str
+    reason: str
+    retry_in_seconds: float
+
+
+# The runner-watcher.
+
+
+@dataclass(frozen=True)
+class TokenSpent(Fact):
+    """A registration token is about to be used; told so that none is used twice."""
+
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RunnerLaunched(Fact):
+    """The listener runs: `runner` has run_id, name, pid, start_time, version."""
+
+    runner: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunnerListening(Fact):
+    """The listener is connected and waits for a job."""
+
+    runner: dict[str, Any]
+    attempts: int
+    duration_seconds: float
+    adopted: bool = False
+
+
+@dataclass(frozen=True)
+class JobSeen(Fact):
+    """The first sign of a job, from `source`, at wall time `seen_at`."""
+
+    run_id: str
+    source: str
+    seen_at: float
+
+
+@dataclass(frozen=True)
+class JobIdentified(Fact):
+    """More is known about the job; nulls are not known yet."""
+
+    run_id: str
+    source: str
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class JobSampled(Fact):
+    """What the job's processes have used so far."""
+
+    run_id: str
+    usage: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class JobResultSeen(Fact):
+    """The runner told how the job ended, and has not necessarily ended itself."""
+
+    run_id: str
+    evidence: dict[str, Any]
+    ending: dict[str, Any]
+    usage: dict[str, Any]
+    last_lines: list[str]
+
+
+@dataclass(frozen=True)
+class RunnerExited(Fact):
+    """The listener is gone, and with it what it left running."""
+
+    run_id: str
+    evidence: dict[str, Any]
+    ending: dict[str, Any]
+    usage: dict[str, Any]
+    last_lines: list[str]
+
+
+@dataclass(frozen=True)
+class RunnerTroubled(Fact):
+    """The runner lives but does not work: a ghost, a lasting loss of connection."""
+
+    run_id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RegistrationFailed(Fact):
+    """No runner can be registered; trying again now would not help."""
+
+    category: str
+    code: str
+    message: str
+    hint: str
+    exit_status: int
+
+
+@dataclass(frozen=True)
+class FaultNoted(Fact):
+    """Something notable went wrong that its finder gets over by itself."""
+
+    category: str
+    code: str
+    message: str
+    component: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class RunnerRemoved(Fact):
+    """No registration of ours is left, or nothing more can be done about it."""
+
+    detail: str
+
+
+# The metrics-sampler.
+
+
+@dataclass(frozen=True)
+class MachineSampled(Fact):
+    """The heartbeat's ``vm_health``."""
+
+    vm_health: dict[str, Any]
+
+
+# The command-poller, and the child that examines a command.
+
+
+@dataclass(frozen=True)
+class CommandReceived(Fact):
+    """The controller wants something; not yet examined, so anything may be wrong."""
+
+    id: str
+    type: str
+    parameters: dict[str, Any] = field(repr=False)
+    #: Wall time in seconds; null: never.
+    expires_at: float | None = None
+    #: Why it cannot be obeyed, known from its form alone.
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CommandExamined(Fact):
+    """The command is well-formed, or `faults` says why it is refused."""
+
+    id: str
+    type: str
+    parameters: dict[str, Any] = field(repr=False)
+    faults: list[str] = field(default_factory=list)
+    #: For UpdateConfig and a reload: the settings as they would be.
+    settings: dict[str, Any] | None = field(default=None, repr=False)
+    origins: list[dict[str, Any]] | None = field(default=None, repr=False)
+    #: Who asked: ``controller``, ``operator (uid 0)``, ``signal``.
+    requested_by: str = "controller"
+
+
+# What the arbiter tells itself.
+
+
+@dataclass(frozen=True)
+class StartAcknowledged(Fact):
+    """The controller acknowledged this boot before MIGlet was started again."""
+
+
+@dataclass(frozen=True)
+class EventsFlushed(Fact):
+    """No event is left to deliver."""
+
+
+@dataclass(frozen=True)
+class TerminationNoticed(Fact):
+    """The cloud announced the end of this machine."""
+
+    #: E.g. ``preempted``, ``spot_instance_action``; the name of the announcement.
+    kind: str
+    #: Wall time at which the machine ends; null when the cloud does not say.
+    deadline: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class CredentialsRenewed(Fact):
+    """A request with the new credential was accepted, or `reason` says why not."""
+
+    command_id: str
+    reason: str | None

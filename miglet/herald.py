@@ -1,0 +1,96 @@
+"""Tells everybody who wants to know: workers, heartbeats, metrics, systemd, watchers.
+
+It composes nothing itself (`status` does) and decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from miglet import logger, status
+from miglet.control.server import ControlServer
+from miglet.crew import UPLINK
+from miglet.events import JobReference, timestamp
+from miglet.orders import Beat, FollowJob, ShowStatus
+from miglet.state.journal import Journal
+from miglet.state.vm import Moment, Vm
+from miglet.status import Knowledge
+from miglet.supervisor import Supervisor
+from miglet.systemd import Notifier
+
+
+def present() -> Moment:
+    """This moment."""
+    return Moment(time.time(), time.monotonic())
+
+
+class Herald:
+    """Spreads what has changed, to the workers and to the world."""
+
+    def __init__(
+        self,
+        known: Knowledge,
+        journal: Journal,
+        supervisor: Supervisor,
+        notifier: Notifier,
+    ) -> None:
+        self._known = known
+        self._journal = journal
+        self._supervisor = supervisor
+        self._notifier = notifier
+        #: Where watchers are; None until the control socket is open.
+        self.control: ControlServer | None = None
+
+    def status(self, vm: Vm) -> dict[str, Any]:
+        """The status object."""
+        return status.status_object(
+            vm,
+            self._known,
+            self._supervisor.health(),
+            self._journal.counts(),
+            self._journal.degraded,
+            present(),
+        )
+
+    def spread(self, before: Vm, after: Vm) -> None:
+        """Everybody hears of a new state, and of a new or better known job."""
+        moved = after.state is not before.state
+        met = _reference(before) != _reference(after)
+        if met:
+            self.name_job(after)
+        if moved:
+            self._proclaim(after)
+        if moved or met:
+            self.beat(after, at_once=moved)
+
+    def name_job(self, vm: Vm) -> None:
+        """Every log line names the job from now on."""
+        reference = _reference(vm) or (None, None, None)
+        logger.set_job(*reference)
+        self._supervisor.tell_all(FollowJob(*reference))
+
+    def beat(self, vm: Vm, at_once: bool = False) -> None:
+        """What the heartbeats and the metrics say from now on."""
+        health, counts, moment = (
+            self._supervisor.health(),
+            self._journal.counts(),
+            present(),
+        )
+        content = status.beat(vm, self._known, health, counts, moment)
+        job = status.job_beat(vm, self._known, moment)
+        self._supervisor.tell(UPLINK, Beat(content, job, at_once))
+        if self._known.settings.metrics.listen:
+            shown = status.snapshot(vm, self._known, health, counts, moment)
+            self._supervisor.tell("metrics-sampler", ShowStatus(shown))
+
+    def _proclaim(self, vm: Vm) -> None:
+        moment = present()
+        self._notifier.status(status.one_line(vm, moment))
+        if self.control:
+            news = {"state": vm.state.value, "at": timestamp(moment.at)}
+            self.control.publish(news)
+
+
+def _reference(vm: Vm) -> JobReference | None:
+    return vm.job.reference if vm.job else None

@@ -1,0 +1,74 @@
+"""What the arbiter has at hand: everything that a fact may change or an effect touch.
+
+One value of each kind, made before the loop begins and used only by it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import selectors
+from collections import deque
+from dataclasses import dataclass, field
+
+from miglet.errands import Errands
+from miglet.events import CommandCompleted, Error, Event, seal
+from miglet.herald import Herald, present
+from miglet.messages import Fact
+from miglet.state.effects import Effect, Emit
+from miglet.state.journal import Journal
+from miglet.state.vm import Moment, Vm
+from miglet.status import Knowledge
+from miglet.supervisor import Supervisor
+from miglet.systemd import Notifier
+from miglet.timers import Timers
+from miglet.uplink import Uplink
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class House:
+    """The machine's state, the journal, and those who carry out what is decided."""
+
+    vm: Vm
+    known: Knowledge
+    journal: Journal
+    notifier: Notifier
+    inbox: deque[Fact] = field(default_factory=deque)
+    timers: Timers = field(default_factory=Timers)
+    #: Set by the effect that ends the program.
+    exit_status: int | None = None
+
+    def __post_init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.supervisor = Supervisor(self.selector, self.inbox)
+        self.errands = Errands(self.selector, self.inbox)
+        self.uplink = Uplink(self.journal, self.supervisor)
+        self.herald = Herald(self.known, self.journal, self.supervisor, self.notifier)
+
+    def emit(self, event: Event) -> None:
+        """Put an event into the journal that no rule has led to."""
+        self.record(self.vm, [Emit(event)], present())
+
+    def record(self, after: Vm, wanted: list[Effect], moment: Moment) -> None:
+        """One transaction: the new state, its events, and answers to commands."""
+        emitted = [each for each in wanted if isinstance(each, Emit)]
+        if not emitted and after.worth() == self.vm.worth():
+            return
+        state, identity = self.vm.state.value, self.known.identity
+        events = [
+            seal(each.event, identity, each.job, state, moment.at) for each in emitted
+        ]
+        answers = [
+            each.event for each in emitted if isinstance(each.event, CommandCompleted)
+        ]
+        outcomes = {each.command_id: dataclasses.asdict(each) for each in answers}
+        self.journal.record(after.kept(), events, outcomes)
+        for each in emitted:
+            self._note_error(each.event)
+
+    def _note_error(self, event: Event) -> None:
+        if isinstance(event, Error):
+            self.known.last_error = f"{event.code}: {event.message}"
+            log.error("%s: %s; %s", event.code, event.message, event.hint)

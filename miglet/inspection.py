@@ -1,0 +1,38 @@
+"""``miglet check`` and ``miglet config``: what a start would make of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from miglet import preflight
+from miglet.config.explanation import explain, explanation
+from miglet.config.files import layers_of
+from miglet.config.loading import load
+from miglet.config.settings import Loaded
+from miglet.errors import DONE, MISCONFIGURED, UNAVAILABLE
+
+
+def config(sources: dict[str, Any], as_json: bool) -> int:
+    """Print the effective configuration; raises Misconfigured with every mistake."""
+    loaded = load(layers_of(os.environ, **sources))
+    write(json.dumps(explanation(loaded), indent=2) if as_json else explain(loaded))
+    return DONE
+
+
+def check(sources: dict[str, Any], as_json: bool) -> int:
+    """Print the checks' table; 0, 69 (not now) or 78 (not with this configuration)."""
+    loaded: Loaded = load(layers_of(os.environ, **sources))
+    report = preflight.report(loaded.settings)
+    write(json.dumps(report, indent=2) if as_json else preflight.table(report))
+    failed = {each["category"] for each in report if each["status"] == "fail"}
+    if "misconfig" in failed:
+        return MISCONFIGURED
+    return UNAVAILABLE if failed else DONE
+
+
+def write(text: str) -> None:
+    """To stdout, with one newline at the end."""
+    sys.stdout.write(text.rstrip("\n") + "\n")

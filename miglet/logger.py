@@ -1,0 +1,249 @@
+"""Log lines on stdout, warnings and tracebacks of libraries on stderr, both redacted.
+
+The rule that holds here: a line is written at once, whole, with one ``write``, and
+never waited for. So lines of several processes do not mix, nothing is in a buffer
+when a process forks, and a reader that stalls costs lines and not time.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from miglet.errors import INTERNAL, MigletError
+from miglet.loglines import IDENTITY, LINE_BYTES, JsonLines, TextLines, encoded
+from miglet.security import redact, redact_tree
+
+#: Without a line's end, stderr is written out after so many characters.
+PENDING_CHARACTERS = 65536
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+
+
+class UnknownLevel(MigletError):
+    """There is no log level of that name."""
+
+    category = "user"
+    hint = "one of " + ", ".join(LEVELS)
+
+
+class LoggingSettings(Protocol):
+    """The section ``logging`` of the settings, as far as it matters here."""
+
+    @property
+    def level(self) -> str: ...
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def redact_secrets(self) -> bool: ...
+
+
+def written(fd: int, text: bytes) -> bool:
+    """Whether `text` is gone: written, or thrown away for want of a reader.
+
+    False: `fd` would not take it at once.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    try:
+        if not poll.poll(0):
+            return False
+        os.write(fd, text)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # EPIPE, EBADF, EIO, ENOSPC: no log is worth an agent.
+        return True
+    return True
+
+
+class Sink(logging.Handler):
+    """Writes records to a descriptor; without a lock, since a line is one write."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+        self.lines_dropped = 0
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write `record`; unlike the inherited one, without a lock to be found held."""
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write `record` as one line, or count it as dropped."""
+        if self.lines_dropped:
+            record.lines_dropped = self.lines_dropped
+        if written(self._fd, encoded(self._text_of(record)) + b"\n"):
+            self.lines_dropped = 0
+        else:
+            self.lines_dropped += 1
+
+    def _text_of(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            # A log call with the wrong arguments is a bug, yet no reason to die.
+            record.msg = f"{record.msg!r} cannot be formatted: {error!r}"
+            record.args = ()
+            return self.format(record)
+
+
+class SafeStream(io.TextIOBase):
+    """Stands in for `sys.stderr`: whole lines, masked, written when they can be."""
+
+    def __init__(self, fd: int, mask: Callable[[str], str]) -> None:
+        super().__init__()
+        self._fd = fd
+        self._mask = mask
+        self._pending = ""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def fileno(self) -> int:
+        """The descriptor, e.g. for faulthandler."""
+        return self._fd
+
+    def writable(self) -> bool:
+        """Always true."""
+        return True
+
+    def isatty(self) -> bool:
+        """Whether a person is watching."""
+        return os.isatty(self._fd)
+
+    def write(self, text: str) -> int:
+        """Take `text`; it is written up to its last line's end.
+
+        Tracebacks come in pieces, and half a secret is not recognised as one.
+        """
+        self._pending += text
+        whole, end, rest = self._pending.rpartition("\n")
+        if end or len(rest) > PENDING_CHARACTERS:
+            self._pending = rest if end else ""
+            self._write_out(whole + end if end else rest)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is left of a line."""
+        pending, self._pending = self._pending, ""
+        self._write_out(pending)
+
+    def _write_out(self, text: str) -> None:
+        masked = encoded(self._mask(text))
+        for start in range(0, len(masked), LINE_BYTES):
+            written(self._fd, masked[start : start + LINE_BYTES])
+
+
+class last_words:  # noqa: N801 - reads as what it does: ``with last_words():``
+    """Ends the process when an exception leaves the block, and logs why.
+
+    Used around all that a forked worker does, so that no exception finds its way
+    into the parent's code above. A SystemExit ends it with its own code.
+    """
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Log `error` and leave with INTERNAL, or do nothing when there is none."""
+        if error is None:
+            return
+        status = INTERNAL
+        if isinstance(error, SystemExit) and isinstance(error.code or 0, int):
+            status = int(error.code or 0)
+        else:
+            log.critical("died of %r", error, exc_info=error)
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def install(settings: LoggingSettings, identity: Mapping[str, str | None]) -> None:
+    """Log to stdout as `settings` say, each line with `identity`; guard stderr.
+
+    `identity` holds component, vm_id, pool_id and org_id. Workers inherit all of
+    this through the fork and need only `set_component`.
+    """
+    CONTEXT.clear()
+    CONTEXT.update({name: identity.get(name) for name in IDENTITY})
+    for fd in (1, 2):
+        unshare_pipe(fd)
+    sys.stderr = SafeStream(2, redact if settings.redact_secrets else str)
+    os.register_at_fork(before=sys.stderr.flush)
+    lines = TextLines if settings.format == "text" else JsonLines
+    sink = Sink(1)
+    sink.setFormatter(lines(CONTEXT, mask_for(settings)))
+    logging.root.handlers[:] = [sink]
+    logging.captureWarnings(True)
+    set_level(settings.level)
+
+
+def mask_for(settings: LoggingSettings) -> Callable[[Any], Any]:
+    """What masks a line's fields: redaction, or nothing where it is switched off."""
+    return redact_tree if settings.redact_secrets else lambda fields: fields
+
+
+def unshare_pipe(fd: int) -> None:
+    """Where `fd` is a pipe, have it not block, without touching anybody else's end.
+
+    O_NONBLOCK belongs to the open file, which the shell and our neighbours share;
+    opening the pipe anew gives us one of our own (proc_pid_fd(5)).
+    """
+    try:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return
+        own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        # Closed, or not ours to open: polling before each write must do.
+        return
+    os.dup2(own, fd)
+    os.close(own)
+
+
+def set_component(name: str) -> None:
+    """Have this process's lines say that `name` wrote them."""
+    CONTEXT["component"] = name
+
+
+def set_job(job_id: str | None, run_id: str | None, trace_id: str | None) -> None:
+    """Have this process's lines name that job; all None: no job."""
+    CONTEXT.update(job_id=job_id, run_id=run_id, trace_id=trace_id)
+
+
+def set_level(name: str) -> None:
+    """Log from level `name` up, from now on. Raises UnknownLevel."""
+    if name.lower() not in LEVELS:
+        raise UnknownLevel(f"there is no log level {name!r}")
+    logging.root.setLevel(LEVELS[name.lower()])
+
+
+def level_name() -> str:
+    """The level in force, as `set_level` takes it."""
+    return logging.getLevelName(logging.root.level).lower()
+
+
+log = logging.getLogger(__name__)
+
+#: Who writes, and for which job: set in each process anew.
+CONTEXT: dict[str, str | None] = {}

@@ -1,0 +1,92 @@
+"""Facts that workers report and orders that the arbiter gives.
+
+Facts go up and are told in the past tense; orders go down and are imperative. A
+message is plain JSON on its way: an unprivileged worker may write to a privileged
+parent, so nothing is unpickled and every field is checked against its type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from typing import Any, ClassVar, Union
+
+from miglet.errors import BadMessage
+
+#: Most bytes of one message on a queue.
+LIMIT = 64 * 1024
+
+#: Every kind of message by its name, filled as the classes below are defined.
+MESSAGES: dict[str, type[Message]] = {}
+
+
+class Message:
+    """What goes over a queue; only the subclasses of Fact and Order are sent."""
+
+    def __init_subclass__(cls) -> None:
+        MESSAGES[cls.__name__] = cls
+
+
+class Fact(Message):
+    """Something that has happened, told to the arbiter."""
+
+
+class Order(Message):
+    """Something that a worker is to do."""
+
+    #: The worker that obeys it; empty for an order that every worker knows.
+    to: ClassVar[str] = ""
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of `message` on a queue; BadMessage if they are more than LIMIT."""
+    fields = {
+        each.name: getattr(message, each.name)
+        for each in dataclasses.fields(message)  # type: ignore[arg-type]
+    }
+    text = json.dumps([type(message).__name__, fields], separators=(",", ":"))
+    encoded = text.encode()
+    if len(encoded) > LIMIT:
+        raise BadMessage(f"{type(message).__name__} has {len(encoded)} bytes")
+    return encoded
+
+
+def decode(encoded: bytes) -> Message:
+    """The message in `encoded`; BadMessage says what is wrong with it."""
+    try:
+        name, fields = json.loads(encoded)
+        kind = MESSAGES[name]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadMessage(f"not a message: {error!r}") from None
+    return _made(kind, fields)
+
+
+def _made(kind: type[Message], fields: Any) -> Message:
+    expected = _types(kind)
+    if not isinstance(fields, dict) or not fields.keys() <= expected.keys():
+        raise BadMessage(f"{kind.__name__} does not have the fields {fields!r:.200}")
+    for name, value in fields.items():
+        if not _is(value, expected[name]):
+            raise BadMessage(f"{kind.__name__}.{name} cannot be {value!r:.200}")
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise BadMessage(str(error)) from None
+
+
+def _types(kind: type[Message]) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {each.name: hints[each.name] for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+
+
+def _is(value: Any, expected: Any) -> bool:
+    origin = typing.get_origin(expected) or expected
+    if origin in (Union, types.UnionType):
+        return any(_is(value, each) for each in typing.get_args(expected))
+    if origin is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return origin is Any or isinstance(value, origin)

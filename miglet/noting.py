@@ -1,0 +1,107 @@
+"""What the arbiter notes of a fact before the lifecycle decides: one function a fact.
+
+Most facts are the lifecycle's alone and have none here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from miglet import facts
+from miglet.crew import UPLINK
+from miglet.events import CommandCompleted, Error
+from miglet.examination import errand_for
+from miglet.house import House
+from miglet.messages import Fact
+from miglet.orders import FollowJob
+from miglet.state.journal import Finding
+from miglet.state.standing import standing_orders
+
+log = logging.getLogger(__name__)
+
+
+def welcome(house: House, fact: facts.WorkerStarted) -> None:
+    """A new worker hears what its predecessor knew."""
+    if fact.worker == UPLINK:
+        house.uplink.renew()
+    if fact.worker == "runner-watcher":
+        for order in standing_orders(house.vm):
+            house.supervisor.tell(fact.worker, order)
+    reference = house.vm.job.reference if house.vm.job else ()
+    house.supervisor.tell(fact.worker, FollowJob(*reference))
+    house.herald.beat(house.vm)
+
+
+def note_sample(house: House, fact: facts.MachineSampled) -> None:
+    """The latest sample goes into the heartbeats."""
+    house.known.vm_health = fact.vm_health
+    house.herald.beat(house.vm)
+
+
+def note_answer(house: House, fact: facts.ControllerAnswered) -> None:
+    """The controller is there."""
+    house.known.heard(fact, time.monotonic())
+
+
+def note_failure(house: House, fact: facts.ControllerFailed) -> None:
+    """The controller is not there, or not as it should be."""
+    house.known.missed(fact)
+
+
+def note_delivery(house: House, fact: facts.EventDelivered) -> None:
+    """The event has left the journal."""
+    house.uplink.delivered(fact)
+
+
+def note_refusal(house: House, fact: facts.EventRefused) -> None:
+    """The event is set aside."""
+    house.uplink.refused(fact)
+
+
+def take_command(house: House, fact: facts.CommandReceived) -> None:
+    """Accept a command once in its life, and have it examined."""
+    if not fact.id:
+        told = "; ".join(fact.faults)
+        house.emit(Error("user", "malformed_command", told, "commands"))
+        return
+    if house.journal.command(fact.id) is not None:
+        log.info("command %s is known already", fact.id)
+        return
+    accepted = {"command_id": fact.id, "command_type": fact.type}
+    house.journal.record(None, [], {fact.id: accepted})
+    house.errands.send(*errand_for(fact, house.known, time.time()))
+
+
+def close_open_commands(house: House) -> None:
+    """A command that was accepted and then interrupted is answered, not lost."""
+    for identity, accepted in house.journal.open_commands().items():
+        kind, reason = accepted["command_type"], "MIGlet ended before it was obeyed"
+        house.emit(CommandCompleted(identity, kind, "failed", reason))
+
+
+def report_findings(house: House) -> None:
+    """What the journal found out about itself becomes an event."""
+    for found in house.journal.take_findings():
+        house.emit(error_of(found))
+
+
+def error_of(found: Finding) -> Error:
+    """The event that tells of a finding."""
+    counts = ", ".join(f"{name}: {number}" for name, number in found.counts.items())
+    message = f"{found.message} ({counts})" if counts else found.message
+    return Error("infrastructure", found.code, message, "journal")
+
+
+#: What is noted of each fact.
+NOTES: dict[type[Fact], Callable[[House, Any], None]] = {
+    facts.WorkerStarted: welcome,
+    facts.MachineSampled: note_sample,
+    facts.ControllerAnswered: note_answer,
+    facts.ControllerFailed: note_failure,
+    facts.EventDelivered: note_delivery,
+    facts.EventRefused: note_refusal,
+    facts.CommandReceived: take_command,
+}

@@ -1,0 +1,123 @@
+"""Every order that the arbiter gives, and the worker that obeys it.
+
+An order can be given again after a worker has died: to obey it twice does no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from miglet.messages import Order
+
+
+@dataclass(frozen=True)
+class Stop(Order):
+    """Finish what is in hand and leave."""
+
+
+@dataclass(frozen=True)
+class ApplySettings(Order):
+    """Go on with these settings; they have been validated."""
+
+    settings: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SetLevel(Order):
+    """Log from this level on."""
+
+    level: str
+
+
+@dataclass(frozen=True)
+class FollowJob(Order):
+    """Name this job in every log line; nulls when there is none."""
+
+    job_id: str | None = None
+    run_id: str | None = None
+    trace_id: str | None = None
+
+
+# The heartbeat-sender: the one uplink.
+
+
+@dataclass(frozen=True)
+class DeliverEvent(Order):
+    """Deliver this event; report it delivered or refused."""
+
+    to = "heartbeat-sender"
+    event: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Beat(Order):
+    """What the heartbeats say from now on; `at_once` when the state changed."""
+
+    to = "heartbeat-sender"
+    content: dict[str, Any] = field(repr=False)
+    #: The envelope of a JobHeartbeat while a job runs, else null.
+    job: dict[str, Any] | None = field(default=None, repr=False)
+    at_once: bool = False
+
+
+# The runner-watcher.
+
+
+@dataclass(frozen=True)
+class RenewCredentials(Order):
+    """Read token, certificate and key anew; keep the old ones if these do not work."""
+
+    to = "heartbeat-sender"
+    command_id: str
+
+
+@dataclass(frozen=True)
+class ProvideRunner(Order):
+    """See that a runner of this name listens: adopt it if it lives, else register."""
+
+    to = "runner-watcher"
+    name: str
+    #: Seconds to wait first: the back-off after a crash.
+    delay_seconds: float = 0.0
+    #: Whether a registration that is still on disk may be used again.
+    keep_registration: bool = False
+    #: A run that is of no more use and is killed first; empty for none.
+    instead_of: str = ""
+    #: SHA-256 of registration tokens that were already used.
+    spent_tokens: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class WatchRunner(Order):
+    """Go on watching the run that was launched before."""
+
+    to = "runner-watcher"
+    run_id: str
+
+
+@dataclass(frozen=True)
+class DrainRunner(Order):
+    """Take no new job: stop the listener while it is idle, leave it while it is not."""
+
+    to = "runner-watcher"
+
+
+@dataclass(frozen=True)
+class StopRunner(Order):
+    """End the runner and take its registration back; RunnerRemoved is the answer.
+
+    SIGINT to the listener, the grace period, then SIGKILL for what is left.
+    """
+
+    to = "runner-watcher"
+    #: Seconds that the listener gets to end by itself before SIGINT.
+    settle_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ShowStatus(Order):
+    """What ``/metrics`` and ``/readyz`` say of the agent itself."""
+
+    to = "metrics-sampler"
+    snapshot: dict[str, Any] = field(repr=False)

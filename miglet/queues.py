@@ -1,0 +1,93 @@
+"""A queue pair per worker incarnation: one socket, one JSON document a message.
+
+``SOCK_SEQPACKET`` keeps messages whole whatever dies while writing, and gives
+end-of-file at once when the other side is gone. A pair is never shared or reused, so
+a killed worker can leave nothing locked.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+
+from miglet.errors import BadMessage
+from miglet.messages import LIMIT, Message, decode, encode
+
+#: Messages that may wait for a worker that does not read; more means that it hangs.
+BACKLOG = 256
+
+
+class QueueClosed(BadMessage):
+    """The other side is gone."""
+
+
+class Queue:
+    """One end of a pair. The arbiter's end never blocks; a worker's end may."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._waiting: deque[bytes] = deque()
+
+    def fileno(self) -> int:
+        """The descriptor, for a selector."""
+        return self._end.fileno()
+
+    def put(self, message: Message) -> None:
+        """Send, waiting for room if this end blocks; QueueClosed if nobody is there."""
+        try:
+            self._end.send(encode(message))
+        except OSError as error:
+            raise QueueClosed(str(error)) from None
+
+    def post(self, message: Message) -> None:
+        """Send without ever waiting; what does not fit is sent by `flush` later.
+
+        Raises BadMessage when the backlog is full and QueueClosed at the end.
+        """
+        if len(self._waiting) >= BACKLOG:
+            raise BadMessage("the queue stays full")
+        self._waiting.append(encode(message))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what waits; whether nothing is left waiting."""
+        try:
+            while self._waiting:
+                self._end.send(self._waiting[0], socket.MSG_DONTWAIT)
+                self._waiting.popleft()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise QueueClosed(str(error)) from None
+        return True
+
+    def drain(self) -> list[Message]:
+        """What has arrived; QueueClosed when nothing more can, after the last words."""
+        messages: list[Message] = []
+        while True:
+            encoded = self._received()
+            if encoded is None:
+                return messages
+            if not encoded:
+                if messages:
+                    return messages
+                raise QueueClosed("end of file")
+            messages.append(decode(encoded))
+
+    def _received(self) -> bytes | None:
+        try:
+            return self._end.recv(LIMIT + 1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
+
+    def close(self) -> None:
+        """Let go of this end; the other side sees end-of-file."""
+        self._end.close()
+
+
+def pair() -> tuple[Queue, Queue]:
+    """Two connected ends: the arbiter's and the worker's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Queue(ours), Queue(theirs)

@@ -1,0 +1,201 @@
+"""The controller's process: it listens, says where, and ends in order on a signal.
+
+An orderly end answers the long polls that are waiting, closes the database and is
+over within five seconds, whatever clients do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sqlite3
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from aiohttp import web
+
+from miglet.errors import MISCONFIGURED, UNAVAILABLE, MigletError
+from miglet.reference.app import application
+from miglet.reference.auth import Door
+from miglet.reference.bells import Bells
+from miglet.reference.command_queue import LEASE_SECONDS
+from miglet.reference.core import TokenSource, controller_on
+from miglet.reference.database import open_database, rfc3339
+from miglet.reference.tokens import TokenFile
+
+#: How long requests get to finish when the controller ends.
+END_SECONDS = 5.0
+
+
+class CannotServe(MigletError):
+    """The address, the database or a file is not usable."""
+
+    exit_status = UNAVAILABLE
+
+
+class Contradictory(MigletError):
+    """The options make no sense together."""
+
+    exit_status = MISCONFIGURED
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to serve; paths that are None are not used."""
+
+    host: str
+    port: int
+    database: Path
+    token_file: Path | None = None
+    anonymous: bool = False
+    registration_token_file: Path | None = None
+    removal_token_file: Path | None = None
+    runner_url: str | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+    heartbeat_interval_seconds: float = 15.0
+    lease_seconds: float = LEASE_SECONDS
+
+
+class _Site(NamedTuple):
+    """The application and where it is to be found."""
+
+    runner: web.AppRunner
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+
+
+class JsonLines(logging.Formatter):
+    """Log lines as JSON objects, one a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a traceback becomes a field of it."""
+        line = {
+            "timestamp": rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "component": "controller",
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exc_info"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def log_to_stderr(level: str) -> None:
+    """Log from `level` (debug, info, warning, error) on, as JSON lines on stderr."""
+    stream = logging.StreamHandler()
+    stream.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[stream])
+
+
+def serve(options: Options, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; a MigletError says why it cannot.
+
+    `announce` is told one line, as soon as requests are taken: where.
+    """
+    _check(options)
+    door, tls = _door(options), _tls(options)
+    try:
+        db = open_database(options.database)
+    except sqlite3.Error as error:
+        raise CannotServe(f"cannot use {options.database}: {error}") from error
+    with contextlib.closing(db):
+        controller = controller_on(
+            db,
+            _token_source(options),
+            options.heartbeat_interval_seconds,
+            options.lease_seconds,
+        )
+        runner = web.AppRunner(application(controller, door), access_log=None)
+        site = _Site(runner, options.host, options.port, tls)
+        asyncio.run(_serve(site, controller.bells, announce))
+
+
+async def _serve(site: _Site, bells: Bells, announce: Callable[[str], None]) -> None:
+    told_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told_to_stop.set)
+    await site.runner.setup()
+    try:
+        announce(f"listening on {await _listen(site)}")
+        await told_to_stop.wait()
+    finally:
+        bells.close()
+        await _end(site.runner)
+
+
+async def _listen(site: _Site) -> str:
+    """Take requests from now on; the address under which they come."""
+    tcp = web.TCPSite(site.runner, site.host, site.port, ssl_context=site.tls)
+    try:
+        await tcp.start()
+    except OSError as error:
+        where = f"{site.host}:{site.port}"
+        raise CannotServe(f"cannot listen on {where}: {error}") from error
+    host = f"[{site.host}]" if ":" in site.host else site.host
+    scheme = "https" if site.tls else "http"
+    return f"{scheme}://{host}:{site.runner.addresses[0][1]}"
+
+
+async def _end(runner: web.AppRunner) -> None:
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(runner.cleanup(), END_SECONDS)
+
+
+def _check(options: Options) -> None:
+    if not (options.token_file or options.client_ca or options.anonymous):
+        raise Contradictory(
+            "nobody could call: give --token-file, --client-ca or --anonymous"
+        )
+    if options.client_ca and not options.tls_certificate:
+        raise Contradictory("--client-ca is of no use without --tls-cert")
+    if options.registration_token_file and not options.runner_url:
+        raise Contradictory("--registration-token-file needs --runner-url")
+
+
+def _door(options: Options) -> Door:
+    tokens = TokenFile(options.token_file) if options.token_file else None
+    if tokens and not tokens.tokens():
+        raise CannotServe(f"{options.token_file} has no token (one a line)")
+    return Door(tokens, options.anonymous)
+
+
+def _token_source(options: Options) -> TokenSource:
+    registration, removal = options.registration_token_file, options.removal_token_file
+    return TokenSource(
+        options.runner_url,
+        TokenFile(registration) if registration else None,
+        TokenFile(removal) if removal else None,
+    )
+
+
+def _tls(options: Options) -> ssl.SSLContext | None:
+    """TLS 1.2 or later; a client certificate is asked for where --client-ca is set."""
+    if options.tls_certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(options.tls_certificate, options.tls_key)
+        if options.client_ca:
+            context.load_verify_locations(options.client_ca)
+            context.verify_mode = _verification(options)
+    except OSError as error:
+        raise CannotServe(f"cannot use the certificates: {error}") from error
+    return context
+
+
+def _verification(options: Options) -> ssl.VerifyMode:
+    """Where a token or nothing at all will do as well, a certificate need not come."""
+    other_ways = options.token_file or options.anonymous
+    return ssl.CERT_OPTIONAL if other_ways else ssl.CERT_REQUIRED

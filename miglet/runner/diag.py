@@ -1,0 +1,308 @@
+"""The runner's own logs, `_diag/Runner_*.log` and `_diag/Worker_*.log`.
+
+They belong to the job's user and may be missing, huge or forged: a bounded number is
+followed, a bounded piece a call, and what they say is a sign among others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+from miglet.runner import signs
+from miglet.runner.files import (
+    LINE_LIMIT_BYTES,
+    Followed,
+    Lines,
+    NotPlain,
+    open_folder,
+    open_plain,
+    readable,
+)
+from miglet.runner.jobmessage import LIMIT_BYTES, JobMessage
+from miglet.runner.output import (
+    BUDGET_BYTES,
+    STAMP,
+    Maker,
+    parse_line,
+    wall_time,
+)
+from miglet.runner.signs import Sign, cut
+
+#: How many logs of one kind are followed in one run: one each, and their next pages.
+_LOGS = 8
+_ENTRIES = 4096
+_SETTLED_SECONDS = 0.1
+#: Logs that were begun longer ago cannot be taken for those of a new run.
+_RECENT_SECONDS = 60.0
+
+_NAME = re.compile(r"(Runner|Worker)_(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-utc\.log")
+_LINE = re.compile(rf"\[({STAMP}) (?:CRIT|ERR |WARN|INFO|VERB) ([^\]]+)\] (.*)")
+_WRITTEN = re.compile(r"WRITE (?:LINE|ERROR): (.*)", re.DOTALL)
+_MESSAGE = re.compile(rb"\[[^\]]{20,80}\] Job message:\s*(.*)", re.DOTALL)
+_PREFIX = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ")
+_NO_SPACE = "No space left on device"
+
+
+def _requested(at: float, source: str, _: re.Match[str]) -> Sign:
+    return signs.JobRequested(at, source)
+
+
+def _skipped(at: float, source: str, match: re.Match[str]) -> Sign:
+    return signs.JobSkipped(at, source, cut(match[0]))
+
+
+def _worker_ended(at: float, source: str, match: re.Match[str]) -> Sign:
+    return signs.WorkerEnded(at, source, int(match[1]))
+
+
+def _result(at: float, source: str, match: re.Match[str]) -> Sign:
+    return signs.JobResult(at, source, match[1])
+
+
+def _shutdown(at: float, source: str, _: re.Match[str]) -> Sign:
+    return signs.ShutdownSignalled(at, source)
+
+
+def _revoked(at: float, source: str, _: re.Match[str]) -> Sign:
+    return signs.OAuthRevoked(at, source)
+
+
+def _cancelled(at: float, source: str, _: re.Match[str]) -> Sign:
+    return signs.CancelReceived(at, source)
+
+
+def _steps(at: float, source: str, _: re.Match[str]) -> Sign:
+    return signs.StepsBegan(at, source)
+
+
+def _version(at: float, source: str, match: re.Match[str]) -> Sign:
+    return signs.RunnerVersion(at, source, cut(match[1]))
+
+
+def _table(*rows: tuple[str, Maker]) -> list[tuple[re.Pattern[str], Maker]]:
+    return [(re.compile(pattern, re.DOTALL), make) for pattern, make in rows]
+
+
+_RESULT = "|".join(signs.RESULTS)
+#: Which lines mean something in which log (actions/runner Listener/JobDispatcher.cs,
+#: Listener/Runner.cs, Worker/Worker.cs, Worker/StepsRunner.cs).
+_MEANINGS = {
+    "runner_log": _table(
+        (r"Version: (\d[\w.+-]*)$", _version),
+        (r"Acknowledging runner request '", _requested),
+        (r"Job request \S+ for plan \S+ job \S+ received\.", _requested),
+        (r"Skipping message Job\..*", _skipped),
+        (r"Worker finished for job \S+\. Code: (-?\d{1,9})\b", _worker_ended),
+        (rf"finish job request for job \S+ with result: ({_RESULT})\b", _result),
+        (r"Runner will be shutdown for \w+", _shutdown),
+        (r"Runner OAuth token has been revoked", _revoked),
+    ),
+    "worker_log": _table(
+        (r"Processing step: DisplayName=", _steps),
+        (r"Cancellation/Shutdown message received", _cancelled),
+        (rf"Job result after all job steps finish: ({_RESULT})\b", _result),
+    ),
+}
+
+
+def parse_log_line(text: str, seen: float, source: str) -> Sign | None:
+    """What a line of the Listener's or the Worker's log says, or None."""
+    if _NO_SPACE in text:
+        return signs.DiskFull(seen, source)
+    match = _LINE.match(text)
+    if not match:
+        return None
+    stamp, component, told = match.groups()
+    at = wall_time(stamp) or seen
+    written = _WRITTEN.match(told) if component == "Terminal" else None
+    if written:
+        return parse_line(written[1], at, source)
+    for pattern, make in _MEANINGS[source]:
+        meaning = pattern.match(told)
+        if meaning:
+            return make(at, source, meaning)
+    return None
+
+
+class Log:
+    """One log file, read from `offset` on."""
+
+    def __init__(self, descriptor: int, source: str, offset: int = 0) -> None:
+        self._file = Followed(descriptor, offset)
+        self._source = source
+        self._lines = Lines()
+        self._message: JobMessage | None = None
+        self._messages_left = 1 if source == "worker_log" else 0
+        self._steps_left = True
+        self.behind = False
+
+    def read(self, seen: float) -> Iterator[Sign]:
+        """The signs in what is new, as far as one call's budget goes."""
+        for chunk in self._file.chunks(BUDGET_BYTES):
+            for raw in self._lines.feed(chunk):
+                yield from self._understood(raw, seen)
+        self.behind = not self._file.exhausted()
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+    def _understood(self, raw: bytes, seen: float) -> Iterator[Sign]:
+        if self._message:
+            yield from self._collected(raw, seen)
+            if self._message:
+                return
+        begun = _MESSAGE.match(raw) if self._messages_left else None
+        if begun:
+            self._collect()
+            yield from self._collected(begun[1], seen)
+            return
+        sign = parse_log_line(readable(raw), seen, self._source)
+        if sign and self._is_news(sign):
+            yield sign
+
+    def _collect(self) -> None:
+        self._messages_left -= 1
+        self._message = JobMessage()
+        self._lines.limit = LIMIT_BYTES
+
+    def _collected(self, raw: bytes, seen: float) -> Iterator[Sign]:
+        assert self._message
+        ended = bool(_PREFIX.match(raw))
+        identity = None if ended else self._message.add(raw)
+        if identity:
+            yield signs.JobIdentified(seen, self._source, identity)
+        if identity or ended or self._message.too_large:
+            self._message = None
+            self._lines.limit = LINE_LIMIT_BYTES
+
+    def _is_news(self, sign: Sign) -> bool:
+        """The first of a job's many steps is told, the others are not."""
+        if isinstance(sign, signs.StepsBegan):
+            first, self._steps_left = self._steps_left, False
+            return first
+        return True
+
+
+class DiagFolder:
+    """The logs in `_diag` that were begun since the run started at `started_at`.
+
+    Their names tell only the second: what another run had written by then (`earlier`,
+    the sizes of its logs) is not read again.
+    """
+
+    def __init__(
+        self, path: Path, started_at: float, earlier: Mapping[str, int] | None = None
+    ) -> None:
+        self._path = path
+        self._earlier = earlier or {}
+        self._since = int(started_at)
+        self._folder: int | None = None
+        self._logs: dict[str, Log] = {}
+        self._scanned_ns = -1
+        #: Whether the last call left something unread: call again.
+        self.behind = False
+
+    def read(self, seen: float) -> list[Sign]:
+        """The signs in what is new in all logs, the Listener's first."""
+        found = self._find_logs(seen)
+        for log in self._logs.values():
+            found += log.read(seen)
+        self.behind = any(log.behind for log in self._logs.values())
+        return found
+
+    def close(self) -> None:
+        """Give all files back."""
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
+
+    def _find_logs(self, seen: float) -> list[Sign]:
+        found: list[Sign] = []
+        for name in self._new_names(seen):
+            kind = name.split("_")[0]
+            if sum(known.startswith(kind) for known in self._logs) >= _LOGS:
+                continue
+            if self._follow(name, f"{kind.lower()}_log") and kind == "Worker":
+                at = _begun_at(name) or seen
+                found.append(signs.WorkerStarted(at, "worker_log"))
+        return found
+
+    def _new_names(self, seen: float) -> list[str]:
+        try:
+            folder = self._opened()
+            if not self._has_changed(folder, seen):
+                return []
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in islice(entries, _ENTRIES)]
+        except OSError:
+            return []
+        return sorted(name for name in names if self._is_new(name))
+
+    def _opened(self) -> int:
+        """The folder, opened anew when it was deleted and made again."""
+        if self._folder is not None and os.fstat(self._folder).st_nlink == 0:
+            os.close(self._folder)
+            self._folder = None
+        if self._folder is None:
+            self._folder = open_folder(self._path)
+            self._scanned_ns = -1
+        return self._folder
+
+    def _has_changed(self, folder: int, seen: float) -> bool:
+        changed_ns = os.fstat(folder).st_mtime_ns
+        if changed_ns == self._scanned_ns:
+            return False
+        # Two changes within one tick of the clock look like one: look again later.
+        settled = abs(seen - changed_ns / 1e9) > _SETTLED_SECONDS
+        self._scanned_ns = changed_ns if settled else -1
+        return True
+
+    def _is_new(self, name: str) -> bool:
+        begun = None if name in self._logs else _begun_at(name)
+        if begun is None or begun < self._since:
+            return False
+        return name not in self._earlier or self._has_grown(name)
+
+    def _has_grown(self, name: str) -> bool:
+        """Whether somebody went on writing a log that was begun before."""
+        size = os.stat(name, dir_fd=self._folder, follow_symlinks=False).st_size
+        return size > self._earlier[name]
+
+    def _follow(self, name: str, source: str) -> bool:
+        try:
+            descriptor = open_plain(name, self._folder)
+            self._logs[name] = Log(descriptor, source, self._earlier.get(name, 0))
+        except (NotPlain, OSError):
+            return False
+        return True
+
+
+def recent_logs(path: Path, now: float) -> dict[str, int]:
+    """The logs in `path` begun in the last minute before `now`, with their sizes."""
+    found = {}
+    try:
+        with os.scandir(path) as entries:
+            for entry in islice(entries, _ENTRIES):
+                begun = _begun_at(entry.name)
+                if begun is not None and begun >= now - _RECENT_SECONDS:
+                    found[entry.name] = entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return found
+    return found
+
+
+def _begun_at(name: str) -> float | None:
+    """When the log was begun, by its name; None where the name is no log's."""
+    match = _NAME.fullmatch(name)
+    if not match:
+        return None
+    _, year, month, day, hour, minute, second = match.groups()
+    return wall_time(f"{year}-{month}-{day} {hour}:{minute}:{second}Z")

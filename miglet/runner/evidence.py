@@ -1,0 +1,192 @@
+"""Everything that one run's signs have told so far, added up in one value.
+
+Evidence only grows: a sign adds to it and takes nothing back, in whatever order the
+sources speak. It travels between processes and lies in the journal as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from miglet.errors import BadMessage
+from miglet.runner import signs
+from miglet.runner.signs import RESULTS, SOURCES, JobIdentity, Sign, identity_of
+
+#: Every kind of sign by its name, which is its name in the JSON form too.
+KINDS: dict[str, type[Sign]] = {
+    kind.__name__: kind
+    for kind in vars(signs).values()
+    if isinstance(kind, type) and issubclass(kind, Sign) and kind is not Sign
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about a run and the one job that it may have had."""
+
+    #: Whether our hooks were to report, so that their silence means something.
+    hooks_expected: bool = True
+    #: When each kind of sign was first seen (wall time), by its name.
+    first: Mapping[str, float] = field(default_factory=dict)
+    #: Which source showed that kind first.
+    sources: Mapping[str, str] = field(default_factory=dict)
+    #: The last result that each source told.
+    results: Mapping[str, str] = field(default_factory=dict)
+    #: The job as all sources together describe it, the most trusted first.
+    identity: JobIdentity = JobIdentity()
+    #: Which source told each of the identity's values.
+    described_by: Mapping[str, str] = field(default_factory=dict)
+    #: The first text that came with a kind of sign.
+    texts: Mapping[str, str] = field(default_factory=dict)
+    #: The Worker's exit status.
+    worker_code: int | None = None
+    version: str | None = None
+
+    def noted(self, sign: Sign) -> Evidence:
+        """This evidence and what `sign` adds to it."""
+        learn = _LEARN.get(type(sign))
+        return _seen(learn(self, sign) if learn else self, sign)
+
+    def saw(self, kind: type[Sign]) -> bool:
+        """Whether there was such a sign."""
+        return kind.__name__ in self.first
+
+    def at(self, kind: type[Sign]) -> float | None:
+        """When (wall time) such a sign was first seen."""
+        return self.first.get(kind.__name__)
+
+    def text(self, kind: type[Sign]) -> str | None:
+        """What the first such sign said."""
+        return self.texts.get(kind.__name__)
+
+    @property
+    def job_seen_at(self) -> float | None:
+        """Wall time of the first sign that a job is on the machine, or None."""
+        return min((self.first[name] for name in self._of_job()), default=None)
+
+    @property
+    def job_source(self) -> str | None:
+        """The source of that first sign."""
+        names = sorted(self._of_job(), key=self.first.__getitem__)
+        return self.sources.get(names[0]) if names else None
+
+    @property
+    def name(self) -> str | None:
+        """The job's display name: its author's text, for people only."""
+        return self.identity.name
+
+    @property
+    def result_told(self) -> bool:
+        """Whether the Listener said how the job ended (its last word about it)."""
+        return bool(self.results.keys() & {"output", "runner_log"})
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON form: at most 32 KiB, because every text is cut when it is read."""
+        return asdict(self)
+
+    @staticmethod
+    def of_json(document: Mapping[str, Any]) -> Evidence:
+        """The evidence that `as_json` gave; raises BadMessage for anything else.
+
+        Kinds, sources and results that this version does not know are left out.
+        """
+        try:
+            return _restored(document)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BadMessage(f"not the evidence of a run: {error!r}") from error
+
+    def _of_job(self) -> list[str]:
+        return [name for name in self.first if name in KINDS and KINDS[name].of_job]
+
+
+def _restored(document: Mapping[str, Any]) -> Evidence:
+    code, version = document["worker_code"], document["version"]
+    return Evidence(
+        hooks_expected=bool(document["hooks_expected"]),
+        first={k: float(v) for k, v in document["first"].items() if k in KINDS},
+        sources={k: str(v) for k, v in document["sources"].items() if v in SOURCES},
+        results={
+            source: result
+            for source, result in document["results"].items()
+            if source in SOURCES and result in RESULTS
+        },
+        identity=identity_of(document["identity"]),
+        described_by={
+            name: source
+            for name, source in document["described_by"].items()
+            if source in SOURCES
+        },
+        texts={k: str(v) for k, v in document["texts"].items() if k in KINDS},
+        worker_code=None if code is None else int(code),
+        version=None if version is None else str(version),
+    )
+
+
+def _seen(evidence: Evidence, sign: Sign) -> Evidence:
+    kind = type(sign).__name__
+    if evidence.first.get(kind, float("inf")) <= sign.at:
+        return evidence
+    return replace(
+        evidence,
+        first={**evidence.first, kind: sign.at},
+        sources={**evidence.sources, kind: sign.source},
+    )
+
+
+def _described(evidence: Evidence, source: str, identity: JobIdentity) -> Evidence:
+    """A value stands unless a source that is trusted more tells another."""
+    better = {
+        name: value
+        for name, value in vars(identity).items()
+        if value is not None and _trusted_more(source, evidence.described_by.get(name))
+    }
+    return replace(
+        evidence,
+        identity=replace(evidence.identity, **better),
+        described_by={**evidence.described_by, **dict.fromkeys(better, source)},
+    )
+
+
+def _trusted_more(source: str, than: str | None) -> bool:
+    return than is None or SOURCES.index(source) < SOURCES.index(than)
+
+
+def _running(evidence: Evidence, sign: Any) -> Evidence:
+    return _described(evidence, sign.source, JobIdentity(name=sign.name or None))
+
+
+def _identified(evidence: Evidence, sign: Any) -> Evidence:
+    return _described(evidence, sign.source, sign.identity)
+
+
+def _result(evidence: Evidence, sign: Any) -> Evidence:
+    return replace(evidence, results={**evidence.results, sign.source: sign.result})
+
+
+def _worker_ended(evidence: Evidence, sign: Any) -> Evidence:
+    return replace(evidence, worker_code=sign.code)
+
+
+def _version(evidence: Evidence, sign: Any) -> Evidence:
+    return replace(evidence, version=evidence.version or sign.version)
+
+
+def _text(evidence: Evidence, sign: Any) -> Evidence:
+    return replace(evidence, texts={type(sign).__name__: sign.text, **evidence.texts})
+
+
+_LEARN: dict[type[Sign], Callable[[Evidence, Any], Evidence]] = {
+    signs.JobRunning: _running,
+    signs.JobIdentified: _identified,
+    signs.JobResult: _result,
+    signs.WorkerEnded: _worker_ended,
+    signs.RunnerVersion: _version,
+    signs.JobSkipped: _text,
+    signs.HookRefused: _text,
+    signs.ConnectTrouble: _text,
+    signs.VersionDeprecated: _text,
+    signs.RegistrationGone: _text,
+    signs.RunnerFailed: _text,
+}

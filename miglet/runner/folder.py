@@ -1,0 +1,210 @@
+"""The runner's folder: is the runner in it, which one, and as whom is it registered.
+
+The job's user may write here, so every file is read as a stranger's: no links, no
+devices, nothing large.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from miglet.errors import MISCONFIGURED, RunnerError
+from miglet.security import Account
+
+#: Written by config.sh, in this order (actions/runner ConfigurationManager.cs).
+REGISTRATION_FILES = (".credentials_rsaparams", ".credentials", ".runner")
+
+#: The Listener adds these when the server asks it to (ConfigurationStore.cs).
+MIGRATED_FILES = (".runner_migrated", ".credentials_migrated")
+
+SMALL_BYTES = 64 << 10
+DEPS_BYTES = 4 << 20
+
+UNPACK = "unpack a release of actions/runner there, or correct runner.directory"
+
+
+class Problem(NamedTuple):
+    """Something that keeps the runner from working, and what to do about it."""
+
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})"
+
+
+class FolderUnusable(RunnerError):
+    """The folder has no runner that could be started; another attempt cannot help."""
+
+    category = "misconfig"
+    exit_status = MISCONFIGURED
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(problem.message for problem in problems))
+        self.problems = problems
+        self.hint = problems[0].hint
+
+
+@dataclass(frozen=True)
+class RunnerFile:
+    """What `.runner` tells of the registration; all texts, as the server has them."""
+
+    #: The runner's id in GitHub's API.
+    agent_id: str
+    agent_name: str
+    pool_name: str | None = None
+    git_hub_url: str | None = None
+    ephemeral: bool = False
+
+
+def check_folder(directory: Path, account: Account | None) -> list[Problem]:
+    """Everything that would keep `account` from configuring and running the runner."""
+    if problems := directory_problems(directory, account):
+        return problems
+    programs = (directory / "config.sh", directory / "bin" / "Runner.Listener")
+    found = [
+        problem
+        for program in programs
+        for problem in program_problems(program, account)
+    ]
+    if not may(directory, account, os.W_OK):
+        hint = f"chown it to {named(account)}: the runner keeps its registration there"
+        found.append(Problem(f"{directory} is not writable by {named(account)}", hint))
+    return found
+
+
+def executable_problems(
+    directory: Path, program: Path, account: Account | None
+) -> list[Problem]:
+    """What would keep `account` from starting `program` in `directory`."""
+    return directory_problems(directory, account) or program_problems(program, account)
+
+
+def directory_problems(directory: Path, account: Account | None) -> list[Problem]:
+    """Whether the folder is there, and can be entered."""
+    if not directory.is_dir():
+        return [Problem(f"the runner's folder {directory} does not exist", UNPACK)]
+    for place in [*reversed(directory.parents), directory]:
+        if not may(place, account, os.X_OK):
+            hint = (
+                f"chmod it, or move the runner to where {named(account)} can reach it"
+            )
+            return [Problem(f"{named(account)} may not enter {place}", hint)]
+    return []
+
+
+def program_problems(program: Path, account: Account | None) -> list[Problem]:
+    """Whether the program is there, a file, and executable."""
+    if not program.is_file():
+        return [Problem(f"there is no {program}", UNPACK)]
+    if not may(program, account, os.X_OK):
+        hint = f"chmod 755 {program}"
+        return [Problem(f"{program} is not executable by {named(account)}", hint)]
+    return []
+
+
+def named(account: Account | None) -> str:
+    """Whom we speak of, in a message."""
+    return f"user {account.name}" if account else "our own user"
+
+
+def may(path: Path, account: Account | None, mode: int) -> bool:
+    """Whether the mode of `path` lets `account` read, write or execute it (inode(7)).
+
+    For another user than our own the kernel cannot be asked without becoming it.
+    """
+    if account is None or account.uid == os.geteuid() or os.geteuid() != 0:
+        return os.access(path, mode)
+    found = path.stat()
+    if account.uid == found.st_uid:
+        return bool(found.st_mode >> 6 & mode)
+    if found.st_gid in os.getgrouplist(account.name, account.gid):
+        return bool(found.st_mode >> 3 & mode)
+    return bool(found.st_mode & mode)
+
+
+def registered(directory: Path) -> RunnerFile | None:
+    """The registration that `directory` holds; None when there is none, or rubbish.
+
+    The file begins with a byte order mark, and a just-in-time configuration spells the
+    keys with capitals and numbers as text (actions/runner ConfigurationStore.cs).
+    """
+    try:
+        document = json.loads(read_small(directory / ".runner").decode("utf-8-sig"))
+        return runner_file({key.lower(): value for key, value in document.items()})
+    except (OSError, ValueError, AttributeError, KeyError, RecursionError):
+        return None
+
+
+def runner_file(fields: Mapping[str, Any]) -> RunnerFile:
+    """The registration in `.runner`'s fields, keys in small letters; or KeyError."""
+    return RunnerFile(
+        str(fields["agentid"]),
+        str(fields["agentname"]),
+        text(fields.get("poolname")),
+        text(fields.get("githuburl")),
+        str(fields.get("ephemeral", False)).lower() == "true",
+    )
+
+
+def text(value: object) -> str | None:
+    """`value` as text, if there is one."""
+    return None if value is None else str(value)
+
+
+def read_small(path: Path, limit_bytes: int = SMALL_BYTES) -> bytes:
+    """A regular file of a modest size; raises OSError or ValueError for any other."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(path, flags), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size > limit_bytes:
+            raise ValueError(f"{path} is not a small regular file")
+        return file.read(limit_bytes)
+
+
+def registration_files(directory: Path) -> frozenset[str]:
+    """Which of the files that make a registration are there."""
+    return frozenset(
+        name for name in REGISTRATION_FILES if (directory / name).is_file()
+    )
+
+
+def forget_registration(directory: Path) -> list[str]:
+    """Remove all traces of a registration, as `config.sh remove --local` does.
+
+    Needed after a failed one too: a `.runner` refuses the next. The names removed.
+    """
+    removed = []
+    for name in (*REGISTRATION_FILES, *MIGRATED_FILES):
+        with suppress(FileNotFoundError):
+            os.unlink(directory / name)
+            removed.append(name)
+    return removed
+
+
+def runner_version(directory: Path) -> str | None:
+    """The installed runner's version, without starting it; None when nothing tells.
+
+    `bin` becomes a link to `bin.VERSION` when the runner has updated itself; else
+    the .NET dependency file names the program with its version.
+    """
+    return next(versions(directory), None)
+
+
+def versions(directory: Path) -> Iterator[str]:
+    """What the folder says of the version, the surest first."""
+    with suppress(OSError):
+        target = os.readlink(directory / "bin")
+        yield from re.findall(r"/?bin\.(\d+\.\d+\.\d+)/?$", target)
+    with suppress(OSError, ValueError):
+        deps = read_small(directory / "bin" / "Runner.Listener.deps.json", DEPS_BYTES)
+        for version in re.findall(rb'"Runner\.Listener/(\d+\.\d+\.\d+)', deps):
+            yield version.decode()

@@ -1,0 +1,58 @@
+"""Who a process is: its pid, when it started, and in which boot of the machine.
+
+A pid is reused and a record outlives a boot, so nothing is ever signalled or believed
+alive on a pid alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from miglet.runner.processes import BOOT_ID, START, boot_id, lives, send, stat_of
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """One process, told apart from every other that had or will have its pid."""
+
+    pid: int
+    #: Clock ticks after boot, field 22 of /proc/PID/stat (proc(5)).
+    start_time: int
+    #: /proc/sys/kernel/random/boot_id at that time.
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int, boot_id_path: str = BOOT_ID) -> ProcessIdentity | None:
+        """The process that has `pid` now, a zombie included; None: there is none."""
+        stat = stat_of(pid)
+        return stat and cls(pid, int(stat[START]), boot_id(boot_id_path)) or None
+
+    @classmethod
+    def of_json(cls, document: Mapping[str, Any]) -> ProcessIdentity:
+        """Read `as_json`'s form; raises KeyError, TypeError or ValueError."""
+        return cls(
+            int(document["pid"]),
+            int(document["start_time"]),
+            str(document["boot_id"]),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in which records keep it."""
+        return asdict(self)
+
+    def alive(self, boot_id_path: str = BOOT_ID) -> bool:
+        """Whether it still runs: not a zombie, not its successor, not another boot."""
+        stat = stat_of(self.pid)
+        return (
+            stat is not None
+            and lives(stat)
+            and int(stat[START]) == self.start_time
+            and boot_id(boot_id_path) == self.boot_id
+        )
+
+    def signal(self, number: int, boot_id_path: str = BOOT_ID) -> bool:
+        """Signal this very process; false when it is gone or not ours to signal."""
+        this_boot = boot_id(boot_id_path) == self.boot_id
+        return this_boot and send(self.pid, self.start_time, number)

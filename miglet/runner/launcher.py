@@ -1,0 +1,209 @@
+"""Starts programs that outlive us: the runner, and its configuration.
+
+One launcher has one folder and at most one run in it. The shim holds the folder's lock
+for as long as anything of the run lives, so a second program is never started beside
+the first, not even when its launcher died before it knew what it had started.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from miglet.errors import RunnerError
+from miglet.runner import keep
+from miglet.runner.folder import FolderUnusable, executable_problems
+from miglet.runner.processes import BOOT_ID, boot_id
+from miglet.runner.run import Run, RunnerPresent, discard, pause, tail
+from miglet.security import Account
+
+#: How long a shim may take to record what it started; it takes about 50 ms.
+START_SECONDS = 5.0
+
+
+class LaunchFailed(RunnerError):
+    """The shim did not come up, or did not say in time what it started."""
+
+    transient = True
+    category = "infrastructure"
+    hint = "look for a full disk or runtime folder, or a machine out of processes"
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """A program to start, in all detail: nothing is inherited that is not in here."""
+
+    run_id: str
+    #: What people call it: the runner's name.
+    name: str
+    #: The working directory.
+    directory: Path
+    #: The program's absolute path, and its arguments; everybody may read them.
+    argv: tuple[str, ...]
+    #: The whole environment. It passes through a pipe and is written nowhere.
+    environment: Mapping[str, str] = field(repr=False)
+    #: Whom to run it as; None, and whenever we are not root: our own user.
+    account: Account | None = None
+    job_directory: Path | None = None
+    #: Runner logs that are there already, with their sizes: not this program's.
+    earlier_logs: Mapping[str, int] = field(default_factory=dict)
+    #: What the official runner's jobs are used to: others may read what they make.
+    umask: int = 0o022
+
+    def order(self) -> dict[str, Any]:
+        """The JSON form in which the shim takes it."""
+        return {
+            "run_id": self.run_id,
+            "name": self.name,
+            "directory": str(self.directory),
+            "argv": list(self.argv),
+            "environment": dict(self.environment),
+            "account": taken_on(self.account),
+            "job_directory": str(self.job_directory) if self.job_directory else None,
+            "earlier_logs": dict(self.earlier_logs),
+            "umask": self.umask,
+        }
+
+
+class ProcessLauncher:
+    """Launches behind a shim in an own session, for machines without systemd.
+
+    `start` and `find` are what another way of launching has to offer too.
+    """
+
+    def __init__(self, root: Path, boot_id_path: str = BOOT_ID) -> None:
+        self.root = root
+        self.folder = root / "current"
+        self.boot_id_path = boot_id_path
+
+    def start(self, spec: LaunchSpec) -> Run:
+        """Start `spec`; returns when it is recorded, about 50 ms later, 5 s at most.
+
+        Raises RunnerPresent, FolderUnusable or LaunchFailed.
+        """
+        problems = executable_problems(spec.directory, Path(spec.argv[0]), spec.account)
+        if problems:
+            raise FolderUnusable(problems)
+        with self.lock() as lock:
+            self.clear()
+            return self.spawn(spec, lock)
+
+    def find(self) -> Run | None:
+        """The run of this boot that lives, or that ended and was not forgotten.
+
+        Waits for a shim that has just been started, 5 s at most; raises LaunchFailed
+        when it does not say in that time what it started.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while self.folder.exists() and not self.recorded():
+            with suppress(RunnerPresent), self.lock():
+                self.clear()
+            if time.monotonic() > deadline:
+                raise LaunchFailed(f"{self.folder} is taken, and no one says by what")
+            pause(0.01)
+        return self.recorded()
+
+    def recorded(self) -> Run | None:
+        """The run that the folder tells of, if it is one of this boot."""
+        run = Run.found_in(self.folder)
+        this_boot = boot_id(self.boot_id_path)
+        return run if run and run.shim.boot_id == this_boot else None
+
+    @contextmanager
+    def lock(self) -> Iterator[int]:
+        """Hold the folder against all others; raises RunnerPresent if one has it."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = os.open(self.root / "lock", flags, 0o600)
+        try:
+            self.take(lock)
+            yield lock
+        finally:
+            os.close(lock)
+
+    def take(self, lock: int) -> None:
+        """Lock the opened file, or tell that somebody else's run holds it."""
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunnerPresent(f"a run in {self.root} has not ended") from None
+
+    def clear(self) -> None:
+        """Make way for a run: remove what no one can still ask about."""
+        if run := self.recorded():
+            raise RunnerPresent(f"nobody has asked yet how {run.name} ended")
+        discard(self.folder)
+
+    def spawn(self, spec: LaunchSpec, lock: int) -> Run:
+        """Have a shim start `spec`, and wait until it has recorded it."""
+        self.folder.mkdir(mode=0o700)
+        ready, answer = os.pipe2(os.O_CLOEXEC)
+        with open(ready, "rb", 0) as hearing:
+            with open(answer, "wb", 0):
+                self.command(spec, (lock, answer))
+            answered = bool(select.select([hearing], [], [], START_SECONDS)[0])
+            said = hearing.read(64) if answered else b""
+        run = self.recorded()
+        if run is None or not said:
+            raise LaunchFailed(self.complaint(answered))
+        return run
+
+    def command(self, spec: LaunchSpec, passed: tuple[int, int]) -> None:
+        """Start the shim; what we start detaches at once, and its child goes on."""
+        shim = [sys.executable, "-ISE", os.path.abspath(keep.__file__)]
+        words = json.dumps(spec.order()).encode()
+        with open(self.folder / "shim.err", "wb") as complaints:
+            try:
+                process = subprocess.Popen(
+                    [*shim, str(self.folder), *map(str, passed)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=complaints,
+                    cwd="/",
+                    env={},
+                    pass_fds=passed,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise LaunchFailed(f"cannot start the shim: {error}") from error
+        hand_over(process, words)
+
+    def complaint(self, answered: bool) -> str:
+        """Why there is no run: the shim's own last words where it had any."""
+        words = tail(self.folder / "shim.err", 4096).decode(errors="replace")
+        last = words.strip().rpartition("\n")[2]
+        if answered:
+            return f"the shim of {self.root} failed: {last or 'it said nothing'}"
+        return f"the shim of {self.root} said nothing for {START_SECONDS:g} s"
+
+
+def hand_over(process: subprocess.Popen, words: bytes) -> None:
+    """Give the shim its order, and see the process that we started detach."""
+    try:
+        process.communicate(words, START_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def taken_on(account: Account | None) -> dict[str, Any] | None:
+    """The user to become, with its groups; None when we stay who we are."""
+    if account is None or os.geteuid() != 0:
+        return None
+    groups = os.getgrouplist(account.name, account.gid)
+    return {
+        "name": account.name,
+        "uid": account.uid,
+        "gid": account.gid,
+        "groups": groups,
+    }

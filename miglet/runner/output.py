@@ -1,0 +1,223 @@
+"""The Listener's own output: followed through rotations, and understood line by line.
+
+Every pattern is anchored at both ends, because a job's name is its author's text and
+may look like anything, except for the time stamp that the Listener puts before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from miglet.runner import signs
+from miglet.runner.files import Followed, Lines, NotPlain, open_plain, readable
+from miglet.runner.signs import Sign, cut
+from miglet.security import redact
+
+#: What one call reads at most: a flood cannot hold the reader for long.
+BUDGET_BYTES = 262144
+_KEPT_LINES = 50
+
+STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
+_STAMPED = re.compile(rf"({STAMP}): (.*)")
+
+Maker = Callable[[float, str, "re.Match[str]"], Sign]
+
+
+def wall_time(stamp: str) -> float | None:
+    """Seconds since the epoch of `2026-01-02 03:04:05Z`, or with a `T` and fractions.
+
+    None where it is no such moment.
+    """
+    whole, fraction = stamp[:19], stamp[19:].rstrip("Z")
+    try:
+        moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
+        return moment.timestamp() + float(f"0{fraction}" if fraction else 0)
+    except ValueError:
+        return None
+
+
+def _told(sign: type[Sign]) -> Maker:
+    return lambda at, source, _: sign(at, source)
+
+
+def _quoted(sign: Callable[[float, str, str], Sign]) -> Maker:
+    return lambda at, source, match: sign(at, source, cut(match[1]))
+
+
+def _named(at: float, source: str, match: re.Match[str]) -> Sign:
+    return signs.JobRunning(at, source, cut(match[1], 512))
+
+
+def _result(at: float, source: str, match: re.Match[str]) -> Sign:
+    return signs.JobResult(at, source, match[2])
+
+
+def _table(*rows: tuple[str, Maker]) -> list[tuple[re.Pattern[str], Maker]]:
+    return [(re.compile(pattern, re.DOTALL), make) for pattern, make in rows]
+
+
+#: Lines that begin with a time stamp (actions/runner Runner.cs, JobDispatcher.cs,
+#: BrokerMessageListener.cs). The greedy name leaves the last result to be the result.
+_AFTER_STAMP = _table(
+    (r"Listening for Jobs", _told(signs.Listening)),
+    (r"Running job: (.*)", _named),
+    (rf"Job (.*) completed with result: ({'|'.join(signs.RESULTS)})", _result),
+    (r"Runner connect error: (.*)", _quoted(signs.ConnectTrouble)),
+    (r"Runner reconnected\.", _told(signs.Reconnected)),
+)
+#: Lines without one. "occured" is how it was spelt up to 2.332.
+_BARE = _table(
+    (r"Current runner version: '([^']+)'", _quoted(signs.RunnerVersion)),
+    (r"A session for this runner already exists\.", _told(signs.SessionConflict)),
+    (
+        r"(?:An error occurr?ed: |Failed to create session\. )"
+        r"(.*is deprecated and cannot receive messages.*)",
+        _quoted(signs.VersionDeprecated),
+    ),
+    (r"An error occurr?ed: Not configured\b.*", _told(signs.NotConfigured)),
+    (r"An error occurr?ed: (.*)", _quoted(signs.RunnerFailed)),
+    (
+        r"(Failed to create a session\. The runner registration has been deleted.*)",
+        _quoted(signs.RegistrationGone),
+    ),
+    (
+        r"(The runner no longer exists on the server\..*)",
+        _quoted(signs.RegistrationGone),
+    ),
+    (r"(Failed to create session\. .*)", _quoted(signs.RunnerFailed)),
+    (r"(Fail to create and validate runner's work .*)", _quoted(signs.RunnerFailed)),
+    (r"(The local machine's clock may be out of .*)", _quoted(signs.ConnectTrouble)),
+    (r"√ Removed \.runner", _told(signs.RegistrationRemoved)),
+    (r"Exiting\.\.\.", _told(signs.ShutdownSignalled)),
+    (r"Runner update in progress, do not shutdown runner\.", _told(signs.Updating)),
+)
+_BARE_BEGINNINGS = ("Current", "A", "F", "T", "√", "Exiting", "Runner update")
+
+
+def parse_line(text: str, seen: float, source: str = "output") -> Sign | None:
+    """What a line of the Listener's output says, or None.
+
+    The sign's time is the line's own where it has one, else `seen`.
+    """
+    stamped = _STAMPED.fullmatch(text)
+    if stamped:
+        at = wall_time(stamped[1])
+        return _first(_AFTER_STAMP, stamped[2], seen if at is None else at, source)
+    if text.startswith(_BARE_BEGINNINGS):
+        return _first(_BARE, text, seen, source)
+    return None
+
+
+def _first(
+    table: list[tuple[re.Pattern[str], Maker]], text: str, at: float, source: str
+) -> Sign | None:
+    for pattern, make in table:
+        match = pattern.fullmatch(text)
+        if match:
+            return make(at, source, match)
+    return None
+
+
+class Tail:
+    """Reads a growing file from its beginning, across `path` becoming `path.1`.
+
+    The file is read as bytes, a bounded piece a call, and what was in the older file
+    comes first; a line may begin in one and end in the other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._older = path.with_name(f"{path.name}.1")
+        self._lines = Lines()
+        self._file: Followed | None = None
+        self._last: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._version: str | None = None
+        #: Whether the last call left something unread: call again.
+        self.behind = False
+
+    @property
+    def dropped_bytes(self) -> int:
+        """Bytes of overlong lines that were not looked at."""
+        return self._lines.dropped_bytes
+
+    def read(self, seen: float) -> list[Sign]:
+        """The signs in what is new; `seen` is the wall time for lines without one."""
+        found = (self._understood(raw, seen) for raw in self._fresh_lines())
+        return [sign for sign in found if sign]
+
+    def finish(self, seen: float) -> list[Sign]:
+        """The sign in a last line that never got its end, when the writer is gone."""
+        sign = self._understood(self._lines.rest(), seen)
+        return [sign] if sign else []
+
+    def last_lines(self, count: int) -> list[str]:
+        """The newest lines that were not empty, without secrets."""
+        return redact("\n".join(self._last)).split("\n")[-count:] if self._last else []
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def _fresh_lines(self) -> Iterator[bytes]:
+        budget = BUDGET_BYTES
+        self.behind = False
+        while self._file or self._turn():
+            assert self._file
+            for chunk in self._file.chunks(budget):
+                budget -= len(chunk)
+                yield from self._lines.feed(chunk)
+            if budget <= 0 or not self._turn():
+                break
+        self.behind = budget <= 0
+
+    def _turn(self) -> bool:
+        """Go on to the file after the present one, if that one is complete."""
+        following = self._successor()
+        if following is None:
+            return False
+        if self._file and not self._file.exhausted():
+            following.close()
+            return True
+        self.close()
+        self._file = following
+        return True
+
+    def _successor(self) -> Followed | None:
+        """The file that was written next; opened in an order that no rename upsets."""
+        newest = _followed(self._path)
+        older = _followed(self._older)
+        held = self._file.inode if self._file else None
+        candidates = [file for file in (older, newest) if file]
+        if newest and newest.inode == held:
+            chosen = None
+        else:
+            chosen = next((file for file in candidates if file.inode != held), None)
+        for file in candidates:
+            if file is not chosen:
+                file.close()
+        return chosen
+
+    def _understood(self, raw: bytes, seen: float) -> Sign | None:
+        text = readable(raw)
+        if text:
+            self._last.append(text)
+        sign = parse_line(text, seen)
+        if isinstance(sign, signs.RunnerVersion):
+            self._version = sign.version
+        if isinstance(sign, signs.Listening):
+            return replace(sign, version=self._version)
+        return sign
+
+
+def _followed(path: Path) -> Followed | None:
+    try:
+        return Followed(open_plain(path))
+    except (OSError, NotPlain):
+        return None

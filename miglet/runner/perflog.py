@@ -1,0 +1,81 @@
+"""The runner's performance counters (`RUNNER_PERFLOG`), the earliest sign of a job.
+
+Both processes of the runner append `COUNTER:TIME` lines, run after run, to the same
+two files; only counters from this run count (actions/runner HostContext.cs).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from miglet.runner import signs
+from miglet.runner.files import Followed, Lines, NotPlain, open_plain, readable
+from miglet.runner.output import BUDGET_BYTES, wall_time
+from miglet.runner.signs import Sign
+
+NAMES = ("Runner.perf", "Worker.perf")
+
+_LINE = re.compile(r"(\w[\w.-]*):(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z)")
+_COUNTERS: list[tuple[str, type[Sign]]] = [
+    ("MessageReceived_RunnerJobRequest", signs.JobRequested),
+    ("MessageReceived_PipelineAgentJobRequest", signs.JobRequested),
+    ("MessageReceived_JobCancellation", signs.CancelReceived),
+    ("StartingWorkerProcess", signs.WorkerStarted),
+    ("WorkerProcessStarted", signs.WorkerStarted),
+    ("WorkerJobMessageReceived", signs.WorkerStarted),
+]
+
+
+def parse_counter(text: str) -> Sign | None:
+    """What a counter says, or None."""
+    match = _LINE.fullmatch(text)
+    at = wall_time(match[2]) if match else None
+    if match is None or at is None:
+        return None
+    for counter, sign in _COUNTERS:
+        if match[1].startswith(counter):
+            return sign(at, "perflog")
+    return None
+
+
+class PerfLog:
+    """The two files of counters in `folder`, since the run's start at `started_at`."""
+
+    def __init__(self, folder: Path, started_at: float) -> None:
+        self._path = folder
+        self._since = started_at
+        self._files: dict[str, tuple[Followed, Lines]] = {}
+        #: Whether the last call left something unread: call again.
+        self.behind = False
+
+    def read(self) -> list[Sign]:
+        """The signs in what is new."""
+        for name in NAMES:
+            if name not in self._files:
+                self._open(name)
+        found = [sign for file in self._files.values() for sign in _signs(*file)]
+        self.behind = not all(file.exhausted() for file, _ in self._files.values())
+        return [sign for sign in found if sign.at >= self._since]
+
+    def close(self) -> None:
+        """Give the files back."""
+        for file, _ in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _open(self, name: str) -> None:
+        try:
+            descriptor = open_plain(self._path / name)
+        except (OSError, NotPlain):
+            return
+        self._files[name] = Followed(descriptor), Lines()
+
+
+def _signs(file: Followed, lines: Lines) -> Iterator[Sign]:
+    for chunk in file.chunks(BUDGET_BYTES):
+        for raw in lines.feed(chunk):
+            sign = parse_counter(readable(raw))
+            if sign:
+                yield sign

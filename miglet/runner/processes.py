@@ -1,0 +1,106 @@
+"""Living processes, read from /proc and signalled through pidfds.
+
+The shim imports this: standard library only, and as little of it as can be. A pid
+alone names nobody; here a process is its pid and the tick at which it started.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+#: Indices into what `stat_of` returns; proc(5) counts from 1 and from the pid.
+STATE, PARENT, SESSION = 0, 1, 3
+USER_TICKS, SYSTEM_TICKS, CHILD_USER_TICKS, CHILD_SYSTEM_TICKS = 11, 12, 13, 14
+THREADS, START = 17, 19
+
+
+def boot_id(path: str = BOOT_ID) -> str:
+    """The kernel's name for this boot of the machine (random(4))."""
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
+
+
+def stat_of(pid: int | str) -> list[bytes] | None:
+    """The fields of /proc/PID/stat after the name (proc(5)); None: no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def lives(stat: list[bytes]) -> bool:
+    """Whether it still runs: a zombie does not, unless only its main thread ended."""
+    return stat[STATE] not in b"ZX" or int(stat[THREADS]) > 1
+
+
+def census() -> dict[int, list[bytes]]:
+    """The stat fields of every living process on the machine, by pid."""
+    seen = {int(name): stat_of(name) for name in os.listdir("/proc") if name.isdigit()}
+    return {pid: stat for pid, stat in seen.items() if stat and lives(stat)}
+
+
+def descendants(root: int, people: dict[int, list[bytes]]) -> list[int]:
+    """The living processes below `root` in a census, parents before children."""
+    children: dict[int, list[int]] = {}
+    for pid, stat in people.items():
+        children.setdefault(int(stat[PARENT]), []).append(pid)
+    found: list[int] = []
+    waiting = [root]
+    while waiting:
+        below = children.pop(waiting.pop(0), [])
+        found += below
+        waiting += below
+    return found
+
+
+def send(pid: int, start: int, number: int) -> bool:
+    """Signal the process that is `pid` since tick `start`, and no other.
+
+    False: it is gone, or it is not ours to signal. The start time is compared after
+    the pid has been pinned by a pidfd, so that a reused pid is never hit.
+    """
+    try:
+        pinned = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        stat = stat_of(pid)
+        if stat is None or int(stat[START]) != start:
+            return False
+        signal.pidfd_send_signal(pinned, number)
+    except OSError:
+        return False
+    finally:
+        os.close(pinned)
+    return True
+
+
+def end_all(root: int) -> int:
+    """SIGKILL everything below `root`, and say how many there were.
+
+    All are stopped first, over and over until nobody new turns up: who is stopped
+    cannot fork, so a fork bomb does not outrun the killing.
+    """
+    found: dict[int, int] = {}
+    for _ in range(50):
+        people = census()
+        fresh = [pid for pid in descendants(root, people) if pid not in found]
+        for pid in fresh:
+            found[pid] = int(people[pid][START])
+            send(pid, found[pid], signal.SIGSTOP)
+        if not fresh:
+            break
+    for pid, start in found.items():
+        send(pid, start, signal.SIGKILL)
+    return len(found)
+
+
+def identity(pid: int) -> dict:
+    """Who `pid` is, in the JSON form of `miglet.runner.identity`; it must exist."""
+    stat = stat_of(pid)
+    assert stat is not None
+    return {"pid": pid, "start_time": int(stat[START]), "boot_id": boot_id()}

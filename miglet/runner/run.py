@@ -1,0 +1,274 @@
+"""One launched program, as anybody finds it: the launcher that started it, or its heir.
+
+All that is known of a run is in its folder, which the shim writes; a `Run` holds no
+process and no descriptor, so it can be had again after any death of MIGlet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from miglet.errors import RunnerError
+from miglet.runner.identity import ProcessIdentity
+from miglet.runner.processes import SESSION, START, census, descendants
+from miglet.runner.usage import Usage, usage_of
+
+#: How long `ended` waits for the shim to record an end that has just happened.
+SETTLE_SECONDS = 0.5
+
+#: A record is far smaller; what is larger is none.
+RECORD_LIMIT_BYTES = 1 << 20
+
+
+#: Why an end is not known.
+KEEPER_LOST = "its keeper was killed before it could record the end"
+
+
+class RunnerPresent(RunnerError):
+    """A run lives, or has ended and nobody has read how; there is only ever one."""
+
+    hint = "wait for its end or kill it, then forget it"
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How a launched program ended, and what it and its descendants had used."""
+
+    #: What it exited with; None when a signal ended it, or when it is not known.
+    exit_code: int | None
+    signal: int | None
+    #: Wall time.
+    ended_at: float
+    cpu_seconds: float | None = None
+    #: The largest resident set of any single process (getrusage(2)).
+    max_memory_bytes: int | None = None
+    io_read_bytes: int | None = None
+    io_write_bytes: int | None = None
+    #: Why nothing is known, when neither exit code nor signal is.
+    reason: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether anybody saw how it ended."""
+        return self.exit_code is not None or self.signal is not None
+
+    @property
+    def shell_code(self) -> int | None:
+        """The exit code as a shell would tell it: 128 and the number of the signal."""
+        return 128 + self.signal if self.signal is not None else self.exit_code
+
+
+@dataclass(frozen=True)
+class Run:
+    """A program that the launcher started in this boot, living or ended."""
+
+    folder: Path
+    run_id: str
+    name: str
+    argv: tuple[str, ...]
+    #: The program's working directory: the runner's root.
+    directory: Path
+    #: Where job hooks report; None when there are none.
+    job_directory: Path | None
+    #: Wall time.
+    started_at: float
+    shim: ProcessIdentity
+    listener: ProcessIdentity
+    #: What it printed, stdout and stderr as they came; older parts in `output.1`.
+    output_path: Path
+    #: Runner logs that were there before it, with their sizes.
+    earlier_logs: Mapping[str, int]
+
+    @classmethod
+    def found_in(cls, folder: Path) -> Run | None:
+        """The run that `folder` records; None when it records none, or rubbish."""
+        document = read_record(folder / "run.json")
+        try:
+            return document and cls.of_json(folder, document) or None
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    @classmethod
+    def of_json(cls, folder: Path, document: Mapping[str, Any]) -> Run:
+        """Read the shim's record; raises KeyError, TypeError or ValueError."""
+        job_directory = document["job_directory"]
+        return cls(
+            folder,
+            str(document["run_id"]),
+            str(document["name"]),
+            tuple(map(str, document["argv"])),
+            Path(document["directory"]),
+            Path(job_directory) if job_directory else None,
+            float(document["started_at"]),
+            ProcessIdentity.of_json(document["shim"]),
+            ProcessIdentity.of_json(document["listener"]),
+            folder / "output",
+            {str(k): int(v) for k, v in document.get("earlier_logs", {}).items()},
+        )
+
+    def printed(self, limit_bytes: int = 1 << 16) -> str:
+        """The end of what it printed, with whatever is not UTF-8 replaced."""
+        older = self.output_path.with_name("output.1")
+        tails = [tail(path, limit_bytes) for path in (older, self.output_path)]
+        return b"".join(tails)[-limit_bytes:].decode(errors="replace")
+
+    def alive(self) -> bool:
+        """Whether the program itself lives, whatever became of its descendants."""
+        return self.listener.alive()
+
+    def ended(self) -> ExitStatus | None:
+        """How it ended; None while it lives.
+
+        In the moment between the end and its record this waits for the shim, half a
+        second at the most; then None means that the shim has been stopped.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            keeper_gone = not self.shim.alive()
+            told = read_record(self.folder / "exit.json")
+            if told or keeper_gone:
+                return self.judged(told)
+            if self.alive() or time.monotonic() > deadline:
+                return None
+            pause(0.002)
+
+    def judged(self, told: Mapping[str, Any] | None) -> ExitStatus | None:
+        """The status that the exit record tells, or that its absence means."""
+        if told:
+            return ExitStatus(**{k: told[k] for k in told if k in STATUS_KEYS})
+        if self.alive():
+            return None
+        return ExitStatus(None, None, time.time(), reason=KEEPER_LOST)
+
+    def interrupt(self) -> bool:
+        """SIGINT to the program alone: the runner's way of being asked to end."""
+        return self.listener.signal(signal.SIGINT)
+
+    def kill(self, seconds: float = 5.0) -> bool:
+        """SIGKILL the program and all its descendants; true when nobody is left.
+
+        The shim is told first: it goes on should we die here. We kill as well, so that
+        it works without the shim, and wait until it has recorded the end and is gone.
+        """
+        self.shim.signal(signal.SIGTERM)
+        deadline = time.monotonic() + seconds
+        empty = 0
+        while empty < 2 or self.shim.alive():
+            if time.monotonic() > deadline:
+                return self.abandoned()
+            doomed = self.tree()
+            empty = 0 if doomed else empty + 1
+            for process in doomed:
+                process.signal(signal.SIGKILL)
+            pause(0.005)
+        return True
+
+    def abandoned(self) -> bool:
+        """Give up on a shim that does not end; true when that was all that was left."""
+        stuck = self.tree()
+        return not stuck and self.shim.signal(signal.SIGKILL)
+
+    def tree(self) -> list[ProcessIdentity]:
+        """The living processes of the run: the program and all its descendants.
+
+        Without a shim orphans have another parent: then whoever still is in the
+        program's session is found, and who left it is not.
+        """
+        people = census()
+        roots = [who.pid for who in (self.shim, self.listener) if who.alive()]
+        found = {pid for root in roots for pid in descendants(root, people)}
+        found |= {self.listener.pid} & set(roots)
+        if not self.shim.alive():
+            found |= self.session(people)
+        boot = self.listener.boot_id
+        identities = (
+            ProcessIdentity(pid, int(people[pid][START]), boot) for pid in sorted(found)
+        )
+        return [who for who in identities if who.alive()]
+
+    def session(self, people: Mapping[int, list[bytes]]) -> set[int]:
+        """Who is in the program's session; nobody once another has its pid."""
+        leader = self.listener
+        if leader.pid in people and not leader.alive():
+            return set()
+        return {
+            pid
+            for pid, stat in people.items()
+            if int(stat[SESSION]) == leader.pid
+            and int(stat[START]) >= leader.start_time
+        }
+
+    def leftovers(self) -> list[ProcessIdentity]:
+        """Those descendants that have outlived the program, or still live beside it."""
+        return [who for who in self.tree() if who != self.listener]
+
+    def usage(self) -> Usage:
+        """What the run uses now; the caller keeps the peak."""
+        keeper = self.shim.pid if self.shim.alive() else None
+        return usage_of((who.pid for who in self.tree()), keeper)
+
+    def wait_descriptor(self) -> int | None:
+        """A pidfd that is readable when the program has ended; the caller closes it.
+
+        None: it is gone already.
+        """
+        try:
+            descriptor = os.pidfd_open(self.listener.pid)
+        except ProcessLookupError:
+            return None
+        if self.alive():
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def forget(self) -> None:
+        """Remove all that is known of an ended run; RunnerPresent if it lives."""
+        if self.alive():
+            raise RunnerPresent(f"{self.name} (pid {self.listener.pid}) still lives")
+        discard(self.folder)
+
+
+STATUS_KEYS = frozenset(ExitStatus.__dataclass_fields__)
+
+
+def discard(folder: Path) -> None:
+    """Remove `folder` so that no half of it can be taken for a run."""
+    doomed = folder.with_name(f"{folder.name}.forgotten")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if folder.exists():
+        folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """A record of the shim's; None when there is none that can be read."""
+    try:
+        with open(path, "rb") as file:
+            document = json.loads(file.read(RECORD_LIMIT_BYTES))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def tail(path: Path, limit_bytes: int) -> bytes:
+    """The last bytes of a file; empty when it is not there."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - limit_bytes))
+            return file.read(limit_bytes)
+    except FileNotFoundError:
+        return b""
+
+
+def pause(seconds: float) -> None:
+    """Wait a moment for what no descriptor announces."""
+    select.select([], [], [], seconds)

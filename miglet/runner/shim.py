@@ -1,0 +1,273 @@
+"""The runner's keeper: a tiny process between MIGlet and the program it launches.
+
+It owns the launched process, so that the process, its output and its exit status
+outlive any death of MIGlet. It stays in memory for as long as the runner does, so it
+imports next to nothing: the standard library's smallest parts, and `processes`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import time
+
+from miglet.runner.capped import CHUNK_BYTES, Output
+from miglet.runner.processes import (
+    CHILD_SYSTEM_TICKS,
+    USER_TICKS,
+    census,
+    descendants,
+    end_all,
+    identity,
+)
+
+#: No pipe holds more (fs.pipe-max-size for the unprivileged): what was printed before
+#: the launched process ended has been read after this much.
+PIPE_BYTES = 1 << 20
+
+#: Records are padded to this, so that the last one needs no new room on a full disk.
+RECORD_BYTES = 4096
+
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+
+IGNORED = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGUSR1", "SIGUSR2", "SIGTSTP"]
+
+
+def record(folder: str, name: str, document: dict) -> None:
+    """Write `document` so that a reader sees all of it or nothing, crash or not."""
+    written = reserve(folder, name, json.dumps(document))
+    os.replace(written, f"{folder}/{name}")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def reserve(folder: str, name: str, text: str = "") -> str:
+    """Put `text`, padded, where `record` writes before it renames; the path."""
+    path = f"{folder}/.{name}"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb", 0) as file:
+        file.write(text.encode().ljust(RECORD_BYTES))
+        os.fsync(file.fileno())
+    return path
+
+
+def ending(status: int) -> dict:
+    """The exit record: how it ended, and what it and its descendants have used.
+
+    CPU time includes that of descendants which live on: when the Listener is killed
+    during a job, nearly all of it is still the Worker's.
+    """
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = os.waitstatus_to_exitcode(status)
+    return {
+        "exit_code": code if code >= 0 else None,
+        "signal": -code if code < 0 else None,
+        "ended_at": time.time(),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime + owed_seconds(), 6),
+        "max_memory_bytes": used.ru_maxrss * 1024,
+        "io_read_bytes": used.ru_inblock * 512,
+        "io_write_bytes": used.ru_oublock * 512,
+    }
+
+
+def owed_seconds() -> float:
+    """CPU time of our living descendants, and of those that they waited for."""
+    people = census()
+    below = [people[pid] for pid in descendants(os.getpid(), people)]
+    ticks = [
+        int(t) for stat in below for t in stat[USER_TICKS : CHILD_SYSTEM_TICKS + 1]
+    ]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+class Shim:
+    """Starts one process, pumps its output, reaps its family, records its end."""
+
+    def __init__(self, folder: str, order: dict) -> None:
+        self.folder = folder
+        self.order = order
+        self.output = Output(folder)
+        self.status: int | None = None
+        self.told_to_kill = False
+        self.bell, bell_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(bell_end, warn_on_full_buffer=False)
+
+    def start(self) -> None:
+        """Fork the process, record who it is, and only then let it begin.
+
+        Should we die before the record is written, the process reads end-of-file
+        instead of the word to go, and ends: nothing ever runs unrecorded.
+        """
+        self.printed, printing = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.printed, False)
+        waiting, word = os.pipe2(os.O_CLOEXEC)
+        self.child = os.fork()
+        if not self.child:
+            os.close(word)
+            begin(self.order, printing, waiting)
+        os.close(printing)
+        os.close(waiting)
+        reserve(self.folder, "exit.json")
+        record(self.folder, "run.json", self.recorded())
+        os.write(word, b"g")
+        os.close(word)
+
+    def recorded(self) -> dict:
+        """The run record: what was ordered without the environment, and who runs it."""
+        kept = {key: self.order[key] for key in self.order if key != "environment"}
+        keeper, child = identity(os.getpid()), identity(self.child)
+        return {**kept, "started_at": time.time(), "shim": keeper, "listener": child}
+
+    def serve(self) -> None:
+        """Pump and reap until nobody is left; kill everybody when told to."""
+        poll = select.poll()
+        poll.register(self.printed, select.POLLIN)
+        poll.register(self.bell, select.POLLIN)
+        while self.reap():
+            if self.told_to_kill:
+                end_all(os.getpid())
+            for descriptor, _ in poll.poll(10 if self.told_to_kill else None):
+                if descriptor == self.bell:
+                    self.hear()
+                elif self.pump() == b"":
+                    poll.unregister(self.printed)
+
+    def hear(self) -> None:
+        """SIGTERM means kill them all; SIGCHLD only wakes us up."""
+        if signal.SIGTERM in os.read(self.bell, CHUNK_BYTES):
+            self.told_to_kill = True
+
+    def pump(self) -> bytes | None:
+        """Read what is there and keep it; None: nothing there; empty: never again.
+
+        After the end of the process we go on reading, so that an orphan which still
+        prints is not held up, but nobody asks what it said.
+        """
+        try:
+            chunk = os.read(self.printed, CHUNK_BYTES)
+        except BlockingIOError:
+            return None
+        if self.status is None:
+            self.output.write(chunk)
+        return chunk
+
+    def reap(self) -> bool:
+        """Collect the dead; false when there is nobody left to wait for."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == self.child:
+                self.end(status)
+            if pid == 0:
+                return True
+
+    def end(self, status: int) -> None:
+        """Keep the last words, then record the end: who sees it can read them."""
+        read = 0
+        while read < PIPE_BYTES and (chunk := self.pump()):
+            read += len(chunk)
+        self.status = status
+        record(self.folder, "exit.json", ending(status))
+
+
+def begin(order: dict, printing: int, waiting: int) -> None:
+    """In the forked child: become the ordered program; never returns.
+
+    127: it is not there; 126: it is there and cannot be run, as shells say it.
+    """
+    code = 126
+    try:
+        if os.read(waiting, 1):
+            become(order, printing)
+            os.execve(order["argv"][0], order["argv"], order["environment"])
+    except OSError as error:
+        code = 127 if isinstance(error, FileNotFoundError) else 126
+        os.write(
+            printing, f"miglet: cannot start {order['argv'][0]}: {error}\n".encode()
+        )
+    finally:
+        os._exit(code)
+
+
+def become(order: dict, printing: int) -> None:
+    """Take on session, signals, streams, user and folder of the ordered process."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        # .NET keeps an inherited SIG_IGN, and would be deaf to SIGINT for ever
+        signal.signal(number, signal.SIG_DFL)
+    mind_oom_score()
+    os.dup2(printing, 1)
+    os.dup2(printing, 2)
+    if order["account"]:
+        drop(order["account"], printing)
+    os.umask(order["umask"])
+    os.chdir(order["directory"])
+
+
+def mind_oom_score(path: str = "/proc/self/oom_score_adj") -> None:
+    """Let no job inherit the protection that the agent has from the OOM killer."""
+    with open(path, encoding="ascii") as file:
+        protected = int(file.read()) < 0
+    if protected:
+        with open(path, "w", encoding="ascii") as file:
+            file.write("0")
+
+
+def drop(account: dict, printing: int) -> None:
+    """Become `account` for good, streams included: /dev/stdout must open for it."""
+    os.fchown(printing, account["uid"], account["gid"])
+    os.setgroups(account["groups"])
+    os.setresgid(account["gid"], account["gid"], account["gid"])
+    os.setresuid(account["uid"], account["uid"], account["uid"])
+
+
+def settle() -> None:
+    """Detach from whoever started us, and adopt every orphan below us."""
+    os.chdir("/")
+    os.umask(0o077)
+    for name in IGNORED:
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+    prctl(PR_SET_NAME, b"miglet-shim", 0, 0, 0)
+
+
+def answer(ready: int) -> None:
+    """Say that it runs, to whoever started us, if it has not died meanwhile."""
+    try:
+        os.write(ready, b"started")
+    except BrokenPipeError:
+        return
+    finally:
+        os.close(ready)
+
+
+def main(folder: str, lock: int, ready: int) -> None:
+    """Read the order from stdin, start it, answer on `ready`, and keep it.
+
+    `lock` is held, by being open, until we end: while it is, nobody starts another.
+    """
+    if os.fork():
+        os._exit(0)
+    settle()
+    for descriptor in (lock, ready):
+        os.set_inheritable(descriptor, False)
+    with open(0, "rb", closefd=False) as stdin:
+        shim = Shim(folder, json.loads(stdin.read()))
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    shim.start()
+    answer(ready)
+    shim.serve()

@@ -1,0 +1,285 @@
+"""What the runner lets us see, as values: one frozen class a sign.
+
+A sign is what one source said at one moment. No source is trusted alone: signs are
+added up in `evidence` and judged in `verdict`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+#: Where signs come from, the most trusted description of a job first: the job message
+#: in the Worker's log, our hooks, the Listener's log and its output.
+SOURCES = ("worker_log", "hook", "runner_log", "output", "perflog")
+
+#: TaskResult of the runner (actions/runner TaskResult.cs), in the order of its codes.
+RESULTS = (
+    "Succeeded",
+    "SucceededWithIssues",
+    "Failed",
+    "Canceled",
+    "Skipped",
+    "Abandoned",
+)
+
+_TEXT_BYTES = 256
+_LONG_BYTES = 512
+_LONG_FIELDS = ("name", "ref")
+_NUMBER = re.compile(r"[0-9]{1,20}\Z")
+
+
+def cut(text: str, size_bytes: int = _TEXT_BYTES) -> str:
+    """`text` without what exceeds `size_bytes` of UTF-8, never half a character."""
+    return text.encode("utf-8", "replace")[:size_bytes].decode("utf-8", "ignore")
+
+
+@dataclass(frozen=True)
+class JobIdentity:
+    """Which job it is, as far as somebody said; None where nobody did.
+
+    `name` is the workflow author's text: for people only, never to be trusted.
+    """
+
+    #: GitHub's numeric id of the job (`check_run_id`), as text.
+    job_id: str | None = None
+    #: The workflow run's id, as text.
+    run_id: str | None = None
+    name: str | None = None
+    repository: str | None = None
+    workflow: str | None = None
+    ref: str | None = None
+    commit: str | None = None
+    run_attempt: int | None = None
+    actor: str | None = None
+    event_name: str | None = None
+
+    def merged(self, other: JobIdentity) -> JobIdentity:
+        """This identity, completed by what only the less trusted `other` knows."""
+        values = (
+            getattr(other if getattr(self, field.name) is None else self, field.name)
+            for field in fields(self)
+        )
+        return JobIdentity(*values)
+
+
+def identity_of(values: dict[str, object]) -> JobIdentity:
+    """The identity in `values`, which anybody may have written: checked and cut.
+
+    A number that is none and a text that is empty count as not said.
+    """
+    attempt = _number(values.get("run_attempt"))
+    return JobIdentity(
+        job_id=_number(values.get("job_id")),
+        run_id=_number(values.get("run_id")),
+        name=_text("name", values),
+        repository=_text("repository", values),
+        workflow=_text("workflow", values),
+        ref=_text("ref", values),
+        commit=_text("commit", values),
+        run_attempt=int(attempt) if attempt else None,
+        actor=_text("actor", values),
+        event_name=_text("event_name", values),
+    )
+
+
+def _number(value: object) -> str | None:
+    """Digits as text; the runner writes numbers as doubles (`555000111.0`)."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return None
+    # Compared before it becomes text: huge integers refuse to be printed.
+    if isinstance(value, int) and not 0 <= value < 2**63:
+        return None
+    text = str(value)
+    return text if _NUMBER.match(text) else None
+
+
+def _text(key: str, values: dict[str, object]) -> str | None:
+    value = values.get(key)
+    if not isinstance(value, str):
+        return None
+    return cut(value, _LONG_BYTES if key in _LONG_FIELDS else _TEXT_BYTES) or None
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Something seen at wall time `at`, told by `source` (one of SOURCES)."""
+
+    #: Whether this alone shows that a job is on the machine.
+    of_job: ClassVar[bool] = False
+
+    at: float
+    source: str
+
+
+@dataclass(frozen=True)
+class RunnerVersion(Sign):
+    """The Listener said which version it is."""
+
+    version: str
+
+
+@dataclass(frozen=True)
+class Listening(Sign):
+    """The Listener is ready for a job. `version` is None where it was not told."""
+
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class JobRequested(Sign):
+    """A job's message has come in; the job is not ours before it is acquired."""
+
+
+@dataclass(frozen=True)
+class JobSkipped(Sign):
+    """The job could not be acquired: an ephemeral Listener is a ghost from here on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class JobRunning(Sign):
+    """The Listener has acquired a job and is about to start its Worker."""
+
+    of_job: ClassVar[bool] = True
+
+    name: str
+
+
+@dataclass(frozen=True)
+class JobIdentified(Sign):
+    """Somebody described the job."""
+
+    of_job: ClassVar[bool] = True
+
+    identity: JobIdentity
+
+
+@dataclass(frozen=True)
+class JobResult(Sign):
+    """A result (one of RESULTS) was told. The last one a source tells is valid."""
+
+    of_job: ClassVar[bool] = True
+
+    result: str
+
+
+@dataclass(frozen=True)
+class HookStarted(Sign):
+    """Our job-started hook ran: the job's set-up has passed."""
+
+    of_job: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class HookCompleted(Sign):
+    """Our job-completed hook ran: all steps are over, the result is not out yet."""
+
+    of_job: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class HookRefused(Sign):
+    """A hook's report is not one that our hook writes; it was not believed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class WorkerStarted(Sign):
+    """The Worker, which runs one job, was started."""
+
+    of_job: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class StepsBegan(Sign):
+    """The Worker went through "Set up job" and on to the first step."""
+
+    of_job: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class WorkerEnded(Sign):
+    """The Worker's exit status: 100 + result; anything else is a crash."""
+
+    of_job: ClassVar[bool] = True
+
+    code: int
+
+
+@dataclass(frozen=True)
+class CancelReceived(Sign):
+    """The job was told to stop, by the server or by a signal to the Listener."""
+
+
+@dataclass(frozen=True)
+class ShutdownSignalled(Sign):
+    """The Listener heeds a signal that tells it to end."""
+
+
+@dataclass(frozen=True)
+class ConnectTrouble(Sign):
+    """The Listener cannot reach the service and goes on trying."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Reconnected(Sign):
+    """The trouble is over. Its absence says nothing: after poll errors it is silent."""
+
+
+@dataclass(frozen=True)
+class SessionConflict(Sign):
+    """The service still holds another session for this runner; retried for 240 s."""
+
+
+@dataclass(frozen=True)
+class VersionDeprecated(Sign):
+    """The service refuses this version of the runner."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class RegistrationGone(Sign):
+    """The service does not know this runner any more."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class RegistrationRemoved(Sign):
+    """The Listener deleted its own registration files, as ephemeral ones do."""
+
+
+@dataclass(frozen=True)
+class NotConfigured(Sign):
+    """The Listener found no registration in its folder."""
+
+
+@dataclass(frozen=True)
+class OAuthRevoked(Sign):
+    """The service revoked the runner's credentials; the Listener ends with 0."""
+
+
+@dataclass(frozen=True)
+class RunnerFailed(Sign):
+    """The Listener said why it is about to end."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Updating(Sign):
+    """The runner is replacing itself by another version."""
+
+
+@dataclass(frozen=True)
+class DiskFull(Sign):
+    """A log says that there is no space left."""

@@ -1,0 +1,69 @@
+"""Signals as something to read, and none of them delivered in the middle of a fork.
+
+The interpreter's own handler does nothing but write the signal's number to a socket;
+everything that follows happens where that socket is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from collections.abc import Iterable, Iterator
+
+#: What the parent listens to.
+PARENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+class SignalPipe:
+    """The signals that arrived, in order, behind one descriptor."""
+
+    def __init__(self, numbers: Iterable[signal.Signals]) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._numbers = tuple(numbers)
+        for number in self._numbers:
+            signal.signal(number, _noted)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        """The descriptor, for a selector."""
+        return self._reader.fileno()
+
+    def drain(self) -> list[str]:
+        """The names of the signals since the last call, e.g. ``SIGTERM``.
+
+        The interpreter writes the number of every signal with a handler, also of the
+        alarm that bounds a request: only those that were asked for are told.
+        """
+        try:
+            heard = self._reader.recv(4096)
+        except BlockingIOError:
+            return []
+        return [signal.Signals(each).name for each in heard if each in self._numbers]
+
+    def close(self) -> None:
+        """Hand the signals back to nobody."""
+        signal.set_wakeup_fd(-1)
+        self._reader.close()
+        self._writer.close()
+
+
+def _noted(number: int, frame: object) -> None:
+    """Does nothing: the number has gone to the wakeup descriptor."""
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """No signal is delivered inside: a forked child would take it for its parent."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock() -> None:
+    """Let signals in again, in a child that was forked with them `blocked`."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT)

@@ -1,0 +1,220 @@
+"""Keeps the journal writable: when its file fails, the contents move to the next.
+
+The candidates are tried in order, memory is the last. A move happens inside the write
+that failed, and that write is then made in the new place: nothing committed is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from miglet.errors import JournalUnusable
+from miglet.state.contents import Contents, audit, contents_of, load, rescued
+from miglet.state.files import discard, set_aside
+from miglet.state.ledger import PAGE_BYTES, Counters, Ledger, class_of
+from miglet.state.storage import (
+    JournalNewer,
+    Storage,
+    in_memory,
+    open_file,
+)
+
+log = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
+
+
+class Finding(NamedTuple):
+    """Something that happened to the journal and belongs into an ``Error`` event."""
+
+    #: journal_reset, journal_newer, journal_moved, rows_damaged, other_boot or
+    #: events_dropped.
+    code: str
+    message: str
+    counts: Mapping[str, int]
+
+
+class Chain:
+    """The storage in use, and where to go when it fails."""
+
+    def __init__(self, candidates: Sequence[Path]) -> None:
+        self.candidates = list(candidates)
+        self.findings: list[Finding] = []
+        #: Why the journal is not in the first of its places; None while it is.
+        self.degraded: str | None = None
+        self._position = 0
+        self._salvaged: list[Contents] = []
+        self.storage = self._first_usable()
+        self._adopt_newest()
+
+    def write(self, change: Callable[[Ledger], Outcome]) -> Outcome:
+        """Make `change` in one transaction, wherever that is possible.
+
+        Raises JournalUnusable when even memory fails.
+        """
+        while True:
+            try:
+                return self.storage.write(change)
+            except sqlite3.ProgrammingError:
+                raise
+            except sqlite3.DatabaseError as error:
+                self._move(error)
+
+    def read(self, query: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
+        """What `query` finds, wherever it can be read."""
+        while True:
+            try:
+                return query(self.storage.db)
+            except sqlite3.ProgrammingError:
+                raise
+            except sqlite3.DatabaseError as error:
+                self._move(error)
+
+    def find(self, code: str, message: str, counts: Mapping[str, int]) -> None:
+        """Note what is to be told."""
+        log.warning("journal: %s", message)
+        self.findings.append(Finding(code, message, counts))
+
+    def take_findings(self) -> list[Finding]:
+        """What was found since the last call, the drops since then as one of them.
+
+        Drops are told once there is room: the telling would only drop another event.
+        """
+        counters = self.storage.counters
+        drops = Counter(counters.dropped) - Counter(counters.reported)
+        roomy = self.read(partial(_has_room_for_report, counters))
+        if drops and roomy:
+            self.write(_report_drops)
+            text = f"{sum(drops.values())} events were dropped (no room, or damaged)"
+            self.find("events_dropped", text, dict(drops))
+        found, self.findings = self.findings, []
+        return found
+
+    def _first_usable(self) -> Storage:
+        for path in self.candidates:
+            try:
+                return self._opened(path)
+            except (OSError, sqlite3.Error) as error:
+                self._note_failure(path, error)
+                self._position += 1
+        return in_memory()
+
+    def _opened(self, path: Path) -> Storage:
+        try:
+            return self._audited(open_file(path))
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            return self._replaced(path, error)
+
+    def _spare(self) -> Path:
+        # The last candidate is the one in memory, where the system has such a place.
+        for path in reversed(self.candidates):
+            if os.access(path.parent, os.W_OK):
+                return path.parent
+        return Path(tempfile.gettempdir())
+
+    def _audited(self, storage: Storage) -> Storage:
+        try:
+            damaged = audit(storage)
+        except sqlite3.Error:
+            storage.abandon()
+            raise
+        if damaged:
+            text = "rows with a wrong checksum were set aside"
+            self.find("rows_damaged", text, {"rows": damaged})
+        return storage
+
+    def _replaced(self, path: Path, error: sqlite3.Error) -> Storage:
+        newer = isinstance(error, JournalNewer)
+        contents = Contents() if newer else rescued(path, self._spare())
+        self._salvaged.append(contents)
+        aside = set_aside(path, "newer" if newer else "corrupt")
+        storage = _fresh(path, contents)
+        self.find(
+            "journal_newer" if newer else "journal_reset",
+            f"{path} could not be used ({error}); it is kept as {aside.name}",
+            {"events_rescued": contents.event_count},
+        )
+        return storage
+
+    def _adopt_newest(self) -> None:
+        # A fallback that was used later than the file that is in use now knows more.
+        others = [path for path in self.candidates if path != self.storage.path]
+        found = [rescued(path, self._spare()) for path in others]
+        best = max(found + self._salvaged, key=_newness, default=Contents())
+        if self.degraded or best.generation > self.storage.counters.generation:
+            own = contents_of(self.storage.db)
+            load(self.storage, max(best, own, key=_newness))
+        self._salvaged.clear()
+        for path in self.candidates[self._position + 1 :]:
+            with contextlib.suppress(OSError):
+                discard(path)
+
+    def _move(self, error: sqlite3.Error) -> None:
+        failed, contents = self.storage, contents_of(self.storage.db)
+        contents.counters = failed.counters
+        failed.abandon()
+        if failed.path is None:
+            raise JournalUnusable(f"the journal cannot be kept: {error}") from error
+        self._leave(failed.path, error)
+        self.storage = self._loaded(contents)
+
+    def _leave(self, path: Path, error: sqlite3.Error) -> None:
+        if isinstance(error, sqlite3.OperationalError):
+            self._note_failure(path, error)
+            self._position += 1
+        else:
+            with contextlib.suppress(OSError):
+                set_aside(path, "corrupt")
+        self.find("journal_moved", f"{path} failed: {error}", {})
+
+    def _loaded(self, contents: Contents) -> Storage:
+        for path in self.candidates[self._position :]:
+            try:
+                return _fresh(path, contents)
+            except (OSError, sqlite3.Error) as error:
+                self._note_failure(path, error)
+                self._position += 1
+        storage = in_memory()
+        load(storage, contents)
+        return storage
+
+    def _note_failure(self, path: Path, error: Exception) -> None:
+        reason = f"{path}: {error}"
+        log.error("the journal cannot be kept in %s", reason)
+        self.degraded = f"{self.degraded}; {reason}" if self.degraded else reason
+
+
+def _has_room_for_report(counters: Counters, db: sqlite3.Connection) -> bool:
+    rank = class_of("Error")
+    return Ledger(db, counters).has_room(PAGE_BYTES, rank, counters.pending + 1)
+
+
+def _report_drops(ledger: Ledger) -> None:
+    ledger.counters.reported = dict(ledger.counters.dropped)
+
+
+def _newness(contents: Contents) -> tuple[int, bool]:
+    return contents.generation, contents.counters is not None
+
+
+def _fresh(path: Path, contents: Contents) -> Storage:
+    if path.exists():
+        discard(path)
+    storage = open_file(path)
+    try:
+        load(storage, contents)
+    except sqlite3.Error:
+        storage.abandon()
+        raise
+    return storage

@@ -1,0 +1,77 @@
+"""What the arbiter does because of a fact: the only way from a rule to the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from miglet.events import Event, JobReference
+from miglet.messages import Fact, Order
+
+
+class Effect:
+    """Something that the arbiter performs after a rule has decided."""
+
+
+@dataclass(frozen=True)
+class Emit(Effect):
+    """Put this event into the journal, in one transaction with the new state."""
+
+    event: Event
+    job: JobReference | None = None
+
+
+@dataclass(frozen=True)
+class Tell(Effect):
+    """Give this order to its worker."""
+
+    order: Order
+
+
+@dataclass(frozen=True)
+class SetTimer(Effect):
+    """Report DeadlinePassed(name) in so many seconds, once; replaces its namesake."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StopTimer(Effect):
+    """Forget this timer."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Post(Effect):
+    """Treat this fact next."""
+
+    fact: Fact
+
+
+@dataclass(frozen=True)
+class Adopt(Effect):
+    """Go on with these validated settings, in the arbiter and in every worker."""
+
+    settings: dict[str, Any] = field(repr=False)
+    origins: list[dict[str, Any]] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class ChangeLevel(Effect):
+    """Log from this level on, everywhere."""
+
+    level: str
+
+
+@dataclass(frozen=True)
+class StopCrew(Effect):
+    """Let every worker go but the heartbeat-sender."""
+
+
+@dataclass(frozen=True)
+class Exit(Effect):
+    """End the program."""
+
+    status: int

@@ -1,0 +1,163 @@
+"""The journal: undelivered events, commands, and the state that a restart needs.
+
+Owned by the arbiter's process alone; a forked child never touches it and ends with
+``os._exit``. What a call wrote is on disk when it returns, all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import methodcaller
+from pathlib import Path
+from typing import Any
+
+from miglet.state.chain import Chain, Finding
+from miglet.state.ledger import Ledger, sound_json
+from miglet.state.tables import TABLES, fetch, is_sound, plain
+
+__all__ = ["Counts", "Finding", "Journal"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of all events since the machine's first, across restarts."""
+
+    pending: int
+    delivered: int
+    rejected: int
+    dropped: int
+    #: `dropped` by class: chatter, report, milestone, damaged (wrong checksum), lost.
+    dropped_by_class: Mapping[str, int]
+
+
+@dataclass
+class Journal:
+    """Open it with `Journal.open`; no method raises but JournalUnusable.
+
+    JournalUnusable means that even memory cannot hold the journal. A disk that fails
+    or fills only makes it `degraded`.
+    """
+
+    chain: Chain
+    boot_id: str
+    #: The boot that wrote the saved state; None when there is none.
+    saved_boot_id: str | None
+
+    @classmethod
+    def open(cls, candidates: Sequence[Path], boot_id: str) -> Journal:
+        """Open the first usable of these files, or memory.
+
+        Raises JournalInUse when another process has the file.
+        """
+        chain = Chain(candidates)
+        saved = _saved(chain).get("boot_id")
+        if saved not in (None, boot_id):
+            chain.find("other_boot", f"the saved state is of boot {saved}", {})
+        return cls(chain, boot_id, saved)
+
+    @property
+    def degraded(self) -> str | None:
+        """Why the journal is not in the first of its places; None while it is."""
+        return self.chain.degraded
+
+    def record(
+        self,
+        state: dict[str, Any] | None,
+        events: Sequence[dict[str, Any]],
+        commands: Mapping[str, dict[str, Any]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Save a step in one transaction; the events with their ``sequence``.
+
+        A `state` of None leaves the saved one. A command is open until it has an
+        ``outcome``. An event over 60 KiB is kept with its longest values clipped.
+        """
+
+        def step(ledger: Ledger) -> list[dict[str, Any]]:
+            if state is not None:
+                ledger.save_state(state, self.boot_id)
+            ledger.save_commands(commands or {})
+            return [ledger.add(event) for event in events]
+
+        if state is None and not events and not commands:
+            return []
+        recorded = self.chain.write(step)
+        if state is not None:
+            self.saved_boot_id = self.boot_id
+        return recorded
+
+    def oldest(self) -> dict[str, Any] | None:
+        """The event to deliver next."""
+        query = "SELECT * FROM pending ORDER BY sequence LIMIT 1"
+        while row := self.chain.read(lambda db: db.execute(query).fetchone()):
+            if is_sound(row):
+                return json.loads(row[2])
+            self.chain.write(methodcaller("drop_damaged", row))
+        return None
+
+    def delivered(self, sequence: int) -> None:
+        """The event has arrived; one that is not pending changes nothing."""
+        self.chain.write(lambda ledger: ledger.deliver(sequence))
+
+    def refused(self, sequence: int, status: int | None, answer: str) -> None:
+        """The controller refused the event with this HTTP status and answer."""
+        self.chain.write(lambda ledger: ledger.reject(sequence, status, answer))
+
+    def command(self, identity: str) -> dict[str, Any] | None:
+        """The command with this id, open or done."""
+        row = self.chain.read(lambda db: fetch(db, "commands", plain(identity)))
+        return sound_json(row, 3)
+
+    def open_commands(self) -> dict[str, dict[str, Any]]:
+        """Commands that were accepted and have no outcome, in their order."""
+        query = "SELECT * FROM commands WHERE open = 1 ORDER BY place"
+        found = self.chain.read(lambda db: db.execute(query).fetchall())
+        still = [row for row in found if is_sound(row)]
+        return {str(row[0]): sound_json(row, 3) for row in still}
+
+    def state(self) -> dict[str, Any] | None:
+        """The state last recorded, by whatever boot."""
+        return _saved(self.chain).get("state")
+
+    def discard_state(self) -> None:
+        """Forget the saved state: it belongs to another boot."""
+        self.chain.write(lambda ledger: ledger.discard_state())
+        self.saved_boot_id = None
+
+    def recent(self, limit: int) -> list[dict[str, Any]]:
+        """The newest events, oldest first, each with what became of it."""
+        query = "SELECT * FROM recent ORDER BY sequence DESC LIMIT ?"
+        found = self.chain.read(
+            lambda db: db.execute(query, (max(0, min(limit, 500)),)).fetchall()
+        )
+        sound = filter(is_sound, reversed(found))
+        return [dict(zip(TABLES["recent"], row[:-1], strict=True)) for row in sound]
+
+    def counts(self) -> Counts:
+        """How many events wait, arrived, were refused, were dropped."""
+        now = self.chain.storage.counters
+        dropped = dict(now.dropped)
+        total = sum(dropped.values())
+        return Counts(now.pending, now.delivered, now.rejected, total, dropped)
+
+    def take_findings(self) -> list[Finding]:
+        """What happened since the last call; each is to become one ``Error`` event.
+
+        Drops since then are one finding, ``events_dropped``, with counts by class; it
+        comes when there is room again, since telling it would drop another event.
+        """
+        return self.chain.take_findings()
+
+    def checkpoint(self) -> None:
+        """Move the log into the file now, when nothing else is to be done."""
+        self.chain.storage.checkpoint()
+
+    def close(self) -> None:
+        """Close the file; it stays as large as it is."""
+        self.chain.storage.close()
+
+
+def _saved(chain: Chain) -> dict[str, Any]:
+    row = chain.read(lambda db: fetch(db, "facts", "state"))
+    return sound_json(row, 1) or {}

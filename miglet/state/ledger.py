@@ -1,0 +1,236 @@
+"""What one transaction of the journal does to its rows and counters.
+
+All of it runs between BEGIN and COMMIT on the owner's connection. The counters always
+add up: every sequence number given out is pending, delivered, rejected or dropped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from miglet.state.clipping import EVENT_BYTES, encoded, fitted
+from miglet.state.tables import Row, fetch, is_sound, plain, put, remove
+
+PAGE_BYTES = 4096
+
+#: The journal's bound, and how much of it only job results may use.
+FILE_BYTES = 8 * 1024 * 1024
+RESERVE_BYTES = FILE_BYTES // 10
+
+#: Rows of each table; together they stay below 20,000.
+PENDING_ROWS = 18_000
+RECENT_ROWS = 500
+REJECTED_ROWS = 200
+COMMAND_ROWS = 1_000
+
+#: What is kept of a rejected event, of a rejecting answer, of a command that is done.
+REJECTED_BYTES = 4 * 1024
+ANSWER_BYTES = 2 * 1024
+COMMAND_BYTES = 2 * 1024
+
+#: What goes first when there is no room, from the first to the last.
+CLASSES = ("chatter", "report", "milestone", "result")
+
+#: Results are never dropped.
+RESULT = CLASSES.index("result")
+
+#: The class of each type of event; one that is not named is a report.
+CLASS_OF = {
+    "JobHeartbeat": "chatter",
+    "Error": "report",
+    "RunnerCrashed": "report",
+    "RunnerRegistered": "report",
+    "VMStarted": "milestone",
+    "JobStarted": "milestone",
+    "TerminationNotice": "milestone",
+    "VMShuttingDown": "milestone",
+    "CommandCompleted": "milestone",
+    "JobCompleted": "result",
+}
+
+
+@dataclass
+class Counters:
+    """What the journal knows about events that it no longer holds."""
+
+    #: The last sequence number given out, and the one that counting began after.
+    sequence: int = 0
+    base: int = 0
+    #: How often the contents were carried to another file; the higher is the newer.
+    generation: int = 0
+    delivered: int = 0
+    rejected: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    #: The part of `dropped` that has been told to the controller.
+    reported: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def pending(self) -> int:
+        """Events that wait for delivery."""
+        gone = self.delivered + self.rejected + sum(self.dropped.values())
+        return self.sequence - self.base - gone
+
+    def copy(self) -> Counters:
+        """One that can be changed while this one still holds."""
+        return Counters.of_json(self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, for the row that keeps them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of_json(cls, document: dict[str, Any]) -> Counters:
+        """What `as_json` gave."""
+        return cls(**document)
+
+
+def class_of(event_type: object) -> int:
+    """How long an event of this type is held on to; the lowest goes first."""
+    return CLASSES.index(CLASS_OF.get(str(event_type), "report"))
+
+
+class Ledger:
+    """The open transaction: rows on `db`, and counters that hold once it commits."""
+
+    def __init__(self, db: sqlite3.Connection, counters: Counters) -> None:
+        self.db = db
+        self.counters = counters
+
+    def save_counters(self) -> None:
+        """Write the counters beside what they count."""
+        put(self.db, "facts", "counters", encoded(self.counters.as_json()))
+
+    def save_state(self, state: dict[str, Any], boot_id: str) -> None:
+        """Write the state a restart needs, and the boot it belongs to."""
+        put(self.db, "facts", "state", encoded({"boot_id": boot_id, "state": state}))
+
+    def discard_state(self) -> None:
+        """Forget the state."""
+        remove(self.db, "facts", "state")
+
+    def save_commands(self, commands: Mapping[str, dict[str, Any]]) -> None:
+        """Write commands by id; one with an ``outcome`` is done, others are open."""
+        for name, command in commands.items():
+            done = command.get("outcome") is not None
+            kept = fitted(command, COMMAND_BYTES) if done else command
+            key = plain(name)
+            old = fetch(self.db, "commands", key)
+            place = old[1] if old else _next_place(self.db)
+            put(self.db, "commands", key, place, 0 if done else 1, encoded(kept))
+        if commands:
+            self._trim("commands", "id", "open = 0", "place", COMMAND_ROWS)
+
+    def add(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Give the event its sequence number and keep it; what was kept.
+
+        Where there is no room, the oldest of the lowest class goes, which may be
+        this very event; a job's result is always kept.
+        """
+        self.counters.sequence += 1
+        numbered = fitted({**event, "sequence": self.counters.sequence}, EVENT_BYTES)
+        body, rank = encoded(numbered), class_of(event.get("type"))
+        put(self.db, "recent", *_summary(numbered))
+        if self._make_room(len(body), rank):
+            put(self.db, "pending", self.counters.sequence, rank, body)
+        else:
+            self._count_drop(self.counters.sequence, CLASSES[rank])
+        oldest = self.counters.sequence - RECENT_ROWS
+        self.db.execute("DELETE FROM recent WHERE sequence <= ?", (oldest,))
+        return numbered
+
+    def deliver(self, sequence: int) -> None:
+        """Delete an event that has arrived; nothing if it is not pending."""
+        if self._was_given(sequence) and remove(self.db, "pending", sequence):
+            self.counters.delivered += 1
+            self._mark(sequence, "delivered")
+
+    def reject(self, sequence: int, status: int | None, answer: str) -> None:
+        """Set a pending event aside with the answer that refused it."""
+        if not self._was_given(sequence):
+            return
+        event = sound_json(fetch(self.db, "pending", sequence), 2)
+        if event is None:
+            return
+        body = encoded(fitted(event, REJECTED_BYTES))
+        reason = plain(answer, ANSWER_BYTES)
+        put(self.db, "rejected", sequence, status, reason, body)
+        remove(self.db, "pending", sequence)
+        self.counters.rejected += 1
+        self._mark(sequence, "rejected")
+        self._trim("rejected", "sequence", "1", "sequence", REJECTED_ROWS)
+
+    def drop_damaged(self, row: Row) -> None:
+        """Set a pending row aside whose checksum is wrong."""
+        body = row[2] if isinstance(row[2], bytes) else str(row[2]).encode()
+        put(self.db, "rejected", row[0], None, "checksum", body[:REJECTED_BYTES])
+        remove(self.db, "pending", row[0])
+        self._count_drop(row[0], "damaged")
+        self._trim("rejected", "sequence", "1", "sequence", REJECTED_ROWS)
+
+    def _make_room(self, size: int, rank: int) -> bool:
+        while not self.has_room(size, rank, self.counters.pending):
+            lowest = self.db.execute(
+                "SELECT sequence, class FROM pending WHERE class <= ? AND class < ?"
+                " ORDER BY class, sequence LIMIT 1",
+                (rank, RESULT),
+            ).fetchone()
+            if lowest is None:
+                return rank == RESULT
+            remove(self.db, "pending", lowest[0])
+            self._count_drop(lowest[0], CLASSES[lowest[1]])
+        return True
+
+    def has_room(self, size: int, rank: int, waiting: int) -> bool:
+        """Whether an event fits that makes `waiting` of them pending."""
+        pages = self.db.execute("PRAGMA page_count").fetchone()[0]
+        free = self.db.execute("PRAGMA freelist_count").fetchone()[0]
+        limit = FILE_BYTES - (0 if rank == RESULT else RESERVE_BYTES)
+        fits = (pages - free + 4) * PAGE_BYTES + size <= limit
+        return fits and waiting <= PENDING_ROWS
+
+    def _count_drop(self, sequence: Any, name: str) -> None:
+        self.counters.dropped[name] = self.counters.dropped.get(name, 0) + 1
+        self._mark(sequence, "dropped")
+
+    def _mark(self, sequence: Any, status: str) -> None:
+        row = fetch(self.db, "recent", sequence)
+        if row is not None:
+            put(self.db, "recent", *row[:4], status)
+
+    def _was_given(self, sequence: int) -> bool:
+        return 0 < sequence <= self.counters.sequence
+
+    def _trim(self, table: str, key: str, which: str, order: str, limit: int) -> None:
+        self.db.execute(
+            f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table}"
+            f" WHERE {which} ORDER BY {order} DESC LIMIT -1 OFFSET {limit})"
+        )
+
+
+def _next_place(db: sqlite3.Connection) -> int:
+    last = db.execute("SELECT MAX(place) FROM commands").fetchone()[0]
+    return (last or 0) + 1
+
+
+def _summary(event: dict[str, Any]) -> tuple[int, str, str, str | None, str]:
+    job = event.get("job_id")
+    return (
+        event["sequence"],
+        plain(event.get("type")),
+        plain(event.get("timestamp")),
+        None if job is None else plain(job),
+        "pending",
+    )
+
+
+def sound_json(row: Row | None, column: int) -> Any:
+    """The JSON in a column; None when there is no row or it is damaged."""
+    if row is None or not is_sound(row):
+        return None
+    body = row[column]
+    return json.loads(body) if isinstance(body, bytes) else None

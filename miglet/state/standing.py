@@ -1,0 +1,29 @@
+"""What the runner-watcher is to do in a given state: told again after its death."""
+
+from __future__ import annotations
+
+from miglet.messages import Order
+from miglet.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
+from miglet.state.vm import State, Vm
+
+
+def standing_orders(vm: Vm) -> list[Order]:
+    """The orders that a new runner-watcher needs to go on where the last one died."""
+    if vm.state is State.INITIALIZING or vm.flushing:
+        return []
+    orders: list[Order] = _about_runner(vm)
+    if vm.state is State.DRAINING:
+        orders.append(DrainRunner())
+    if vm.state is State.SHUTTING_DOWN or vm.stopped_by:
+        orders.append(StopRunner(vm.policy.drain_settle if vm.finished else 0.0))
+    return orders
+
+
+def _about_runner(vm: Vm) -> list[Order]:
+    if vm.runner:
+        return [WatchRunner(vm.runner["run_id"])]
+    if vm.state is State.REGISTERING_RUNNER:
+        # A registration that the dead watcher achieved is used, not repeated.
+        spent = list(vm.spent_tokens)
+        return [ProvideRunner(vm.name, keep_registration=True, spent_tokens=spent)]
+    return []

@@ -1,0 +1,230 @@
+"""What the arbiter tells others about the machine, composed from what it knows.
+
+Pure functions: ``status`` for people and scripts, the heartbeat, the metrics' snapshot
+and systemd's line all come from the same few values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from miglet import __version__
+from miglet.config.settings import Settings
+from miglet.events import Identity, JobHeartbeat, seal, timestamp
+from miglet.facts import ControllerAnswered, ControllerFailed
+from miglet.state.journal import Counts
+from miglet.state.vm import USAGE, Job, Moment, State, Vm, grown
+
+#: The heartbeat's ``runner_state`` in each state of the machine.
+RUNNER_STATES = {
+    State.IDLE: "idle",
+    State.JOB_RUNNING: "running",
+    State.SHUTTING_DOWN: "stopped",
+    State.ERROR: "stopped",
+}
+
+#: What is known of the job from its identity, as told to the controller.
+JOB_KEYS = (
+    "name",
+    "repository",
+    "workflow",
+    "ref",
+    "commit",
+    "run_attempt",
+    "actor",
+    "event_name",
+)
+
+
+@dataclass
+class Knowledge:
+    """What the arbiter knows beside the machine's state; gone with the process."""
+
+    settings: Settings
+    identity: Identity
+    #: What ``miglet-ctl config`` shows.
+    origins: list[dict[str, Any]]
+    #: Where a reload finds it: the arguments of `miglet.config.files.layers_of`.
+    sources: dict[str, Any]
+    pid: int
+    started_now: float
+    log_level: str
+    vm_health: dict[str, Any] = field(default_factory=dict)
+    #: Monotonic times of the last good answer and the last accepted heartbeat.
+    contact_now: float | None = None
+    beat_now: float | None = None
+    controller_error: str | None = None
+    last_error: str | None = None
+    clock_offset_seconds: float | None = None
+
+    def heard(self, fact: ControllerAnswered, now: float) -> None:
+        """The controller answered."""
+        self.contact_now = now
+        self.controller_error = None
+        self.clock_offset_seconds = fact.clock_offset_seconds
+        if fact.call == "heartbeat":
+            self.beat_now = now
+
+    def missed(self, fact: ControllerFailed) -> None:
+        """The controller did not answer as it should."""
+        self.controller_error = f"{fact.call}: {fact.reason}"
+
+    def reachable(self, now: float) -> bool:
+        """Whether a heartbeat was accepted within heartbeat.timeout."""
+        limit = self.settings.heartbeat.timeout
+        return self.beat_now is not None and now - self.beat_now <= limit
+
+
+Health = dict[str, dict[str, Any]]
+
+
+def degraded(health: Health, journal: str | None) -> bool:
+    """Whether MIGlet works, but not as it should."""
+    return journal is not None or not all(each["healthy"] for each in health.values())
+
+
+def status_object(
+    vm: Vm,
+    known: Knowledge,
+    health: Health,
+    counts: Counts,
+    journal: str | None,
+    moment: Moment,
+) -> dict[str, Any]:
+    """The answer to ``miglet-ctl --json status``."""
+    return {
+        "state": vm.state.value,
+        "since": timestamp(vm.since),
+        "version": __version__,
+        "pid": known.pid,
+        "uptime_seconds": round(moment.now - known.started_now, 3),
+        "vm_id": known.identity.vm_id,
+        "pool_id": known.identity.pool_id,
+        "org_id": known.identity.org_id,
+        "degraded": degraded(health, journal),
+        "workers": health,
+        "runner": _runner(vm),
+        "job": _job(vm.job, moment) if vm.job else None,
+        "controller": _controller(known, moment.now),
+        "events": {
+            "pending": counts.pending,
+            "delivered": counts.delivered,
+            "rejected": counts.rejected,
+            "dropped": counts.dropped,
+        },
+        "log_level": known.log_level,
+        "last_error": known.last_error,
+    }
+
+
+def _runner(vm: Vm) -> dict[str, Any] | None:
+    if vm.runner is None:
+        return None
+    return {
+        "state": runner_state(vm),
+        "name": vm.runner["name"],
+        "version": vm.runner.get("version"),
+        "pid": vm.runner.get("pid"),
+        "adopted": bool(vm.runner.get("adopted")),
+    }
+
+
+def runner_state(vm: Vm) -> str:
+    """The heartbeat's ``runner_state``: idle, running, offline or stopped."""
+    if vm.job:
+        return "running"
+    if vm.state is State.DRAINING:
+        return "idle" if vm.runner else "offline"
+    return RUNNER_STATES.get(vm.state, "offline")
+
+
+def _job(job: Job, moment: Moment) -> dict[str, Any]:
+    return {
+        **job.told("job_id", "run_id", "name", "repository"),
+        "started_at": timestamp(job.seen_at),
+        "elapsed_seconds": round(max(0.0, moment.now - job.seen_now), 3),
+        "trace_id": job.run,
+    }
+
+
+def _controller(known: Knowledge, now: float) -> dict[str, Any]:
+    contact = known.contact_now
+    return {
+        "reachable": known.reachable(now),
+        "last_contact_seconds": None if contact is None else round(now - contact, 3),
+        "last_error": known.controller_error,
+    }
+
+
+def beat(
+    vm: Vm, known: Knowledge, health: Health, counts: Counts, moment: Moment
+) -> dict[str, Any]:
+    """A heartbeat, but for its timestamp."""
+    offset = known.clock_offset_seconds
+    clock = {"clock_offset_ms": None if offset is None else round(offset * 1000)}
+    return {
+        "vm_id": known.identity.vm_id,
+        "pool_id": known.identity.pool_id,
+        "org_id": known.identity.org_id,
+        "miglet_state": vm.state.value,
+        "vm_health": {**known.vm_health, **clock},
+        "runner_state": runner_state(vm),
+        "current_job": _job(vm.job, moment) if vm.job else None,
+        "workers": {
+            name: {"restarts": each["restarts"], "healthy": each["healthy"]}
+            for name, each in health.items()
+        },
+        "events_pending": counts.pending,
+    }
+
+
+def job_beat(vm: Vm, known: Knowledge, moment: Moment) -> dict[str, Any] | None:
+    """What the heartbeat-sender needs for a JobHeartbeat; None without a job."""
+    job = vm.job
+    if job is None or not job.announced:
+        return None
+    usage = grown(dict.fromkeys(USAGE), job.usage)
+    event = JobHeartbeat(
+        elapsed_seconds=0.0, resource_usage=usage, **job.told(*JOB_KEYS)
+    )
+    envelope = seal(event, known.identity, job.reference, vm.state.value, moment.at)
+    return {"envelope": envelope, "seen_now": job.seen_now}
+
+
+def snapshot(
+    vm: Vm,
+    known: Knowledge,
+    health: Health,
+    counts: Counts,
+    moment: Moment,
+) -> dict[str, Any]:
+    """What ``/metrics`` and ``/readyz`` say of the agent."""
+    return {
+        "version": __version__,
+        "state": vm.state.value,
+        "ready": vm.acknowledged and vm.state in (State.IDLE, State.JOB_RUNNING),
+        "workers": health,
+        "events": {
+            "pending": counts.pending,
+            "delivered": counts.delivered,
+            "rejected": counts.rejected,
+            "dropped": counts.dropped,
+        },
+        "job": vm.job.usage if vm.job else None,
+        "job_elapsed_seconds": moment.now - vm.job.seen_now if vm.job else None,
+        "last_heartbeat_now": known.beat_now,
+        "uptime_seconds": moment.now - known.started_now,
+    }
+
+
+def one_line(vm: Vm, moment: Moment) -> str:
+    """What ``systemctl status`` shows."""
+    if vm.job is None:
+        return vm.state.value
+    job = vm.job
+    place = job.identity.get("repository") or "unknown repository"
+    number = f"#{job.identity['job_id']}" if job.identity.get("job_id") else ""
+    name = job.identity.get("name") or "unknown job"
+    minutes = int(max(0.0, moment.now - job.seen_now) // 60)
+    return f"{vm.state.value}: {place}{number} {name[:60]}, {minutes} min"

@@ -1,0 +1,53 @@
+"""What MIGlet tells systemd: ready, status, alive, stopping. See sd_notify(3).
+
+Nothing here may fail: a machine without systemd is as good as one with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+
+class Notifier:
+    """Speaks to the socket in ``NOTIFY_SOCKET``, which no child may inherit."""
+
+    def __init__(self, environ: os._Environ[str] | dict[str, str]) -> None:
+        address = environ.pop("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._watched = environ.pop("WATCHDOG_PID", str(os.getpid())) == str(
+            os.getpid()
+        )
+        self._limit = environ.pop("WATCHDOG_USEC", "")
+
+    @property
+    def watchdog_seconds(self) -> float | None:
+        """How often `alive` must be said at least; None when nobody listens."""
+        if not (self._address and self._watched and self._limit.isdigit()):
+            return None
+        return int(self._limit) / 1e6
+
+    def ready(self, status: str) -> None:
+        """The bootstrap is done."""
+        self._say(f"READY=1\nSTATUS={status}")
+
+    def status(self, status: str) -> None:
+        """One line for ``systemctl status``."""
+        self._say(f"STATUS={status}")
+
+    def alive(self) -> None:
+        """The loop ran and the workers live."""
+        self._say("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        """The end has begun."""
+        self._say("STOPPING=1")
+
+    def _say(self, text: str) -> None:
+        if not self._address:
+            return
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as end:
+            end.connect(self._address)
+            end.send(text.encode())

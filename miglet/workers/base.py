@@ -1,0 +1,157 @@
+"""The main loop of every worker, written once.
+
+`__init__` runs in the arbiter's process and opens nothing; all the rest runs in the
+worker's own. `work` makes one attempt and returns: a worker never sleeps but here.
+"""
+
+from __future__ import annotations
+
+import math
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from miglet import confinement, logger
+from miglet.config.settings import Settings
+from miglet.events import Identity
+from miglet.facts import Pulse
+from miglet.messages import Fact, Message
+from miglet.orders import ApplySettings, FollowJob, SetLevel, Stop
+from miglet.queues import Queue, QueueClosed
+from miglet.signals import SignalPipe
+
+#: Seconds on top of what a call may take before its worker counts as silent.
+SILENCE_MARGIN = 5.0
+
+#: Seconds between two pulses.
+PULSE_SECONDS = 1.0
+
+
+class Worker:
+    """A process that does one thing, over and over, until it is told to stop."""
+
+    #: Its name in ``status``, in logs, and in the orders that it obeys.
+    name: ClassVar[str]
+
+    #: Whether it keeps root's rights; the others become ``miglet``.
+    privileged: ClassVar[bool] = False
+
+    #: What it does with each order, besides the ones that every worker knows.
+    orders: ClassVar[dict[type[Message], Callable[[Any, Any], None]]] = {}
+
+    def __init__(self, settings: Settings, identity: Identity) -> None:
+        self.settings = settings
+        self.identity = identity
+        #: Seconds from one `work` to the next; `work` may change it.
+        self.period = 1.0
+        self._due = 0.0
+        self._pulsed = 0.0
+        self._told_to_stop = False
+
+    def __call__(self, queue: Queue) -> None:
+        """The worker's life; QueueClosed (the parent is gone) ends it quietly."""
+        self._queue = queue
+        self._selector = selectors.DefaultSelector()
+        self.listen(queue, self._obey)
+        self.take_over_signals()
+        self._lower_privileges()
+        try:
+            self.pulse()
+            self.open()
+            self._serve()
+            self.close()
+        except QueueClosed:
+            return
+
+    def _serve(self) -> None:
+        self._due = time.monotonic()
+        while not self._told_to_stop:
+            now = time.monotonic()
+            if now >= self._pulsed + PULSE_SECONDS:
+                self.pulse()
+                self.tick()
+            if now >= self._due:
+                self._due = math.inf
+                self.work()
+                self._due = min(self._due, time.monotonic() + self.period)
+            wake = min(self._due, self._pulsed + PULSE_SECONDS) - time.monotonic()
+            for key, _ in self._selector.select(max(0.0, wake)):
+                key.data()
+
+    def open(self) -> None:
+        """Open what the worker needs; the first thing in its own process."""
+
+    def work(self) -> None:
+        """One attempt at the worker's work."""
+
+    def tick(self) -> None:
+        """Once a second, whatever the period."""
+
+    def close(self) -> None:
+        """Leave in order; not called when the worker dies."""
+
+    def changed(self, before: Settings) -> None:
+        """The settings are not what they were; `self.settings` is new."""
+
+    def take_over_signals(self) -> None:
+        """SIGTERM is heard in the loop."""
+        pipe = SignalPipe((signal.SIGTERM,))
+        self.listen(pipe, lambda: self._stop_if(pipe.drain()))
+
+    def listen(self, source: Any, heed: Callable[[], None]) -> None:
+        """Call `heed` whenever `source` (a descriptor or its owner) is readable."""
+        self._selector.register(source, selectors.EVENT_READ, heed)
+
+    def ignore(self, source: Any) -> None:
+        """Undo `listen`."""
+        self._selector.unregister(source)
+
+    def report(self, fact: Fact) -> None:
+        """Tell the arbiter."""
+        self._queue.put(fact)
+
+    def pulse(self, patience: float = 0.0) -> None:
+        """Show a sign of life; say so before being busy for `patience` seconds."""
+        self._pulsed = time.monotonic()
+        self.report(Pulse(patience))
+
+    def hurry(self) -> None:
+        """Let `work` come as soon as the loop comes round."""
+        self._due = 0.0
+
+    def _obey(self) -> None:
+        for order in self._queue.drain():
+            obey = COMMON.get(type(order)) or self.orders[type(order)]
+            obey(self, order)
+
+    def _stop_if(self, heard: list[str]) -> None:
+        self._told_to_stop = self._told_to_stop or bool(heard)
+
+    def _stop(self, order: Stop) -> None:
+        self._told_to_stop = True
+
+    def _apply(self, order: ApplySettings) -> None:
+        before, self.settings = self.settings, Settings.of(order.settings)
+        self.changed(before)
+        self.hurry()
+
+    def _set_level(self, order: SetLevel) -> None:
+        logger.set_level(order.level)
+
+    def _name_job(self, order: FollowJob) -> None:
+        logger.set_job(order.job_id, order.run_id, order.trace_id)
+
+    def _lower_privileges(self) -> None:
+        if not self.privileged:
+            confinement.become_miglet()
+
+
+#: The orders that every worker knows.
+COMMON: dict[type[Message], Callable[[Worker, Any], None]] = {
+    Stop: Worker._stop,
+    ApplySettings: Worker._apply,
+    SetLevel: Worker._set_level,
+    FollowJob: Worker._name_job,
+}

@@ -1,0 +1,79 @@
+"""How a registration that was not used up is taken back.
+
+An ephemeral runner that did its job has removed its own registration; a controller
+without removal tokens removes the runner when it hears that the machine shuts down.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+from miglet.controller.client import RemovalToken
+from miglet.errors import ControllerError, MigletError
+from miglet.facts import ControllerFailed
+from miglet.runner.configuration import Configuration
+from miglet.runner.environment import account_environment, proxy_environment
+from miglet.runner.folder import forget_registration, registered
+from miglet.security import account, remember_secret
+from miglet.workers.registering import POLL_SECONDS, Host
+
+#: Most seconds that the removal token and config.sh may take, each.
+REMOVAL_SECONDS = 5.0
+
+
+class Removing:
+    """One attempt to leave no registration behind; the end does not wait for more."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._directory = Path(host.settings.runner.directory)
+        self._runtime = Path(host.settings.paths.runtime)
+
+    def run(self) -> Generator[float, None, str]:
+        """The whole way; returns what came of it, for people."""
+        if registered(self._directory) is None:
+            return "there was no registration left"
+        token = self._token()
+        if isinstance(token, str):
+            forget_registration(self._directory)
+            return token
+        try:
+            return (yield from self._removed(token))
+        except MigletError as error:
+            return f"config.sh remove could not be run: {error}"
+
+    def _token(self) -> RemovalToken | str:
+        """The token, or why there is none."""
+        host = self._host
+        host.be_patient(host.settings.controller.timeout)
+        wanted = {"org_id": host.settings.org_id, "pool_id": host.settings.pool_id}
+        try:
+            token = host.client.removal_token(wanted, host.identity.trace_id)
+        except ControllerError as error:
+            host.report(
+                ControllerFailed("removal-token", error.category, str(error), 0)
+            )
+            return f"no removal token: {error}"
+        return token or "the controller removes the runner itself"
+
+    def _removed(self, token: RemovalToken) -> Generator[float, None, str]:
+        remember_secret(token.token)
+        who = account(self._host.settings.runner.user)
+        proxy = proxy_environment(self._host.settings.controller.proxy)
+        running = Configuration.remove(
+            self._runtime / "configuration",
+            self._directory,
+            account_environment(who, os.environ) | proxy,
+            who,
+            token.token,
+        )
+        deadline = time.monotonic() + REMOVAL_SECONDS
+        while (outcome := running.poll()) is None:
+            if time.monotonic() >= deadline:
+                outcome = running.kill()
+                break
+            yield POLL_SECONDS
+        return "removed" if outcome.good else f"not removed: {outcome.message}"

@@ -1,0 +1,254 @@
+"""Provides, watches and ends the runner; the only worker that touches it.
+
+What takes time is written as steps that yield: between two of them the worker hears
+orders, shows its pulse and looks at the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from miglet.config.settings import Settings
+from miglet.controller.client import Client
+from miglet.events import Identity
+from miglet.facts import RunnerExited, RunnerRemoved
+from miglet.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
+from miglet.runner.ending import Ending
+from miglet.runner.evidence import Evidence
+from miglet.runner.launcher import ProcessLauncher
+from miglet.runner.run import Run
+from miglet.runner.watch import Watch
+from miglet.workers.base import SILENCE_MARGIN, Worker
+from miglet.workers.registering import Hopeless, Registering, Steps, description
+from miglet.workers.removing import Removing
+
+#: Seconds that killing a whole tree of processes may take.
+KILL_SECONDS = 5.0
+
+#: Seconds between two looks while something is about to end.
+CLOSE_LOOK_SECONDS = 0.02
+
+
+class RunnerWatcher(Worker):
+    """Has at most one run to watch, and a queue of tasks of which one is under way."""
+
+    name = "runner-watcher"
+    privileged = True
+
+    def __init__(self, settings: Settings, identity: Identity) -> None:
+        super().__init__(settings, identity)
+        self.client = Client(settings.controller, identity.vm_id)
+        self._launcher = ProcessLauncher(Path(settings.paths.runtime) / "runner")
+        self._watch: Watch | None = None
+        self._heard: list[int] = []
+        self._tasks: deque[Steps] = deque()
+        self._task_due = 0.0
+
+    def close(self) -> None:
+        """The runner goes on without us."""
+        self.client.close()
+
+    def changed(self, before: Settings) -> None:
+        """Calls that follow are made with the new settings."""
+        self.client.apply(self.settings.controller)
+
+    def work(self) -> None:
+        """Look at the run, then go on with what is under way."""
+        self._look()
+        self._advance()
+        self.period = self._pause()
+
+    def be_patient(self, seconds: float) -> None:
+        """The next step may take so long."""
+        self.pulse(seconds + SILENCE_MARGIN)
+
+    # Orders.
+
+    def provide(self, order: ProvideRunner) -> None:
+        """See that a runner of this name listens."""
+        self._begin(self._provided(order))
+
+    def watch(self, order: WatchRunner) -> None:
+        """Go on watching a run that was launched before."""
+        run = self._launcher.find()
+        if run is None or run.run_id != order.run_id:
+            self.report(vanished(order.run_id))
+            return
+        self._follow(run, adopted=True)
+
+    def drain(self, order: DrainRunner) -> None:
+        """Stop an idle listener; leave a busy one alone."""
+        self._begin(self._drained())
+
+    def stop(self, order: StopRunner) -> None:
+        """Drop what is under way and end the runner."""
+        for task in self._tasks:
+            task.close()  # type: ignore[attr-defined]
+        self._tasks.clear()
+        self._begin(self._stopped(order.settle_seconds))
+
+    orders = {
+        ProvideRunner: provide,
+        WatchRunner: watch,
+        DrainRunner: drain,
+        StopRunner: stop,
+    }
+
+    # Tasks.
+
+    def _begin(self, task: Steps) -> None:
+        self._tasks.append(task)
+        self._task_due = 0.0
+        self.hurry()
+
+    def _advance(self) -> None:
+        """Take the next step of the task under way, if it is due."""
+        if not self._tasks or time.monotonic() < self._task_due:
+            return
+        try:
+            self._task_due = time.monotonic() + next(self._tasks[0])
+        except StopIteration:
+            self._tasks.popleft()
+            self._task_due = 0.0
+        except Hopeless as error:
+            self._tasks.popleft()
+            self.report(error.fact)
+
+    def _pause(self) -> float:
+        dues = [1.0]
+        if self._tasks:
+            dues.append(self._task_due - time.monotonic())
+        if self._watch and not self._watch.ended:
+            dues.append(self._watch.due_in())
+        return max(0.0, min(dues))
+
+    def _provided(self, order: ProvideRunner) -> Steps:
+        run = self._launcher.find()
+        if run and run.name == order.name and run.alive():
+            self._follow(run, adopted=True)
+            return
+        if run:
+            yield from self._over_and_done(run, order.instead_of)
+        yield order.delay_seconds
+        registering = Registering(self, order)
+        run = yield from registering.run()
+        self._follow(run, adopted=False, told=registering.described(run))
+        yield from self._ready()
+
+    def _over_and_done(self, run: Run, instead_of: str) -> Steps:
+        """See a former run end, and forget it: what it told is in the journal."""
+        if self._watch is None:
+            self._follow(run, adopted=True)
+        if run.run_id != instead_of:
+            yield from self._awaited(self.settings.runner.drain_settle)
+        yield from self._interrupted()
+        self._unfollow()
+        run.forget()
+
+    def _ready(self) -> Steps:
+        """A listener that does not listen in time is of no use."""
+        deadline = time.monotonic() + self.settings.runner.ready_timeout
+        while self._watch and not (self._watch.listening or self._watch.ended):
+            if time.monotonic() >= deadline:
+                self._kill()
+                return
+            yield 1.0
+
+    def _drained(self) -> Steps:
+        """Give a job that was already assigned the time to show itself."""
+        settle = time.monotonic() + self.settings.runner.drain_settle
+        while self._watch and not self._watch.ended:
+            if self._watch.busy:
+                return
+            if time.monotonic() >= settle:
+                yield from self._interrupted()
+                return
+            yield CLOSE_LOOK_SECONDS
+
+    def _stopped(self, settle_seconds: float) -> Steps:
+        yield from self._awaited(settle_seconds)
+        yield from self._interrupted()
+        detail = yield from Removing(self).run()
+        self.report(RunnerRemoved(detail))
+
+    def _awaited(self, seconds: float) -> Steps:
+        """Wait for the run to end by itself."""
+        deadline = time.monotonic() + seconds
+        while self._watch and not self._watch.ended and time.monotonic() < deadline:
+            yield CLOSE_LOOK_SECONDS
+
+    def _interrupted(self) -> Steps:
+        """SIGINT to the listener alone, the grace period, then SIGKILL for all."""
+        if self._watch and not self._watch.ended:
+            self._watch.run.interrupt()
+        yield from self._awaited(self.settings.shutdown.grace_period)
+        if self._watch and not self._watch.ended:
+            self._kill()
+
+    # The run.
+
+    def _follow(
+        self, run: Run, adopted: bool, told: dict[str, Any] | None = None
+    ) -> None:
+        self._unfollow()
+        features = {
+            name: self.settings.features[name] for name in self.settings.features
+        }
+        self._watch = Watch(
+            run,
+            told or description(run),
+            features,
+            self.settings.runner.ghost_timeout,
+            adopted,
+        )
+        self._heard = self._watch.descriptors()
+        for descriptor in self._heard:
+            self.listen(descriptor, self.hurry)
+        self.hurry()
+
+    def _unfollow(self) -> None:
+        for descriptor in self._heard:
+            self.ignore(descriptor)
+        self._heard = []
+        if self._watch:
+            self._watch.close()
+        self._watch = None
+
+    def _look(self) -> None:
+        if self._watch is None or self._watch.ended:
+            return
+        for fact in self._watch.look(time.monotonic()):
+            self.report(fact)
+        if self._watch.ended:
+            self._bury()
+
+    def _kill(self) -> None:
+        if self._watch:
+            self.be_patient(KILL_SECONDS)
+            self._watch.run.kill(KILL_SECONDS)
+            self._look()
+
+    def _bury(self) -> None:
+        """The listener is gone: whatever it left running goes, too."""
+        watch = self._watch
+        assert watch
+        for descriptor in self._heard:
+            self.ignore(descriptor)
+        self._heard = []
+        self.be_patient(KILL_SECONDS)
+        watch.run.kill(KILL_SECONDS)
+        watch.close()
+
+
+def vanished(run_id: str) -> RunnerExited:
+    """The end of a run of which nothing is left."""
+    return RunnerExited(
+        run_id=run_id,
+        evidence=Evidence().as_json(),
+        ending=Ending().as_json(),
+        usage={},
+        last_lines=[],
+    )

@@ -1,0 +1,191 @@
+"""The real agent for tests: configured, started, asked, killed; nothing is faked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from tests.support import eventually
+
+BIN = Path(sys.executable).parent
+
+#: Settings that make time pass quickly; a test changes what it is about.
+QUICK: dict[str, Any] = {
+    "pool_id": "pool-1",
+    "vm_id": "vm-1",
+    "org_id": "org-1",
+    "controller": {
+        "timeout": "5s",
+        "command_wait": "2s",
+        "command_interval": "200ms",
+        "retry": {"initial_backoff": "100ms", "max_backoff": "1s"},
+    },
+    "github": {"org": "octo", "registration_timeout": "10s"},
+    "runner": {
+        "user": None,
+        "isolation": "process",
+        "drain_settle": "300ms",
+        "ghost_timeout": "2s",
+        "ready_timeout": "10s",
+    },
+    "heartbeat": {"interval": "500ms", "timeout": "5s"},
+    "shutdown": {"grace_period": "3s", "force_after": "20s"},
+    "metrics": {"collection_interval": "500ms"},
+    "bootstrap": {"min_free_disk": "1MB", "docker": "off", "network": False},
+    "logging": {"level": "debug"},
+}
+
+
+def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `more` laid over it, section by section."""
+    laid = dict(base)
+    for key, value in more.items():
+        both = isinstance(value, dict) and isinstance(laid.get(key), dict)
+        laid[key] = merged(laid[key], value) if both else value
+    return laid
+
+
+@dataclass
+class Agent:
+    """One machine's MIGlet: its folders stay when the process is killed."""
+
+    folder: Path
+    config: Path
+    process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "run" / "control.sock"
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "agent.log"
+
+    def start(self) -> None:
+        """Start the process; it logs to `log_path`, which grows over restarts."""
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [BIN / "miglet", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment},
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self.process
+        return self.process.pid
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL for the parent, and wait until all its workers are gone."""
+        workers = self.workers()
+        self.signal(signal.SIGKILL)
+        assert self.process
+        self.process.wait(10)
+        gone, alive = psutil.wait_procs(workers.values(), timeout=5)
+        assert not alive, f"workers outlived their parent: {alive}"
+
+    def wait(self, seconds: float = 20.0) -> int:
+        """The exit status."""
+        assert self.process
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"did not end; its log:\n{self.log()[-3000:]}"
+            ) from None
+
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def workers(self) -> dict[str, psutil.Process]:
+        """The living workers by name, from the status object."""
+        try:
+            workers = self.status()["workers"]
+        except AssertionError:
+            return {}
+        pids = {name: each["pid"] for name, each in workers.items() if each["pid"]}
+        return {name: psutil.Process(pid) for name, pid in pids.items()}
+
+    def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`miglet-ctl` with these arguments."""
+        return subprocess.run(
+            [BIN / "miglet-ctl", "--socket", str(self.socket), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=15,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """The status object; AssertionError when there is none."""
+        answer = self.ctl("--json", "status")
+        assert answer.returncode == 0, answer.stderr
+        return json.loads(answer.stdout)
+
+    def state(self) -> str:
+        """The lifecycle's state, or "" when nobody answers."""
+        answer = self.ctl("--json", "status")
+        return json.loads(answer.stdout)["state"] if answer.returncode == 0 else ""
+
+    def until(self, state: str, seconds: float = 15.0) -> None:
+        """Wait for a state."""
+        eventually(
+            lambda: self.state() == state,
+            seconds,
+            f"{state}; log: {self.log()[-2000:]}",
+        )
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The log's JSON lines."""
+        found = [line for line in self.log().splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in found]
+
+
+def configured(
+    folder: Path, endpoint: str, token_path: Path, root: Path, /, **settings: Any
+) -> Agent:
+    """An agent with folders of its own, not started yet."""
+    folder.mkdir(exist_ok=True)
+    places: dict[str, Any] = {
+        "controller": {
+            "endpoint": endpoint,
+            "auth": {"type": "bearer", "token_path": str(token_path)},
+        },
+        "runner": {"directory": str(root)},
+        "paths": {"state": str(folder / "state"), "runtime": str(folder / "run")},
+    }
+    config = folder / "miglet.yaml"
+    config.write_text(yaml.safe_dump(merged(merged(QUICK, places), settings)))
+    return Agent(folder, config)
+
+
+@contextmanager
+def ended(agent: Agent) -> Iterator[Agent]:
+    """See to it that nothing of the agent is left."""
+    try:
+        yield agent
+    finally:
+        if agent.process and agent.alive():
+            children = psutil.Process(agent.pid).children(recursive=True)
+            agent.signal(signal.SIGKILL)
+            agent.process.wait(10)
+            psutil.wait_procs(children, timeout=5)

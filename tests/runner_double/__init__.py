@@ -1,0 +1,9 @@
+"""A double of GitHub's `actions/runner`, for tests and benchmarks.
+
+Everything in this package needs the standard library only: the installed scripts import
+it under another interpreter, in a clean environment and perhaps as another user.
+"""
+
+from tests.runner_double.double import Double, install, jitconfig
+
+__all__ = ["Double", "install", "jitconfig"]

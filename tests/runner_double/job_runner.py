@@ -1,0 +1,232 @@
+"""What the Worker does with a job: set-up, hooks, steps, clean-up, report.
+
+A local shutdown skips everything that is not running yet, the completed hook and
+`always()` steps included; a cancel by the server does not (actions/runner
+StepsRunner.cs).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.runner_double import mailbox, orphans, registry
+from tests.runner_double.hooks import COMPLETED, STARTED, HookUnusable, command_for
+from tests.runner_double.host import RESULTS, Host
+from tests.runner_double.invocation import Invocation
+from tests.runner_double.job_environment import JobEnvironment
+from tests.runner_double.job_log import JobLog
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+#: Keys of a job that describe its step when it lists no steps.
+STEP_KEYS = set(
+    "seconds burn_cpu allocate_mb write_mb leave_process hold ignores output script"
+    " code".split()
+)
+SHUTDOWN = (
+    "##[error]The runner has received a shutdown signal. This can happen when the"
+    " runner service is stopped, or a manually started runner is canceled."
+)
+
+
+def steps_of(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """The job's steps; `result: Failed` makes a single step fail."""
+    if "steps" in job:
+        return job["steps"]
+    step = {key: value for key, value in job.items() if key in STEP_KEYS}
+    code = 1 if job.get("result") == "Failed" else 0
+    return [{"name": "Run work", "code": code, **step}]
+
+
+class JobRunner:
+    """One job in its Worker."""
+
+    def __init__(self, host: Host, job: dict[str, Any]) -> None:
+        self._host = host
+        self._job = job
+        self._failed = False
+        #: `server` or `shutdown` once the job is to end early.
+        self._cancelled_by: str | None = None
+        self._invocation: Invocation | None = None
+        self._cancellable = False
+        self._log = JobLog(host.root, job["job_id"])
+        name = host.settings().get("agentname", "")
+        self._environment = JobEnvironment(host.root, job, name)
+
+    def cancel(self, by: str) -> None:
+        """End the job early; a shutdown after a server's cancel is a shutdown."""
+        self._host.trace.write("Worker", "Cancellation/Shutdown message received.")
+        if self._cancelled_by != "shutdown":
+            self._cancelled_by = by
+        if by == "shutdown":
+            self._log.line(SHUTDOWN)
+        if self._invocation and (self._cancellable or by == "shutdown"):
+            self._invocation.cancel()
+
+    def run(self) -> str:
+        """The job's result, as it was reported to the service."""
+        self._set_up()
+        if not (self._failed or self._cancelled_by):
+            self._run_steps()
+        self._complete()
+        result = self._result()
+        self._report(result)
+        return result
+
+    def _set_up(self) -> None:
+        host = self._host
+        shutil.rmtree(self._environment.temp, ignore_errors=True)
+        self._environment.lay_out()
+        self._hooks = {name: os.environ.get(name, "") for name in (STARTED, COMPLETED)}
+        self._before = orphans.running()
+        os.environ["RUNNER_TRACKING_ID"] = self._job["tracking_id"]
+        host.count(f"WorkerJobInitialized_{self._job['request_id']}")
+        self._tell_setup_info()
+        host.rest(0.5)
+        if self._job.get("setup_fails"):
+            self._log.line("##[error]Unable to resolve action `octo/missing@v1`")
+            self._failed = True
+        self._log.upload()
+
+    def _tell_setup_info(self) -> None:
+        path = self._host.root / ".setup_info"
+        for entry in json.loads(path.read_text()) if path.exists() else []:
+            self._log.line(f"##[group]{entry['group']}\n{entry['detail']}\n##[endgroup]")
+
+    def _run_steps(self) -> None:
+        self._run_hook(STARTED, "Set up runner", "job started hook")
+        for step in steps_of(self._job):
+            self._run_step(step)
+        self._run_hook(COMPLETED, "Complete runner", "job completed hook")
+
+    def _run_hook(self, variable: str, title: str, called: str) -> None:
+        path = self._hooks[variable]
+        if not path or self._cancelled_by == "shutdown":
+            return
+        self._announce(title)
+        self._log.line(
+            f"A {called} has been configured by the self-hosted runner administrator"
+        )
+        which = "started" if variable == STARTED else "completed"
+        self._host.tell("hook_start", which=which, path=path)
+        code = self._hook_code(path)
+        self._host.tell("hook", which=which, path=path, code=code)
+        self._conclude(code)
+
+    def _hook_code(self, path: str) -> int:
+        variables = self._environment.variables()
+        try:
+            return self._invoke(command_for(path, variables["PATH"]), variables)
+        except HookUnusable as problem:
+            self._log.line(f"##[error]{problem}")
+            return 1
+
+    def _run_step(self, step: dict[str, Any]) -> None:
+        always = step.get("condition") == "always()"
+        skipped = self._cancelled_by == "shutdown" or (
+            not always and (self._failed or self._cancelled_by)
+        )
+        name = step.get("name", "Run work")
+        self._announce(name)
+        if skipped:
+            self._host.trace.write("StepsRunner", "Step result: Skipped")
+            self._host.tell("step_skipped", name=name)
+            return
+        self._cancellable = not always
+        variables = {**self._environment.variables(), **self._job.get("env", {})}
+        code = self._invoke(self._step_command(step), variables)
+        self._cancellable = False
+        self._host.tell("step_exit", name=name, code=code)
+        self._conclude(code)
+
+    def _step_command(self, step: dict[str, Any]) -> list[str]:
+        """A file below `_work/_temp`, as the real runner writes one, and its shell."""
+        folder = self._environment.temp
+        if "script" in step:
+            script = folder / f"{os.urandom(16).hex()}.sh"
+            script.write_text(step["script"])
+            self._host.tell("step_start", name=step.get("name"))
+            return ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(script)]
+        script = folder / f"{os.urandom(16).hex()}.py"
+        script.write_text(
+            f"import sys\nsys.path.insert(0, {str(CHECKOUT)!r})\n"
+            "from tests.runner_double.step import work\n"
+            f"sys.exit(work({str(self._host.root)!r}, {step!r}))\n"
+        )
+        return [sys.executable, "-ISE", str(script)]
+
+    def _invoke(self, command: list[str], variables: dict[str, str]) -> int:
+        workspace = self._environment.workspace
+        self._invocation = Invocation(self._host, command, variables, workspace)
+        if self._cancellable:
+            self._arm_mishaps()
+        code = self._invocation.wait(self._log.write)
+        self._invocation = None
+        self._environment.absorb(variables)
+        return code
+
+    def _arm_mishaps(self) -> None:
+        """What is to happen in the midst of the step: a cancel, or somebody's death."""
+        host, job = self._host, self._job
+        delay = job.get("mishap_after", 0.1)
+        if job.get("server_cancels"):
+            order = {"timeout": job.get("cancel_timeout", 300.0)}
+            host.ears.after(
+                delay, lambda: mailbox.put(host.root, "mail", "cancel", order)
+            )
+        if job.get("dies"):
+            pid = os.getpid() if job["dies"] == "worker" else os.getppid()
+            signum = job.get("signal", signal.SIGKILL)
+            host.ears.after(delay, lambda: os.kill(pid, signum))
+
+    def _announce(self, title: str) -> None:
+        self._host.trace.write("StepsRunner", f"Processing step: DisplayName='{title}'")
+
+    def _conclude(self, code: int) -> None:
+        if code:
+            self._log.line(f"##[error]Process completed with exit code {code}.")
+            self._failed = True
+        self._log.upload()
+        result = "Failed" if code else "Succeeded"
+        self._host.trace.write("StepsRunner", f"Step result: {result}")
+
+    def _complete(self) -> None:
+        for pid, name in orphans.terminate(self._before, self._job["tracking_id"]):
+            self._log.line(f"Terminate orphan process: pid ({pid}) ({name})")
+            self._host.tell("orphan_killed", victim=pid, name=name)
+        self._log.upload()
+        shutil.rmtree(self._environment.temp, ignore_errors=True)
+        self._environment.temp.mkdir()
+
+    def _result(self) -> str:
+        if self._cancelled_by == "shutdown":
+            return "Failed"
+        if self._cancelled_by == "server":
+            return "Canceled"
+        forced = self._job.get("result", "Succeeded")
+        if forced in RESULTS and forced not in ("Succeeded", "Failed"):
+            return forced
+        return "Failed" if self._failed else "Succeeded"
+
+    def _report(self, result: str) -> None:
+        host = self._host
+        host.trace.write(
+            "JobRunner", f"Job result after all job steps finish: {result}"
+        )
+        host.trace.write("JobRunner", "Raising job completed against run service")
+        host.rest(0.2)
+        report(host, self._job, result)
+        host.trace.write("JobRunner", "Job completed.")
+
+
+def report(host: Host, job: dict[str, Any], result: str) -> None:
+    """Tell the service the result; it drops an ephemeral runner's registration."""
+    host.tell("reported", job_id=job["job_id"], name=job["name"], result=result)
+    settings = host.settings()
+    if settings.get("ephemeral"):
+        registry.strike(host.root, settings["agentname"], "consumed")

@@ -1,0 +1,183 @@
+"""`Runner.Listener run`: connect, listen, take jobs, and end as the real one ends.
+
+SIGINT says `Exiting...` and stops in order, SIGTERM stops silently and within 30 s; after
+the first of them only a SIGTERM changes anything: it ends the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from tests.runner_double import mailbox, scenarios
+from tests.runner_double.console import stamp
+from tests.runner_double.dispatcher import Dispatcher
+from tests.runner_double.host import RESULTS, Host, Leave, truthy
+from tests.runner_double.messages import KINDS
+from tests.runner_double.options import Options
+from tests.runner_double.session import Session
+
+SHUTDOWN_SECONDS = 30.0
+TERMINATED = 143
+RETURNS_RESULT = "ACTIONS_RUNNER_RETURN_JOB_RESULT_FOR_HOSTED"
+ONCE_WARNING = (
+    "Warning: '--once' is going to be deprecated in the future, please consider to use"
+    " '--ephemeral' during runner registration.\n"
+    "https://docs.github.com/en/actions/hosting-your-own-runners"
+)
+
+
+class Stopped(Exception):
+    """A signal has ended what the Listener was waiting for."""
+
+
+class Listener:
+    """One start of the Listener."""
+
+    def __init__(self, host: Host, options: Options) -> None:
+        self.host = host
+        entry = host.plan.next_entry(host.root, "listener")
+        self.entry = scenarios.expand(entry)
+        self.stopping: str | None = None
+        settings = host.settings()
+        self._ephemeral = truthy(settings.get("ephemeral", False))
+        self._returns_result = truthy(os.environ.get(RETURNS_RESULT))
+        self._once = options.flag("once")
+        self._messages = list(self.entry["messages"])
+        self.session = Session(host, self.entry.get("session", {}), self.pause)
+
+    @property
+    def runs_once(self) -> bool:
+        return self._ephemeral or self._once or self._returns_result
+
+    def run(self) -> int:
+        """The exit code."""
+        self._heed_signals()
+        self.host.hang_bell()
+        self._warn()
+        try:
+            return self._serve()
+        except Stopped:
+            return self._stop()
+        except Leave as leave:
+            return leave.code
+
+    def pause(self, seconds: float) -> None:
+        """Let a real duration pass, to scale; Stopped if a signal comes."""
+        self.wait(lambda: False, self.host.plan.scaled(seconds))
+
+    def wait(self, condition: Any, seconds: float | None) -> None:
+        """Hear until `condition` holds; Stopped if a signal comes."""
+        self.host.ears.until(lambda: self.stopping or condition(), seconds)
+        if self.stopping:
+            raise Stopped
+
+    def take_job(self, job: dict[str, Any]) -> int | None:
+        """Run a job; the exit code, if the Listener ends with it."""
+        dispatcher = Dispatcher(self, job)
+        dispatcher.acquire()
+        result = dispatcher.run()
+        if self.stopping:
+            raise Stopped
+        if not self.runs_once:
+            return None
+        return self._end_with_job(result)
+
+    def _warn(self) -> None:
+        if self._once:
+            self.host.terminal.line(ONCE_WARNING)
+
+    def _serve(self) -> int:
+        self.session.create()
+        self.host.terminal.line(f"Current runner version: '{self.host.version}'")
+        self.announce()
+        while True:
+            message = self._next_message()
+            code = KINDS[message["kind"]](self, message)
+            if code is not None:
+                return code
+
+    def announce(self) -> None:
+        """The readiness line, once per start."""
+        self.host.tell("listening")
+        self.host.terminal.line(f"{stamp()}: Listening for Jobs")
+
+    def _next_message(self) -> dict[str, Any]:
+        """The plan's next message when it is due, or one from the test before that."""
+        head = self._messages[:1]
+        due: list[float] = []
+        if head and not head[0].get("hold_job"):
+            self.host.ears.after(head[0].get("after", 0.0), lambda: due.append(0.0))
+        found: list[dict[str, Any]] = []
+
+        def arrived() -> bool:
+            mail = mailbox.take(self.host.root, "mail")
+            if mail is None and head and self._is_due(head[0], due):
+                mail = self._messages.pop(0)
+            found.extend([mail] if mail else [])
+            return bool(found)
+
+        self.wait(arrived, None)
+        return found[0]
+
+    def _is_due(self, message: dict[str, Any], due: list[float]) -> bool:
+        if message.get("hold_job"):
+            return mailbox.take(self.host.root, "released") is not None
+        return bool(due)
+
+    def _end_with_job(self, result: str | None) -> int:
+        host = self.host
+        host.trace.write(
+            "Runner",
+            "Job has finished at backend, the runner will exit since it is running"
+            " under onetime use mode.",
+        )
+        self._delete_session(0.2)
+        if self._ephemeral:
+            host.forget_configuration()
+        if not self._returns_result:
+            return 0
+        return 100 + RESULTS.index(result or "Succeeded")
+
+    def _stop(self) -> int:
+        """The end after a signal: files and registration stay."""
+        self._delete_session(self.entry.get("delete_session_seconds", 0.5))
+        if self.stopping == "OperatingSystemShutdown":
+            return self.entry.get("term_code", TERMINATED)
+        return 0
+
+    def _delete_session(self, seconds: float) -> None:
+        self.host.trace.write("BrokerMessageListener", "Deleting Runner Session...")
+        self.host.rest(seconds)
+        self.host.tell("session_deleted")
+
+    def _heed_signals(self) -> None:
+        ignored = self.entry.get("ignore_signals", False)
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            return
+        self.host.ears.heed(
+            {signal.SIGINT: self._interrupted, signal.SIGTERM: self._terminated}
+        )
+
+    def _interrupted(self) -> None:
+        self.host.tell("signal", process="listener", signal="INT")
+        if not self.stopping:
+            self._begin_stop("UserCancelled")
+            self.host.terminal.line("Exiting...")
+
+    def _terminated(self) -> None:
+        self.host.tell("signal", process="listener", signal="TERM")
+        if self.stopping:
+            raise Leave(TERMINATED)
+        self._begin_stop("OperatingSystemShutdown")
+        self.host.ears.after(self.host.plan.scaled(SHUTDOWN_SECONDS), self._give_up)
+
+    def _begin_stop(self, reason: str) -> None:
+        self.stopping = reason
+        self.host.trace.write("Runner", f"Runner will be shutdown for {reason}")
+
+    def _give_up(self) -> None:
+        raise Leave(TERMINATED)

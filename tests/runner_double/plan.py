@@ -1,0 +1,67 @@
+"""The plan: what the test wants to see played, read from `double/plan.json`.
+
+Durations that the real runner has are multiplied by `scale`; durations written in the
+plan itself are real seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.runner_double import registry
+
+DEFAULTS: dict[str, Any] = {
+    "scale": 0.02,
+    "version": "2.336.0",
+    "preflight": None,
+    "tokens": {},
+    "remove_tokens": {},
+    "config": [{}],
+    "listener": [{"scenario": "idle"}],
+    "remove": [{}],
+    "log_page_bytes": 8 * 1024 * 1024,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan with every key present; unknown keys are refused."""
+
+    entries: dict[str, Any]
+
+    @property
+    def scale(self) -> float:
+        return float(self.entries["scale"])
+
+    def scaled(self, seconds: float) -> float:
+        """So long a real duration of so many `seconds` lasts here."""
+        return seconds * self.scale
+
+    def next_entry(self, root: Path, of: str) -> dict[str, Any]:
+        """The entry for this call of `config`, `listener` or `remove`; the last repeats."""
+        entries = self.entries[of]
+        return entries[min(registry.turn(root, of), len(entries) - 1)]
+
+    def save(self, root: Path) -> None:
+        path = root / "double" / "plan.json"
+        path.write_text(json.dumps(self.entries, indent=1))
+        path.chmod(0o644)
+
+
+def complete(wishes: dict[str, Any]) -> Plan:
+    """`wishes` with the defaults filled in; one entry may stand for a list of one."""
+    unknown = set(wishes) - set(DEFAULTS)
+    if unknown:
+        raise ValueError(f"no such key in a plan: {', '.join(sorted(unknown))}")
+    entries = {**DEFAULTS, **wishes}
+    for key in ("config", "listener", "remove"):
+        if isinstance(entries[key], dict):
+            entries[key] = [entries[key]]
+    return Plan(entries)
+
+
+def load(root: Path) -> Plan:
+    return Plan(json.loads((root / "double" / "plan.json").read_text()))

@@ -1,0 +1,92 @@
+"""The work of a job's step: use the machine as the plan says, then end with a code.
+
+This runs in the step's own process, below the Worker.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.runner_double import mailbox, truth
+from tests.runner_double.ears import Ears, hang_bell
+
+MEGABYTE = 1024 * 1024
+
+
+def leave_process(how: object) -> None:
+    """Leave a process behind: `true`, `setsid`, or `untracked` (out of clean-up's eye)."""
+    environment = dict(os.environ)
+    if how == "untracked":
+        environment["RUNNER_TRACKING_ID"] = "0"
+    subprocess.Popen(
+        ["sleep", "600"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=how in ("setsid", "untracked"),
+    )
+
+
+def burn(seconds: float) -> None:
+    """Use so much processor time."""
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def store(megabytes: int) -> None:
+    """Write so much to a file in the workspace, down to the disk."""
+    with open("written.bin", "wb") as target:
+        for _ in range(megabytes):
+            target.write(os.urandom(MEGABYTE))
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def await_permit(root: Path) -> int | None:
+    """Wait until the test finishes this step; the code it asks for, if it does."""
+    ears = Ears()
+    bell = hang_bell(ears, root)
+    permits: list[dict[str, Any]] = []
+
+    def permitted() -> bool:
+        found = mailbox.take(root, "finished")
+        permits.extend([found] if found else [])
+        return bool(permits)
+
+    ears.until(permitted, None)
+    bell.unlink()
+    return permits[0].get("code")
+
+
+def ignore_signals(names: list[str]) -> None:
+    for name in names:
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
+
+
+def work(root_path: str, wishes: dict[str, Any]) -> int:
+    """Do the step; the code it exits with."""
+    root = Path(root_path)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ignore_signals(wishes.get("ignores", []))
+    truth.tell(root, "step_start", name=wishes.get("name"))
+    os.write(1, wishes.get("output", "Hello from the step\n").encode())
+    started = time.monotonic()
+    if wishes.get("leave_process"):
+        leave_process(wishes["leave_process"])
+    ballast = os.urandom(MEGABYTE) * wishes.get("allocate_mb", 0)
+    burn(wishes.get("burn_cpu", 0.0))
+    store(wishes.get("write_mb", 0))
+    left = wishes.get("seconds", 0.0) - (time.monotonic() - started)
+    select.select([], [], [], max(0.0, left))
+    asked = await_permit(root) if wishes.get("hold") else None
+    del ballast
+    truth.tell(root, "step_end", name=wishes.get("name"))
+    return wishes.get("code", 0) if asked is None else asked

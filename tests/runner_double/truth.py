@@ -1,0 +1,36 @@
+"""What really happened, written by those to whom it happened.
+
+Each record is one O_APPEND write, so that records of several processes never mix; its
+`mono` stamp is taken just before the thing it tells of is shown to anybody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+def tell(root: Path, what: str, **details: Any) -> None:
+    """Add one record to `double/truth.jsonl` below `root`."""
+    record = {
+        "at": time.time(),
+        "mono": time.monotonic(),
+        "pid": os.getpid(),
+        "what": what,
+        **details,
+    }
+    line = json.dumps(record).encode() + b"\n"
+    path = root / "double" / "truth.jsonl"
+    target = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.write(target, line)
+    os.close(target)
+
+
+def recall(root: Path, what: str | None = None) -> list[dict[str, Any]]:
+    """The records so far, oldest first; only those named `what` if it is given."""
+    lines = (root / "double" / "truth.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [record for record in records if what in (None, record["what"])]

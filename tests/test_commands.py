@@ -1,0 +1,167 @@
+"""Commands: their form, their examination, and what obeying them leads to."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miglet import queues
+from miglet.commands import COMMANDS, canonical, obey
+from miglet.controller import contract
+from miglet.examiner import command_faults, examine_command
+from miglet.facts import CommandExamined, CredentialsRenewed
+from miglet.forms import DEPTH_LIMIT, NAME_LIMIT, PARAMETERS_LIMIT, received
+from miglet.messages import encode
+from miglet.state.effects import Adopt, ChangeLevel
+from miglet.state.vm import Moment, State
+from tests.histories import busy, events, idle, live
+
+NOW = Moment(1000.0, 50.0)
+GOOD = {"id": "c-1", "type": "Drain", "created_at": "2026-01-15T10:30:00Z"}
+
+
+def nested(depth: int) -> dict:
+    return {"deeper": nested(depth - 1)} if depth else {}
+
+
+@pytest.mark.parametrize("name", ["Drain", "drain", "DRAIN", "D_r_a_i_n"])
+def test_names_are_matched_without_case_and_underscores(name):
+    vm, effects = obey(idle(), CommandExamined("c-1", name, {}), NOW)
+    assert vm.state is State.DRAINING
+    assert events(effects)[-1].command_type == "Drain"
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (None, "not an object"),
+        ([], "not an object"),
+        ("Drain", "not an object"),
+        ({}, "id is not a text"),
+        ({**GOOD, "id": 7}, "id is not a text"),
+        ({**GOOD, "id": ""}, "id is not a text"),
+        ({**GOOD, "id": "x" * (NAME_LIMIT + 1)}, "id is not a text"),
+        ({**GOOD, "id": "a\nb"}, "id is not a text"),
+        ({**GOOD, "type": None}, "type is not a text"),
+        ({**GOOD, "parameters": []}, "parameters is not an object"),
+        ({**GOOD, "parameters": "x"}, "parameters is not an object"),
+        ({**GOOD, "parameters": nested(DEPTH_LIMIT + 1)}, "nested deeper"),
+        ({**GOOD, "parameters": {"x": "y" * PARAMETERS_LIMIT}}, "larger than"),
+        ({**GOOD, "expires_at": "soon"}, "expires_at is not a time"),
+        ({**GOOD, "expires_at": "2026-01-15T10:30:00"}, "expires_at is not a time"),
+        ({**GOOD, "expires_at": 1e99}, "expires_at is not a time"),
+    ],
+)
+def test_a_malformed_command_is_refused_with_its_reason(raw, reason):
+    assert any(reason in fault for fault in received(raw).faults)
+
+
+def test_a_well_formed_command_has_no_fault():
+    fact = received({**GOOD, "parameters": None, "expires_at": "2026-01-15T10:30:00Z"})
+    assert fact.faults == []
+    assert fact.expires_at == 1768473000.0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda each: st.lists(each) | st.dictionaries(st.text(max_size=9), each),
+)
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "parameters", "expires_at"]), JSON))
+def test_whatever_comes_fits_on_a_queue(raw):
+    encode(received(raw))
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "fault"),
+    [
+        ("Drain", {}, None),
+        ("shutdown", {"mode": "immediate"}, None),
+        ("set_log_level", {"level": "debug"}, None),
+        ("Shutdown", {"mode": "now"}, "mode"),
+        ("SetLogLevel", {}, "level"),
+        ("SetLogLevel", {"level": "loud"}, "level"),
+        ("SetLogLevel", {"level": 1}, "level"),
+        ("UpdateConfig", {"config": []}, "config"),
+        ("UpdateConfig", {}, "config"),
+        ("Drain", {"now": True}, "now"),
+        ("SetLoglevels", {}, "did you mean SetLogLevel?"),
+        ("Reboot", {}, "unknown command 'Reboot'"),
+    ],
+)
+def test_parameters_are_held_against_the_schema(kind, parameters, fault):
+    found = list(command_faults(kind, parameters))
+    assert any(fault in each for each in found) if fault else found == []
+
+
+def examined(command: dict, faults: list[str], current: dict) -> CommandExamined:
+    ours, theirs = queues.pair()
+    examine_command(theirs, command, faults, current)
+    (fact,) = ours.drain()
+    ours.close()
+    theirs.close()
+    return fact
+
+
+def test_an_unknown_command_is_rejected_and_changes_nothing():
+    fact = examined({"id": "c", "type": "Reboot", "parameters": {}}, [], {})
+    vm, effects = live(busy(), fact)
+    (answer,) = events(effects)
+    assert vm == busy()
+    assert answer.outcome == "rejected"
+    assert "Reboot" in answer.reason
+
+
+def test_an_expired_command_is_rejected():
+    command = {"id": "c", "type": "Drain", "parameters": {}}
+    vm, effects = live(idle(), examined(command, ["it expired 5 s ago"], {}))
+    assert vm.state is State.IDLE
+    assert events(effects)[0].reason == "it expired 5 s ago"
+
+
+def test_every_command_ends_in_exactly_one_answer():
+    for name in COMMANDS:
+        fact = CommandExamined("c", name, {"level": "debug"}, settings={"a": 1})
+        renewed = CredentialsRenewed("c", None)
+        history = [fact, renewed] if COMMANDS[name].later else [fact]
+        assert len(events(live(busy(), *history)[1])) == 1
+
+
+def test_what_an_operator_orders_is_no_event():
+    fact = CommandExamined("", "Drain", {"reason": "rack 7"}, requested_by="operator")
+    vm, effects = live(busy(), fact)
+    assert events(effects) == []
+    assert (vm.end.reason, vm.end.requested_by) == ("rack 7", "operator")
+
+
+def test_a_changed_configuration_is_adopted_as_a_whole():
+    settings = {"heartbeat": {"interval": 1.0}}
+    fact = CommandExamined("c", "UpdateConfig", {"config": {}}, settings=settings)
+    _, effects = live(busy(), fact)
+    assert Adopt(settings, None) in effects
+
+
+def test_a_machine_that_ends_takes_no_settings():
+    vm = idle().having(state=State.SHUTTING_DOWN)
+    fact = CommandExamined("c", "UpdateConfig", {"config": {}}, settings={"a": 1})
+    _, effects = live(vm, fact)
+    assert [type(each).__name__ for each in effects] == ["Emit"]
+    assert events(effects)[0].outcome == "rejected"
+
+
+def test_the_level_changes_at_once():
+    fact = CommandExamined("c", "SetLogLevel", {"level": "debug"})
+    assert ChangeLevel("debug") in live(busy(), fact)[1]
+
+
+def test_every_command_of_the_contract_is_obeyed_or_known_not_to_be():
+    known = {each.name for each in COMMANDS.values()}
+    assert known == set(contract.COMMANDS)
+    for each in COMMANDS.values():
+        assert each.obey.__doc__
+        assert json.dumps(contract.schema(f"command-{each.name}"))
+        assert canonical(each.name) in COMMANDS

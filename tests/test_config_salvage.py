@@ -1,0 +1,70 @@
+"""What a broken configuration still gives, so that its Error event can be sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from miglet.config.layers import Layers, document_layer
+from miglet.config.layers import overlay_layer as layer
+from miglet.config.loading import load, salvage
+from miglet.config.schema import KEYS
+
+NEEDED = {
+    "pool_id": "pool-1",
+    "vm_id": "vm-1",
+    "org_id": "org-1",
+    "controller.endpoint": "https://controller.example",
+}
+
+
+def over_needed(wrong):
+    """`wrong` in the environment, over a file with all that is needed."""
+    return Layers(environment=wrong, file=layer("base", NEEDED))
+
+
+def test_what_reaches_the_controller_is_salvaged_from_a_broken_configuration():
+    wrong = layer(
+        "file",
+        {
+            "heartbeat.timeout": "1s",
+            "heartbeat.interval": "2s",
+            "controller.timeout": "soon",
+            "controller.auth.ca_path": "/ca",
+            "logging.level": "loud",
+            "logging.format": "text",
+            "paths.state": "relative",
+            "metrics.listen": "127.0.0.1:1",
+            "nonsense": 1,
+        },
+    )
+    settings = salvage(over_needed(wrong))
+    assert settings is not None
+    assert settings.controller.auth.ca_path == "/ca"
+    assert settings.controller.timeout == 30.0
+    assert (settings.heartbeat.interval, settings.heartbeat.timeout) == (15.0, 60.0)
+    assert settings.paths.state == "/var/lib/miglet"
+    assert settings.logging.level == "info"
+    assert settings.metrics.listen == "127.0.0.1:1"
+    assert set(settings) == set(KEYS)
+    load(Layers(file=layer("salvaged", settings.as_dict())))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pool_id": "a b"},
+        {"vm_id": ""},
+        {"controller.endpoint": "http://far.example"},
+        {"controller.proxy": "nonsense"},
+        {"controller.auth.type": "mtls"},
+        {"controller.auth": "mtls"},
+    ],
+)
+def test_nothing_is_salvaged_without_identity_endpoint_or_credentials(wrong):
+    assert salvage(over_needed(layer("environment", wrong))) is None
+
+
+def test_nothing_is_salvaged_from_an_unusable_file_alone():
+    assert salvage(Layers(file=document_layer("f", "["))) is None
+    file = document_layer("f", "[")
+    assert salvage(Layers(environment=layer("e", NEEDED), file=file)) is not None

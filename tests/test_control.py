@@ -1,0 +1,577 @@
+"""The control socket against clients of every kind, over real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from miglet.control import path as socketpath
+from miglet.control import peers, rpc
+from miglet.control import server as control
+from miglet.control.peers import Peer
+from miglet.control.server import ControlServer
+from tests.support import eventually
+
+BIG = "x" * 900_000
+
+
+class Office:
+    """A server whose clients and clock the test holds in its hands."""
+
+    def __init__(self, path: str) -> None:
+        self.now = 1000.0
+        self.calls: list[tuple[str, dict]] = []
+        self.peer: Peer | None = None
+        self.path = path
+        self.server = ControlServer(
+            path, self.answer, frozenset({"drain"}), clock=lambda: self.now
+        )
+        self.sockets: list[socket.socket] = []
+
+    def answer(self, method, params, peer):
+        self.calls.append((method, params))
+        self.peer = peer
+        if method in ("echo", "drain"):
+            return params
+        if method == "big":
+            return BIG
+        raise rpc.RpcError(rpc.UNKNOWN_METHOD, f"there is no method {method}")
+
+    def caller(self) -> Caller:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self.path)
+        connection.setblocking(False)
+        self.sockets.append(connection)
+        return Caller(self, connection)
+
+    def turn(self) -> None:
+        """What the arbiter's loop does when the server's descriptor is readable."""
+        if select.select([self.server], [], [], 0)[0]:
+            self.server.serve()
+
+    def settle(self) -> None:
+        """Turn until nothing is left to do."""
+        for _ in range(1000):
+            if not select.select([self.server], [], [], 0.005)[0]:
+                return
+            self.server.serve()
+        raise AssertionError("the server spins")
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.settle()
+        self.now += seconds
+        self.server.expire(self.now)
+
+    def close(self) -> None:
+        self.server.close()
+        for connection in self.sockets:
+            connection.close()
+
+
+class Caller:
+    """One client's end."""
+
+    def __init__(self, office: Office, connection: socket.socket) -> None:
+        self.office = office
+        self.connection = connection
+        self.received = b""
+        self.ended = False
+
+    def say(self, text: bytes) -> None:
+        """Send all of `text`, while the server does its part."""
+        view = memoryview(text)
+        while view:
+            with contextlib.suppress(BlockingIOError):
+                view = view[self.connection.send(view) :]
+            self.office.turn()
+
+    def ask(self, method: str, id: int | None = 1, **params) -> None:
+        message = {"jsonrpc": "2.0", "method": method, "params": params}
+        self.say(json.dumps(message | ({"id": id} if id else {})).encode() + b"\n")
+
+    def listen(self) -> bool:
+        """Take what has come; whether there is a line or the end."""
+        self.office.turn()
+        try:
+            arrived = self.connection.recv(1 << 20)
+        except BlockingIOError:
+            return b"\n" in self.received
+        except ConnectionResetError:
+            arrived = b""
+        self.received += arrived
+        self.ended = self.ended or not arrived
+        return self.ended or b"\n" in self.received
+
+    def hear(self) -> dict | None:
+        """The next message; None when the server has hung up."""
+        eventually(self.listen, what="an answer")
+        line, end, rest = self.received.partition(b"\n")
+        if not end:
+            return None
+        self.received = rest
+        return json.loads(line)
+
+    def result(self, method: str, **params):
+        self.ask(method, **params)
+        return self.hear()["result"]
+
+    def code(self) -> int:
+        return self.hear()["error"]["code"]
+
+    def leave(self) -> None:
+        self.connection.close()
+
+
+@pytest.fixture
+def office(tmp_path):
+    office = Office(str(tmp_path / "run" / "control.sock"))
+    yield office
+    office.close()
+
+
+def test_a_request_is_answered_with_its_id(office):
+    caller = office.caller()
+    caller.ask("echo", id=7, a=1)
+    assert caller.hear() == {"jsonrpc": "2.0", "id": 7, "result": {"a": 1}}
+    assert office.calls == [("echo", {"a": 1})]
+
+
+def test_the_peer_is_told_by_the_kernel(office):
+    office.caller().result("echo")
+    assert office.peer[:3] == (os.getpid(), os.geteuid(), os.getegid())
+    assert set(office.peer.groups) == set(os.getgroups())
+
+
+def test_requests_in_one_piece_are_answered_in_order(office):
+    caller = office.caller()
+    line = '{"jsonrpc":"2.0","id":%d,"method":"echo"}\n'
+    caller.say("".join(line % number for number in range(50)).encode())
+    assert [caller.hear()["id"] for _ in range(50)] == list(range(50))
+
+
+def test_one_clients_many_requests_leave_the_others_their_turn(office):
+    busy, other = office.caller(), office.caller()
+    office.settle()
+    busy.connection.send(b'{"jsonrpc":"2.0","id":1,"method":"echo"}\n' * 500)
+    other.connection.send(b'{"jsonrpc":"2.0","id":1,"method":"echo"}\n')
+    office.turn()
+    assert len(office.calls) == control.REQUESTS_A_TURN + 1
+    assert [busy.hear()["id"] for _ in range(500)] == [1] * 500
+    assert len(office.calls) == 501
+
+
+@pytest.mark.parametrize(
+    "line, code",
+    [
+        (b"nonsense", rpc.PARSE_ERROR),
+        (b"", rpc.PARSE_ERROR),
+        (b"[1]", rpc.INVALID_REQUEST),
+        (b'{"jsonrpc":"2.0","id":1,"method":"what"}', rpc.UNKNOWN_METHOD),
+        (b'{"jsonrpc":"2.0","id":1,"method":"echo","params":[1]}', rpc.BAD_PARAMS),
+        (b'{"jsonrpc":"2.0","method":"drain"}', rpc.INVALID_REQUEST),
+    ],
+)
+def test_a_bad_request_is_told_and_the_next_one_answered(office, line, code):
+    caller = office.caller()
+    caller.say(line + b"\n")
+    assert caller.code() == code
+    assert caller.result("echo") == {}
+    assert ("drain", {}) not in office.calls
+
+
+def test_bad_params_are_told_with_the_requests_id(office):
+    caller = office.caller()
+    caller.say(b'{"jsonrpc":"2.0","id":"me","method":"echo","params":3}\n')
+    assert caller.hear()["id"] == "me"
+
+
+def test_a_notification_gets_no_answer(office):
+    caller = office.caller()
+    caller.ask("echo", id=None, b=2)
+    assert caller.result("echo", a=1) == {"a": 1}
+    assert office.calls == [("echo", {"b": 2}), ("echo", {"a": 1})]
+
+
+def test_the_longest_request_is_taken_and_a_longer_one_refused(office):
+    frame = b'{"jsonrpc":"2.0","id":1,"method":"echo","params":{"a":"%s"}}'
+    room = rpc.REQUEST_BYTES - len(frame) + 2
+    caller = office.caller()
+    caller.say(frame % (b"x" * room) + b"\n")
+    assert len(caller.hear()["result"]["a"]) == room
+    caller.say(frame % (b"x" * (room + 1)))
+    assert caller.code() == rpc.INVALID_REQUEST
+    assert caller.hear() is None
+
+
+def test_a_large_answer_arrives_whole(office):
+    assert office.caller().result("big") == BIG
+
+
+def test_what_was_asked_before_hanging_up_is_still_answered(office):
+    caller = office.caller()
+    caller.ask("big")
+    caller.ask("echo")
+    caller.connection.shutdown(socket.SHUT_WR)
+    assert caller.hear()["result"] == BIG
+    assert caller.hear()["result"] == {}
+    assert caller.hear() is None
+
+
+def test_half_a_request_has_five_seconds(office):
+    caller, other = office.caller(), office.caller()
+    caller.say(b'{"jsonrpc":')
+    office.pass_seconds(4.9)
+    caller.say(b'"2.0",')
+    office.pass_seconds(0.2)
+    assert caller.hear() is None
+    assert other.result("echo") == {}
+
+
+def test_a_steady_asker_is_never_half_done_for_long(office):
+    caller = office.caller()
+    line = b'{"jsonrpc":"2.0","id":1,"method":"echo"}\n'
+    caller.say(line[:10])
+    for _ in range(10):
+        office.pass_seconds(3)
+        caller.say(line[10:] + line[:10])
+        assert caller.hear()["result"] == {}
+
+
+def test_an_answer_that_is_not_read_has_five_seconds(office):
+    caller, other = office.caller(), office.caller()
+    caller.ask("big")
+    caller.ask("big")
+    office.pass_seconds(5.1)
+    assert other.result("echo") == {}
+    assert len(office.calls) == 2, "the second answer waits for the first to be read"
+    eventually(lambda: caller.listen() and caller.ended, what="the end")
+    assert len(caller.received) < len(BIG)
+
+
+def test_a_silent_client_has_thirty_seconds_and_a_subscriber_for_ever(office):
+    silent, subscriber = office.caller(), office.caller()
+    assert subscriber.result("watch") == {"watching": True}
+    office.pass_seconds(29)
+    assert silent.result("echo") == {}
+    office.pass_seconds(31)
+    assert silent.hear() is None
+    office.server.publish({"state": "idle"})
+    assert subscriber.hear()["params"] == {"state": "idle"}
+
+
+def test_subscribers_and_only_they_are_told_of_changes(office):
+    one, two, other = office.caller(), office.caller(), office.caller()
+    one.result("watch")
+    two.result("watch")
+    assert other.result("echo") == {}
+    for number in range(3):
+        office.server.publish({"number": number})
+    for subscriber in (one, two):
+        told = [subscriber.hear() for _ in range(3)]
+        assert [message["params"]["number"] for message in told] == [0, 1, 2]
+        assert told[0]["method"] == "changed" and "id" not in told[0]
+    assert one.result("echo") == {}
+    office.settle()
+    assert not other.listen()
+
+
+def test_a_subscriber_that_does_not_read_is_dropped_and_the_others_are_not(office):
+    lazy, eager = office.caller(), office.caller()
+    lazy.result("watch")
+    eager.result("watch")
+    for number in range(1000):
+        office.server.publish({"number": number, "filling": "x" * 1000})
+        assert eager.hear()["params"]["number"] == number
+    eventually(lambda: lazy.listen() and lazy.ended, what="the end")
+    assert len(lazy.received) < 1_000_000
+
+
+def test_a_subscriber_that_left_is_forgotten(office):
+    caller = office.caller()
+    caller.result("watch")
+    caller.leave()
+    office.settle()
+    office.server.publish({})
+    assert not office.server._clients
+
+
+def test_hanging_up_in_the_middle_of_an_answer_disturbs_nobody(office):
+    for _ in range(20):
+        caller = office.caller()
+        caller.ask("big")
+        caller.leave()
+    office.settle()
+    assert office.caller().result("echo") == {}
+    assert len(office.server._clients) == 1
+
+
+def test_a_thousand_connections_leave_a_place_for_those_that_are_served(office):
+    served = office.caller()
+    served.result("echo")
+    refused = 0
+    for _ in range(1000):
+        caller = office.caller()
+        office.turn()
+        caller.listen()
+        refused += b"too many connections" in caller.received
+        if caller.ended:
+            caller.leave()
+    assert refused == 1000 - (control.MOST_CLIENTS - 1)
+    assert served.result("echo") == {}
+    office.pass_seconds(31)
+    assert not office.server._clients
+    assert office.caller().result("echo") == {}
+
+
+def test_nothing_spins_when_descriptors_run_out(office):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    callers = [office.caller() for _ in range(5)]
+    served = office.caller()
+    for caller in (*callers[:2], served):
+        caller.result("echo")
+    late = [office.caller() for _ in range(3)]
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    fillers = []
+    with contextlib.suppress(OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+        while True:
+            fillers.append(os.dup(0))
+    try:
+        office.settle()
+        assert served.result("echo") == {}
+        assert [caller.hear() for caller in late] == [None] * 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+    assert office.caller().result("echo") == {}
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.lists(st.binary(max_size=80) | st.sampled_from([b"\n", b"{}\n", b'{"jsonrpc"']))
+)
+def test_no_bytes_of_one_client_disturb_another(office, pieces):
+    rude, polite = office.caller(), office.caller()
+    for number, piece in enumerate(pieces):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            rude.say(piece)
+        if number < 3:
+            assert polite.result("echo", n=number) == {"n": number}
+    assert polite.result("echo") == {}
+    rude.leave()
+    polite.leave()
+    office.settle()
+    assert not office.server._clients
+
+
+def test_answering_may_publish(tmp_path):
+    """A change that a request makes is told to who asked for it, in whole lines."""
+    office = Office(str(tmp_path / "control.sock"))
+    caller = office.caller()
+    caller.result("watch")
+
+    def answer(method, params, peer):
+        office.server.publish({"n": 1})
+        return {}
+
+    office.server._clerk._answer = answer
+    caller.ask("echo", id=1)
+    caller.ask("echo", id=2)
+    told = [caller.hear() for _ in range(4)]
+    assert [message.get("id", "changed") for message in told] == [
+        "changed",
+        1,
+        "changed",
+        2,
+    ]
+    office.close()
+
+
+# Rights
+
+
+def asked_as(
+    path: str, uid: int, gid: int, groups: list[int], method: str
+) -> subprocess.Popen:
+    """A process under those ids that prints what it is answered."""
+    script = f"""
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+os.setgroups({groups})
+os.setresgid({gid}, {gid}, {gid})
+os.setresuid({uid}, {uid}, {uid})
+try:
+    s.connect({path!r})
+except PermissionError:
+    sys.exit("no access")
+try:
+    s.sendall(b'{{"jsonrpc":"2.0","id":1,"method":"{method}"}}\\n')
+except BrokenPipeError:
+    pass
+sys.stdout.write(s.makefile().readline())
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def answer_to(office: Office, *who) -> str:
+    with asked_as(office.path, *who) as client:
+        while client.poll() is None:
+            select.select([office.server], [], [], 0.05)
+            office.turn()
+        return (client.stdout.read() + client.stderr.read()).decode()
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be others")
+
+
+@pytest.fixture
+def shared_office(tmp_path):
+    """An office whose group is ``games``, reachable by everybody."""
+    gid = socketpath.group_id("games")
+    office = Office.__new__(Office)
+    office.now, office.calls, office.peer, office.sockets = 0.0, [], None, []
+    folder = f"/tmp/miglet-control-{os.getpid()}"
+    office.path = f"{folder}/control.sock"
+    office.server = ControlServer(
+        office.path, office.answer, frozenset({"drain"}), group="games"
+    )
+    yield office, gid
+    office.close()
+    os.rmdir(folder)
+
+
+@needs_root
+def test_members_of_the_group_may_look_and_not_touch(shared_office):
+    office, gid = shared_office
+    found = os.stat(office.path)
+    assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (gid, 0o660)
+    for member in ((65534, gid, []), (65534, 65534, [gid])):
+        assert '"result"' in answer_to(office, *member, "echo")
+        assert "not permitted" in answer_to(office, *member, "drain")
+    assert ("drain", {}) not in office.calls
+    assert '"result"' in answer_to(office, 0, 0, [], "drain")
+
+
+@needs_root
+def test_strangers_are_refused_by_the_file_and_by_the_server(shared_office):
+    office, _ = shared_office
+    assert "no access" in answer_to(office, 65534, 65534, [], "echo")
+    os.chmod(office.path, 0o666)
+    answer = json.loads(answer_to(office, 65534, 65534, [], "echo"))
+    assert answer["error"]["code"] == rpc.NOT_PERMITTED
+    assert not office.calls
+
+
+def test_without_a_group_only_we_and_root_may_read():
+    stranger = Peer(1, 54321, 54321, (54321,))
+    assert not peers.may_read(stranger, None)
+    assert peers.may_read(stranger, 54321)
+    assert not peers.may_change(stranger)
+    assert peers.may_change(Peer(1, os.geteuid(), 1, ()))
+
+
+def test_other_users_share_the_places_fairly(office):
+    office.server._clients = {
+        -number: peers.Client(office.sockets, Peer(1, 54321, 5, ()), 0.0)
+        for number in range(control.MOST_OF_A_USER)
+    }
+    office.server._gid = 5
+    assert office.server._objection(Peer(1, 54321, 5, ())).code == rpc.BUSY
+    assert office.server._objection(Peer(1, 54322, 5, ())) is None
+    office.server._clients = {}
+
+
+# The path
+
+
+def test_the_folder_is_made_and_the_socket_closed_to_others(office):
+    folder = os.path.dirname(office.path)
+    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o755
+    assert stat.S_IMODE(os.stat(office.path).st_mode) == 0o660
+    assert os.listdir(folder) == ["control.sock"]
+
+
+def test_a_dead_socket_is_replaced(tmp_path):
+    path = str(tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    office = Office(path)
+    assert office.caller().result("echo") == {}
+    office.close()
+    assert not os.path.exists(path)
+
+
+def test_a_living_socket_is_left_alone(office):
+    with pytest.raises(socketpath.SocketInUse, match="somebody listens"):
+        Office(office.path)
+    assert office.caller().result("echo") == {}
+
+
+@pytest.mark.parametrize(
+    "make, kind",
+    [
+        (lambda path: path.symlink_to("/etc/passwd"), "a symbolic link"),
+        (lambda path: path.symlink_to("/nowhere"), "a symbolic link"),
+        (lambda path: path.write_text("precious"), "a regular file"),
+        (lambda path: path.mkdir(), "a directory"),
+        (lambda path: os.mkfifo(path), "a special file"),
+    ],
+)
+def test_what_is_no_socket_is_left_alone(tmp_path, make, kind):
+    path = tmp_path / "control.sock"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(socketpath.SocketUnusable, match=f"is {kind}, not a socket"):
+        Office(str(path))
+    assert path.lstat() == before
+    assert os.listdir(tmp_path) == ["control.sock"]
+
+
+@needs_root
+def test_somebody_elses_socket_is_left_alone(tmp_path):
+    path = str(tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    os.chown(path, 65534, 65534)
+    with pytest.raises(socketpath.SocketUnusable, match="belongs to user 65534"):
+        Office(path)
+
+
+def test_a_path_that_does_not_fit_is_told(tmp_path):
+    path = str(tmp_path / ("x" * 120))
+    with pytest.raises(socketpath.SocketUnusable, match="longer than the 107 bytes"):
+        Office(path)
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(socketpath.SocketUnusable, match="control.sock: "):
+        Office(str(tmp_path / "file" / "control.sock"))
+
+
+def test_a_socket_that_is_no_longer_ours_is_not_removed(tmp_path):
+    path = str(tmp_path / "control.sock")
+    old = Office(path)
+    os.unlink(path)
+    new = Office(path)
+    old.close()
+    assert new.caller().result("echo") == {}
+    new.close()

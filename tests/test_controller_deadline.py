@@ -1,0 +1,157 @@
+"""The alarm that ends a call, and what it leaves behind: nothing."""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from miglet.controller.deadline import DeadlinePassed, within
+from tests.support import eventually
+
+
+@pytest.fixture(autouse=True)
+def alarms_are_put_back():
+    handler = signal.getsignal(signal.SIGALRM)
+    yield
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert signal.setitimer(signal.ITIMER_REAL, 0) == (0.0, 0.0)
+
+
+def wait(seconds):
+    select.select([], [], [], seconds)
+
+
+def test_a_call_in_time_gives_its_result():
+    assert within(5, lambda: 7) == 7
+
+
+def test_its_errors_are_its_own():
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.0, -3.0])
+def test_a_call_that_takes_too_long_is_cut_short(seconds):
+    began = time.monotonic()
+    with pytest.raises(DeadlinePassed) as caught:
+        within(seconds, lambda: wait(5))
+    assert time.monotonic() - began < 1
+    assert caught.value.transient
+
+
+def test_so_is_one_that_reads_from_a_socket():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(DeadlinePassed):
+        within(0.1, lambda: ours.recv(1))
+
+
+def test_so_is_one_that_computes():
+    def spin():
+        while True:
+            pass
+
+    with pytest.raises(DeadlinePassed):
+        within(0.1, spin)
+
+
+def test_a_library_that_swallows_every_exception_cannot_swallow_it():
+    def stubborn():
+        while True:
+            try:
+                wait(5)
+            except Exception:  # noqa: BLE001, S112
+                continue
+
+    with pytest.raises(DeadlinePassed):
+        within(0.1, stubborn)
+
+
+def test_an_alarm_that_was_swallowed_rings_again():
+    tries = []
+
+    def swallows_the_first():
+        try:
+            wait(5)
+        except BaseException:  # noqa: B036, BLE001
+            tries.append(1)
+        wait(5)
+
+    began = time.monotonic()
+    with pytest.raises(DeadlinePassed):
+        within(0.1, swallows_the_first)
+    assert tries == [1]
+    assert time.monotonic() - began < 1
+
+
+def test_a_former_handler_and_timer_are_kept():
+    rang = []
+    former = signal.signal(signal.SIGALRM, lambda *_: rang.append(1))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        within(5, lambda: wait(0.05))
+        assert not rang
+        assert 0.1 < signal.getitimer(signal.ITIMER_REAL)[0] <= 0.25
+        eventually(lambda: rang, what="the former timer rings")
+    finally:
+        signal.signal(signal.SIGALRM, former)
+
+
+def test_a_former_timer_that_came_due_meanwhile_rings_afterwards():
+    rang = []
+    former = signal.signal(signal.SIGALRM, lambda *_: rang.append(1))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        within(5, lambda: wait(0.2))
+        eventually(lambda: rang, what="the former timer rings")
+    finally:
+        signal.signal(signal.SIGALRM, former)
+
+
+def test_limits_may_be_nested():
+    def inner():
+        with pytest.raises(DeadlinePassed):
+            within(0.05, lambda: wait(5))
+        wait(5)
+
+    with pytest.raises(DeadlinePassed, match=r"0\.2 s"):
+        within(0.2, inner)
+
+
+def test_no_alarm_is_left_whenever_it_rings():
+    """Calls that end at the very moment of their deadline: either result is right."""
+    ended = {True: 0, False: 0}
+    for step in range(300):
+        stop = time.monotonic() + 0.0012 + (step % 30 - 15) * 1e-5
+
+        def until(stop=stop):
+            while time.monotonic() < stop:
+                pass
+            return True
+
+        try:
+            ended[within(0.0012, until)] += 1
+        except DeadlinePassed:
+            ended[False] += 1
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    wait(0.1)  # an alarm left over would end the test run
+    assert min(ended.values()) > 0
+
+
+def test_another_thread_is_told_that_it_may_not():
+    told = []
+
+    def elsewhere():
+        try:
+            within(1, lambda: 7)
+        except ValueError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert "main thread" in told[0]

@@ -1,0 +1,575 @@
+"""The journal when the disk is full, read-only or lies, and when we die at any time.
+
+Every fault is the real thing: a full file system, a read-only mount, overwritten bytes,
+a process that ends in the middle of a transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from miglet.errors import JournalUnusable
+from miglet.state.journal import Journal
+from miglet.state.tables import FORMAT
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+
+def event(kind: str = "JobStarted", name: str = "", **data: object) -> dict:
+    return {"id": name, "type": kind, "data": data}
+
+
+def copy_of(path: Path, place: Path) -> Path:
+    """What another process would find if this one were killed now."""
+    place.mkdir(parents=True)
+    for ending in ("", "-wal", "-sequence"):
+        shutil.copy(path.with_name(path.name + ending), place)
+    return place / path.name
+
+
+def pending(journal: Journal) -> list[str]:
+    rows = journal.chain.read(
+        lambda db: db.execute("SELECT body FROM pending ORDER BY sequence").fetchall()
+    )
+    return [str(row[0]).split('"id":"')[1].split('"')[0] for row in rows]
+
+
+def add_up(journal: Journal) -> bool:
+    counters = journal.chain.storage.counters
+    return counters.pending == len(pending(journal))
+
+
+@contextlib.contextmanager
+def opened(*paths: Path, boot: str = "boot") -> Iterator[Journal]:
+    journal = Journal.open(paths, boot)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    """A closed journal with ten events, of which two are gone."""
+    path = tmp_path / "one" / "journal.db"
+    with opened(path) as journal:
+        journal.record({"state": "idle"}, [event(name=f"e{n}") for n in range(1, 11)])
+        journal.record(None, [], {"c": {"type": "Drain"}})
+        journal.delivered(1)
+        journal.refused(2, 400, "no")
+    return path
+
+
+def codes(journal: Journal) -> list[str]:
+    return [found.code for found in journal.take_findings()]
+
+
+# Damaged files.
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(random.Random(1).randbytes(100_000)),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("not a database\n" * 1000),
+        lambda path: os.truncate(path, 100),
+        lambda path: path.write_bytes(b"SQLite format 3\0" + bytes(5000)),
+    ],
+    ids=["garbage", "empty", "text", "stump", "header"],
+)
+def test_a_file_that_cannot_be_read_is_set_aside_and_numbers_go_on(
+    filled: Path, damage: Callable[[Path], object]
+):
+    damage(filled)
+    with opened(filled) as journal:
+        assert codes(journal) == ["journal_reset"]
+        assert journal.oldest() is None and journal.state() is None
+        assert journal.record(None, [event()])[0]["sequence"] == 11
+        assert journal.degraded is None and add_up(journal)
+    aside = list(filled.parent.glob("journal.db.corrupt-*"))
+    assert [one for one in aside if not one.name.endswith("-wal")]
+
+
+def test_a_valid_database_that_is_no_journal_is_set_aside(filled: Path):
+    filled.unlink()
+    other = sqlite3.connect(filled)
+    other.execute("CREATE TABLE somebody (elses TEXT)")
+    other.execute(f"PRAGMA user_version = {FORMAT}")
+    other.close()
+    with opened(filled) as journal:
+        assert codes(journal) == ["journal_reset"]
+        assert journal.record(None, [event()])[0]["sequence"] == 11
+
+
+def test_a_file_of_a_newer_format_is_kept_untouched(filled: Path):
+    database = sqlite3.connect(filled)
+    database.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    database.close()
+    with opened(filled) as journal:
+        assert codes(journal) == ["journal_newer"]
+    (kept,) = (
+        one
+        for one in filled.parent.glob("journal.db.newer-*")
+        if not one.name.endswith("-wal")
+    )
+    database = sqlite3.connect(kept)
+    assert database.execute("SELECT COUNT(*) FROM pending").fetchone() == (8,)
+    database.close()
+
+
+def test_what_is_set_aside_does_not_fill_the_disk(filled: Path):
+    for _ in range(6):
+        filled.write_bytes(b"garbage")
+        with opened(filled):
+            pass
+    aside = filled.parent.glob("journal.db.corrupt-*")
+    assert len([one for one in aside if not one.name.endswith("-wal")]) == 3
+
+
+def test_what_a_truncated_file_still_holds_is_rescued(filled: Path):
+    os.truncate(filled, 1024 * 1024)
+    with opened(filled) as journal:
+        (finding,) = journal.take_findings()
+        assert finding.code == "journal_reset"
+        assert finding.counts == {"events_rescued": 8}
+        assert pending(journal) == [f"e{n}" for n in range(3, 11)]
+        assert journal.state() == {"state": "idle"}
+        assert journal.open_commands() == {"c": {"type": "Drain"}}
+        counts = journal.counts()
+        assert (counts.delivered, counts.rejected, counts.dropped) == (1, 1, 0)
+
+
+def flip(path: Path, within: bytes) -> None:
+    content = bytearray(path.read_bytes())
+    place = content.find(within)
+    assert place > 0
+    while place > 0:
+        content[place + len(within) // 2] ^= 0x10
+        place = content.find(within, place + 1)
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_an_event_costs_that_event_alone(filled: Path):
+    flip(filled, b'"id":"e5"')
+    with opened(filled) as journal:
+        assert pending(journal) == ["e3", "e4", "e6", "e7", "e8", "e9", "e10"]
+        assert journal.counts().dropped_by_class == {"damaged": 1}
+        assert codes(journal) == ["rows_damaged", "events_dropped"]
+        assert add_up(journal)
+        kept = journal.chain.read(
+            lambda db: db.execute(
+                "SELECT answer FROM rejected WHERE sequence = 5"
+            ).fetchone()
+        )
+        assert kept == ("checksum",)
+
+
+def test_a_bit_that_flips_while_we_run_is_noticed_on_delivery(filled: Path):
+    with opened(filled) as journal:
+        journal.chain.storage.db.execute(
+            "UPDATE pending SET body = CAST(replace(body, 'e3', 'e4') AS BLOB)"
+            " WHERE sequence = 3"
+        )
+        assert (journal.oldest() or {})["sequence"] == 4
+        assert journal.counts().dropped_by_class == {"damaged": 1}
+        assert add_up(journal)
+
+
+def test_a_flipped_bit_in_the_counters_leaves_them_adding_up(filled: Path):
+    flip(filled, b'"generation"')
+    with opened(filled) as journal:
+        assert codes(journal) == ["rows_damaged"]
+        assert journal.record(None, [event(name="e11")])[0]["sequence"] == 11
+        assert add_up(journal)
+        assert pending(journal) == [f"e{n}" for n in range(3, 12)]
+
+
+def test_a_flipped_bit_in_the_state_is_no_state(filled: Path):
+    flip(filled, b'"state":"idle"')
+    with opened(filled) as journal:
+        assert codes(journal) == ["rows_damaged"]
+        assert journal.state() is None and journal.saved_boot_id is None
+        assert len(pending(journal)) == 8
+
+
+def test_any_flipped_bit_loses_no_more_than_is_counted(filled: Path, tmp_path: Path):
+    # Only the pages in use: the rest of the grown file is empty.
+    chance = random.Random(7)
+    used = 16 * 4096
+    for number in range(60):
+        path = copy_of(filled, tmp_path / f"flip-{number}")
+        content = bytearray(path.read_bytes())
+        content[chance.randrange(used)] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+        with opened(path) as journal:
+            left = pending(journal)
+            assert left == [f"e{n}" for n in range(3, 11) if f"e{n}" in left]
+            assert len(left) == 8 or journal.take_findings()
+            assert journal.record(None, [event(name="x")])[0]["sequence"] == 11
+            assert add_up(journal)
+
+
+def test_a_torn_log_leaves_a_prefix_of_the_steps(tmp_path: Path):
+    chance = random.Random(11)
+    path = tmp_path / "live" / "journal.db"
+    with opened(path) as journal:
+        for number in range(1, 9):
+            journal.record({"step": number}, [event(name=f"e{number}")])
+        size = journal.chain.storage.db.execute("PRAGMA page_size").fetchone()[0]
+        for trial in range(40):
+            torn = copy_of(path, tmp_path / f"torn-{trial}")
+            log_file = torn.with_name("journal.db-wal")
+            content = bytearray(log_file.read_bytes())
+            cut = chance.randrange(80 * size)
+            content[cut : cut + 5000] = chance.randbytes(5000)
+            log_file.write_bytes(content if trial % 2 else content[:cut])
+            with opened(torn) as after:
+                names = pending(after)
+                assert names == [f"e{n}" for n in range(1, len(names) + 1)]
+                state = after.state()
+                assert (state or {"step": 0})["step"] == len(names)
+                assert after.record(None, [event()])[0]["sequence"] == 9
+                assert add_up(after)
+
+
+# Death at any time.
+
+
+def died(path: Path, work: Callable[[Journal], object]) -> None:
+    """Do `work` on the journal in a process that dies without closing it."""
+    pid = os.fork()
+    if pid == 0:
+        work(Journal.open([path], "boot"))
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
+def test_what_was_recorded_survives_a_kill(filled: Path):
+    died(filled, lambda journal: journal.record({"state": "x"}, [event(name="last")]))
+    with opened(filled) as journal:
+        assert pending(journal)[-1] == "last"
+        assert journal.state() == {"state": "x"}
+        assert codes(journal) == []
+
+
+@pytest.mark.parametrize("stage", ["begun", "half", "before_commit"])
+def test_a_death_within_a_step_leaves_the_old_state(filled: Path, stage: str):
+    def step(ledger):
+        if stage != "begun":
+            ledger.save_state({"state": "half"}, "boot")
+            ledger.add(event(name="half"))
+        if stage == "before_commit":
+            ledger.save_commands({"half": {}})
+            ledger.save_counters()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    died(filled, lambda journal: journal.chain.write(step))
+    with opened(filled) as journal:
+        assert pending(journal) == [f"e{n}" for n in range(3, 11)]
+        assert journal.state() == {"state": "idle"}
+        assert journal.command("half") is None
+        assert journal.record(None, [event()])[0]["sequence"] == 11
+
+
+def test_kills_at_random_moments_lose_no_step_that_was_told(tmp_path: Path):
+    path, chance = tmp_path / "journal.db", random.Random(3)
+    with opened(path):
+        pass
+    told = 0
+    for _ in range(25):
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            journal = Journal.open([path], "boot")
+            while True:
+                (one,) = journal.record({"step": 1}, [event()])
+                os.write(writing, b"%d\n" % one["sequence"])
+        os.close(writing)
+        for _ in range(chance.randrange(1, 30)):
+            os.read(reading, 3)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        with open(reading, "rb") as rest:
+            lines = [line for line in rest.read().split() if line]
+        with opened(path) as journal:
+            assert codes(journal) == []
+            recorded = journal.chain.storage.counters.sequence
+            assert len(pending(journal)) == recorded > told
+            assert not lines or recorded >= int(lines[-1])
+            assert add_up(journal)
+        told = recorded
+
+
+def test_an_unfinished_new_file_is_no_journal(tmp_path: Path):
+    path = tmp_path / "journal.db"
+    path.with_name("journal.db.new").write_bytes(b"half")
+    with opened(path) as journal:
+        assert codes(journal) == []
+    assert not path.with_name("journal.db.new").exists()
+
+
+def test_a_log_without_its_file_is_not_replayed(filled: Path):
+    died(filled, lambda journal: journal.record({"state": "x"}, [event(name="last")]))
+    filled.unlink()
+    with opened(filled) as journal:
+        assert journal.oldest() is None and journal.state() is None
+        assert journal.record(None, [event()])[0]["sequence"] == 12
+
+
+def test_a_close_that_cannot_empty_the_log_leaves_it_whole(filled: Path):
+    pid = os.fork()
+    if pid == 0:
+        journal = Journal.open([filled], "boot")
+        journal.record({"state": "x"}, [event(name="last")])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+        journal.close()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    with opened(filled) as journal:
+        assert codes(journal) == [] and journal.state() == {"state": "x"}
+        assert pending(journal)[-1] == "last"
+
+
+def test_a_death_while_closing_keeps_everything(filled: Path):
+    # Between the second name of the log and the first one's return.
+    log_file = filled.with_name("journal.db-wal")
+    with opened(filled) as journal:
+        journal.record(None, [event(name="last")])
+        os.link(log_file, filled.with_name("journal.db-wal-kept"))
+        path = copy_of(filled, filled.parent / "killed")
+    shutil.copy(log_file, path.with_name("journal.db-wal-kept"))
+    for _ in range(2):
+        with opened(path) as journal:
+            assert pending(journal)[-1] == "last"
+            assert codes(journal) == []
+
+
+# A disk that is full, read-only or not there.
+
+
+def refuse_writes(journal: Journal) -> None:
+    """From now on writes fail as they do on a disk that became read-only."""
+    journal.chain.storage.db.execute("PRAGMA query_only = ON")
+
+
+def test_a_disk_that_fails_moves_the_journal_with_all_it_holds(
+    filled: Path, tmp_path: Path
+):
+    second = tmp_path / "run" / "journal.db"
+    with opened(filled, second) as journal:
+        refuse_writes(journal)
+        recorded = journal.record({"state": "moved"}, [event(name="e11")])
+        assert recorded[0]["sequence"] == 11
+        assert journal.chain.storage.path == second
+        assert "readonly" in (journal.degraded or "")
+        assert codes(journal) == ["journal_moved"]
+        assert pending(journal) == [f"e{n}" for n in range(3, 12)]
+        assert journal.open_commands() == {"c": {"type": "Drain"}}
+        counts = journal.counts()
+        assert (counts.delivered, counts.rejected) == (1, 1)
+        journal.delivered(3)
+
+
+def test_what_happened_elsewhere_comes_home_at_the_next_start(
+    filled: Path, tmp_path: Path
+):
+    second = tmp_path / "run" / "journal.db"
+    with opened(filled, second) as journal:
+        refuse_writes(journal)
+        journal.record({"state": "moved"}, [event(name="e11")])
+        journal.delivered(3)
+    for _ in range(2):
+        with opened(filled, second) as journal:
+            assert journal.chain.storage.path == filled
+            assert journal.degraded is None
+            assert journal.state() == {"state": "moved"}
+            assert pending(journal) == [f"e{n}" for n in range(4, 12)]
+            assert journal.counts().delivered == 2
+            assert not second.exists()
+            assert add_up(journal)
+
+
+def test_the_counts_move_along_even_when_their_row_is_damaged(
+    filled: Path, tmp_path: Path
+):
+    with opened(filled, tmp_path / "run" / "journal.db") as journal:
+        before = journal.counts()
+        journal.chain.storage.db.execute("UPDATE facts SET crc = crc + 1")
+        refuse_writes(journal)
+        journal.delivered(3)
+        assert journal.counts().delivered == before.delivered + 1
+        assert journal.counts().rejected == before.rejected
+        assert add_up(journal)
+
+
+def test_a_second_failure_moves_on_into_memory_and_a_third_is_the_end(
+    filled: Path, tmp_path: Path
+):
+    with opened(filled, tmp_path / "run" / "journal.db") as journal:
+        for name in ("e11", "e12"):
+            refuse_writes(journal)
+            journal.record(None, [event(name=name)])
+        assert journal.chain.storage.path is None
+        assert pending(journal) == [f"e{n}" for n in range(3, 13)]
+        assert (journal.degraded or "").count(";") == 1
+        refuse_writes(journal)
+        with pytest.raises(JournalUnusable):
+            journal.record(None, [event()])
+
+
+def test_damage_found_while_running_gives_a_new_file_in_the_same_place(
+    filled: Path, tmp_path: Path
+):
+    with opened(filled, tmp_path / "run" / "journal.db") as journal:
+        # All rows of the index are gone: deleting by it finds a malformed file.
+        db = journal.chain.storage.db
+        (root,) = db.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'pending_by_class'"
+        ).fetchone()
+        journal.checkpoint()
+        with filled.open("r+b") as file:
+            file.seek((root - 1) * 4096)
+            file.write(bytes(4096))
+        db.execute("PRAGMA cache_size = 0")
+        db.execute("PRAGMA shrink_memory")
+        db.execute("SELECT COUNT(*) FROM recent").fetchone()
+        journal.delivered(3)
+        assert journal.record(None, [event(name="e11")])[0]["sequence"] == 11
+        assert pending(journal) == [f"e{n}" for n in range(4, 12)]
+        assert add_up(journal)
+
+
+def test_no_place_at_all_is_memory(tmp_path: Path):
+    occupied = tmp_path / "file"
+    occupied.write_text("")
+    with opened(occupied / "a.db", occupied / "b.db") as journal:
+        assert journal.degraded and journal.chain.storage.path is None
+        assert journal.record({"s": 1}, [event(name="a")])[0]["sequence"] == 1
+        assert journal.state() == {"s": 1} and pending(journal) == ["a"]
+        journal.checkpoint()
+
+
+def test_a_place_that_is_not_usable_is_named(tmp_path: Path):
+    (tmp_path / "journal.db").mkdir()
+    with opened(tmp_path / "journal.db", tmp_path / "run" / "j.db") as journal:
+        assert str(tmp_path / "journal.db") in (journal.degraded or "")
+        assert journal.chain.storage.path == tmp_path / "run" / "j.db"
+        journal.record(None, [event(name="a")])
+    (tmp_path / "journal.db").rmdir()
+    with opened(tmp_path / "journal.db", tmp_path / "run" / "j.db") as journal:
+        assert pending(journal) == ["a"]
+        assert journal.chain.storage.path == tmp_path / "journal.db"
+
+
+@contextlib.contextmanager
+def mounted(place: Path, *arguments: str) -> Iterator[Path]:
+    place.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", *arguments, str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> None:
+    """Take every byte that is left."""
+    with contextlib.suppress(OSError), (place / "hog").open("ab", 0) as hog:
+        for size in (1 << 20, 4096, 1):
+            with contextlib.suppress(OSError):
+                while hog.write(bytes(size)):
+                    pass
+
+
+@contextlib.contextmanager
+def small_disk(tmp_path: Path, kind: str) -> Iterator[Path]:
+    if kind == "tmpfs":
+        with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=24m", "none") as it:
+            yield it
+        return
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(24 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+    with mounted(tmp_path / "disk", "-o", "loop", str(image)) as it:
+        yield it
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_on_a_full_disk_events_are_recorded_and_delivered(tmp_path: Path, kind: str):
+    with small_disk(tmp_path, kind) as disk:
+        path = disk / "journal.db"
+        with opened(path, tmp_path / "run" / "j.db") as journal:
+            fill(disk)
+            for number in range(2000):
+                text = "x" * 500
+                journal.record({"n": number}, [event(name=f"e{number}", text=text)])
+            for sequence in range(1, 1501):
+                journal.delivered(sequence)
+            assert journal.degraded is None
+        with opened(path, tmp_path / "run" / "j.db") as journal:
+            assert journal.degraded is None and codes(journal) == []
+            assert pending(journal) == [f"e{n}" for n in range(1500, 2000)]
+            for _ in range(100):
+                journal.record(None, [event("JobCompleted", log="x" * 50_000)])
+            assert journal.degraded is None and journal.counts().dropped == 0
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_a_disk_that_is_full_at_the_start_sends_the_journal_elsewhere(
+    tmp_path: Path, kind: str
+):
+    with small_disk(tmp_path, kind) as disk:
+        fill(disk)
+        second = tmp_path / "run" / "j.db"
+        with opened(disk / "journal.db", second) as journal:
+            assert journal.chain.storage.path == second
+            journal.record(None, [event(name="a")])
+        (disk / "hog").unlink()
+        assert not (disk / "journal.db.new").exists()
+        with opened(disk / "journal.db", second) as journal:
+            assert journal.degraded is None and pending(journal) == ["a"]
+
+
+@as_root
+def test_a_read_only_remount_while_running_moves_the_journal(tmp_path: Path):
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=24m", "none") as disk:
+        path, second = disk / "journal.db", tmp_path / "run" / "j.db"
+        remount = ["mount", "-o", "remount,ro", str(disk)]
+        died(path, lambda journal: journal.record({"s": 1}, [event(name="a")]))
+        subprocess.run(remount, check=True)
+        with opened(path, second) as journal:
+            assert journal.chain.storage.path == second
+            assert pending(journal) == ["a"] and journal.state() == {"s": 1}
+            journal.record({"s": 2}, [event(name="b")])
+            journal.delivered(1)
+        with opened(path, second) as journal:
+            assert pending(journal) == ["b"] and journal.degraded
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        with opened(path, second) as journal:
+            assert pending(journal) == ["b"] and journal.degraded is None
+            assert journal.state() == {"s": 2} and add_up(journal)
+
+
+def test_a_limit_on_file_sizes_is_met_without_a_loss(tmp_path: Path):
+    # Stands in for a full disk where nobody may mount: EFBIG instead of ENOSPC.
+    path, second = tmp_path / "a" / "j.db", tmp_path / "b" / "j.db"
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
+        journal = Journal.open([path, second], "boot")
+        journal.record({"s": 1}, [event(name="a")])
+        ok = journal.degraded and journal.chain.storage.path is None
+        os._exit(0 if ok and pending(journal) == ["a"] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

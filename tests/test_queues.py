@@ -1,0 +1,130 @@
+"""Queue pairs: whole messages, end-of-file, and an arbiter that never waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miglet import queues
+from miglet.errors import BadMessage
+from miglet.facts import EventDelivered, JobSampled, Pulse
+from miglet.messages import LIMIT, MESSAGES, decode, encode
+from miglet.orders import Beat, ProvideRunner, SetLevel
+from miglet.queues import BACKLOG, QueueClosed
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = queues.pair()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_messages_arrive_whole_and_in_order(pair):
+    ours, theirs = pair
+    ours.post(SetLevel("debug"))
+    ours.post(ProvideRunner("vm-1", spent_tokens=["a"]))
+    assert theirs.drain() == [
+        SetLevel("debug"),
+        ProvideRunner("vm-1", spent_tokens=["a"]),
+    ]
+    assert theirs.drain() == []
+
+
+def test_end_of_file_comes_after_the_last_words(pair):
+    ours, theirs = pair
+    theirs.put(Pulse(1.0))
+    theirs.close()
+    assert ours.drain() == [Pulse(1.0)]
+    with pytest.raises(QueueClosed):
+        ours.drain()
+    with pytest.raises(QueueClosed):
+        ours.post(SetLevel("info"))
+
+
+def test_a_reader_that_does_not_read_never_blocks_the_writer(pair):
+    ours, theirs = pair
+    big = Beat({"text": "x" * 60000})
+    with pytest.raises(BadMessage, match="full"):
+        for _ in range(BACKLOG + 1000):
+            ours.post(big)
+    read = 0
+    while found := theirs.drain():
+        read += len(found)
+        ours.flush()
+    assert read >= BACKLOG
+
+
+def test_a_message_that_is_too_large_is_refused_by_its_writer(pair):
+    with pytest.raises(BadMessage, match="bytes"):
+        pair[0].post(Beat({"text": "x" * LIMIT}))
+
+
+def test_a_killed_writer_leaves_whole_messages():
+    for _ in range(20):
+        ours, theirs = queues.pair()
+        pid = os.fork()
+        if pid == 0:
+            while True:
+                theirs.put(JobSampled("r" * 32, {"text": "y" * 5000}))
+        theirs.close()
+        found = 0
+        while found < 50:
+            found += len(ours.drain())
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        with pytest.raises(QueueClosed):
+            while True:
+                ours.drain()
+        ours.close()
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b"[1,2]",
+        b'["Nobody",{}]',
+        b'["Pulse",{}]',
+        b'["Pulse",{"patience":"long"}]',
+        b'["Pulse",{"patience":true}]',
+        b'["Pulse",{"patience":1,"more":2}]',
+        b'["EventDelivered",{"sequence":1.5,"type":"x"}]',
+        b'["JobSampled",{"run_id":"r","usage":[]}]',
+        b'["Pulse",7]',
+        b"\xff\xfe",
+        b"[" * 100000,
+        b'[["Pulse"],{"patience":1}]',
+    ],
+)
+def test_nonsense_is_refused_and_never_half_believed(nonsense):
+    with pytest.raises(BadMessage):
+        decode(nonsense)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), st.lists))
+def test_no_document_is_more_than_refused(document):
+    try:
+        decode(json.dumps(document).encode())
+    except BadMessage:
+        return
+    raise AssertionError("believed")
+
+
+def test_what_is_encoded_is_decoded():
+    fact = EventDelivered(7, "JobCompleted")
+    assert decode(encode(fact)) == fact
+
+
+def test_every_message_says_what_it_means():
+    for kind in MESSAGES.values():
+        assert kind.__doc__
+        assert not kind.__doc__.startswith(f"{kind.__name__}(")

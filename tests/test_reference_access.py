@@ -1,0 +1,261 @@
+"""The reference controller's door: tokens, certificates, and options that cannot be."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from miglet.reference.tokens import TokenFile
+from tests.reference import COMMAND, TOKEN, running_controller
+from tests.support import eventually
+
+
+class Authority:
+    """A certificate authority that lives for a test."""
+
+    def __init__(self, folder, name: str) -> None:
+        self.folder, self.name = folder, name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self.sign(name, self.key, is_authority=True)
+        self.path = folder / f"{name}.pem"
+        self.path.write_bytes(_pem(self.certificate))
+
+    def issue(self, name: str):
+        """Certificate and key of `name` in one file."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        path = self.folder / f"{name}.pem"
+        path.write_bytes(_pem(self.sign(name, key)) + _key_pem(key))
+        return path
+
+    def sign(self, name: str, key, is_authority: bool = False) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        day = datetime.timedelta(days=1)
+        names = [x509.DNSName("localhost")]
+        builder = x509.CertificateBuilder(
+            issuer_name=_name(self.name),
+            subject_name=_name(name),
+            public_key=key.public_key(),
+            serial_number=x509.random_serial_number(),
+            not_valid_before=now - day,
+            not_valid_after=now + day,
+        )
+        basic = x509.BasicConstraints(ca=is_authority, path_length=None)
+        builder = builder.add_extension(basic, critical=True)
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
+        return builder.sign(self.key, hashes.SHA256())
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def status(endpoint: str, authorization: str | None = None, **options) -> int:
+    headers = {"Authorization": authorization} if authorization else {}
+    url = f"{endpoint}/api/v1/vms"
+    return requests.get(url, headers=headers, timeout=10, **options).status_code
+
+
+def https(controller) -> str:
+    """The endpoint under the name that the certificate is for."""
+    return controller.endpoint.replace("127.0.0.1", "localhost")
+
+
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory):
+    with running_controller(tmp_path_factory.mktemp("door")) as running:
+        yield running
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path, "authority")
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "Bearer",
+        "Bearer ",
+        f"Bearer {TOKEN}x",
+        f"Basic {TOKEN}",
+        TOKEN,
+        "Bearer é",
+    ],
+)
+def test_without_the_token_nothing_is_answered(controller, authorization):
+    encoded = authorization.encode() if authorization else None
+    headers = {"Authorization": encoded} if encoded else {}
+    for path in ("vms", "nothing", "vms/vm-1/commands"):
+        answer = requests.get(controller.url(path), headers=headers, timeout=10)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert answer.json()["status"] == 401
+    assert TOKEN not in controller.log()
+
+
+def test_the_scheme_is_matched_without_case(controller):
+    assert status(controller.endpoint, f"bEARER {TOKEN}") == 200
+
+
+def test_a_changed_token_file_is_read_anew(tmp_path):
+    with running_controller(tmp_path) as controller:
+        controller.token_path.write_text("old-token\nnew-token\n")
+        for token, answer in ("old-token", 200), ("new-token", 200), (TOKEN, 401):
+            assert status(controller.endpoint, f"Bearer {token}") == answer
+        controller.token_path.unlink()
+        assert status(controller.endpoint, "Bearer old-token") == 401
+        assert "no tokens in" in controller.log()
+        controller.token_path.write_text(TOKEN)
+        assert status(controller.endpoint, f"Bearer {TOKEN}") == 200
+
+
+def test_an_empty_line_is_no_token(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text("\n  \nA\n")
+    tokens = TokenFile(path)
+    assert tokens.tokens() == ["A"]
+    assert tokens.accepts("A")
+    assert not tokens.accepts("")
+
+
+def test_anonymous_lets_everybody_in(tmp_path):
+    with running_controller(tmp_path, token_file=None, anonymous=True) as controller:
+        assert status(controller.endpoint) == 200
+
+
+def test_with_a_client_authority_certificates_open_the_door(tmp_path, authority):
+    options = {
+        "tls_cert": authority.issue("controller"),
+        "client_ca": authority.path,
+        "token_file": None,
+    }
+    client = str(authority.issue("client"))
+    stranger = str(Authority(tmp_path, "stranger").issue("strangers-client"))
+    with running_controller(tmp_path, **options) as controller:
+        trust = {"verify": str(authority.path)}
+        assert status(https(controller), cert=client, **trust) == 200
+        with pytest.raises(requests.ConnectionError):
+            status(https(controller), **trust)
+        with pytest.raises(requests.ConnectionError):
+            status(https(controller), cert=stranger, **trust)
+
+
+def test_with_both_either_token_or_certificate_opens_the_door(tmp_path, authority):
+    options = {"tls_cert": authority.issue("controller"), "client_ca": authority.path}
+    client = str(authority.issue("client"))
+    with running_controller(tmp_path, **options) as controller:
+        trust = {"verify": str(authority.path)}
+        assert controller.endpoint.startswith("https://")
+        assert status(https(controller), cert=client, **trust) == 200
+        assert status(https(controller), f"Bearer {TOKEN}", **trust) == 200
+        assert status(https(controller), **trust) == 401
+
+
+def start(*words: object) -> subprocess.CompletedProcess[str]:
+    """A start that is expected to fail."""
+    command = [*COMMAND, "serve", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20)
+
+
+def test_options_that_cannot_be_are_told_in_one_line(tmp_path, authority):
+    db = tmp_path / "c.db"
+    token, empty, not_a_db = tmp_path / "t", tmp_path / "empty", tmp_path / "no.db"
+    token.write_text("T")
+    empty.write_text("\n")
+    not_a_db.write_bytes(b"not a database at all" * 100)
+    pem = authority.path
+    usual = ("--listen", "127.0.0.1:0", "--token-file", token)
+    cases = [
+        (("--database", db), 78, "nobody could call"),
+        (("--database", db, "--token-file", empty), 69, "has no token"),
+        (("--database", db, "--client-ca", pem), 78, "without --tls-cert"),
+        (("--database", db, *usual, "--registration-token-file", token), 78, "-url"),
+        (("--database", db, *usual, "--tls-cert", token), 69, "certificates"),
+        (("--database", not_a_db, *usual), 69, "cannot use"),
+        (("--database", tmp_path / "no" / "c.db", *usual), 69, "cannot use"),
+        (("--database", db, "--listen", "nowhere"), 2, "not HOST:PORT"),
+        (("--database", db, "--heartbeat-interval", "0"), 2, "number of seconds"),
+    ]
+    for words, exit_status, told in cases:
+        ended = start(*words)
+        assert ended.returncode == exit_status, (words, ended)
+        assert told in ended.stderr.splitlines()[-1], (words, ended.stderr)
+        assert "Traceback" not in ended.stderr
+
+
+def test_a_port_or_a_database_in_use_is_told(tmp_path, controller):
+    port = controller.endpoint.rpartition(":")[2]
+    token = ("--token-file", controller.token_path)
+    ended = start(
+        *token, "--database", tmp_path / "c.db", "--listen", f"127.0.0.1:{port}"
+    )
+    assert ended.returncode == 69
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
+    database = controller.token_path.parent / "controller.db"
+    ended = start(*token, "--database", database, "--listen", "127.0.0.1:0")
+    assert ended.returncode == 69
+    assert "locked" in ended.stderr
+
+
+def test_a_client_that_never_finishes_does_not_hold_up_the_end(tmp_path):
+    with running_controller(tmp_path) as controller, socket.socket() as slow:
+        host, port = controller.endpoint.removeprefix("http://").split(":")
+        slow.connect((host, int(port)))
+        lines = [
+            "POST /api/v1/vms/vm-1/heartbeat HTTP/1.1",
+            "Host: x",
+            f"Authorization: Bearer {TOKEN}",
+            "Content-Length: 10",
+            "",
+            "{",
+        ]
+        slow.sendall("\r\n".join(lines).encode())
+        eventually(lambda: controller.knows("vm-1"))
+        controller.process.send_signal(signal.SIGTERM)
+        assert controller.process.wait(8) == 0
+
+
+def test_sigint_ends_it_in_order_too(tmp_path):
+    with running_controller(tmp_path) as controller:
+        controller.process.send_signal(signal.SIGINT)
+        assert controller.process.wait(8) == 0
+        assert not (tmp_path / "controller" / "controller.db-wal").exists()
+
+
+def test_garbage_does_not_disturb_the_others(controller):
+    host, port = controller.endpoint.removeprefix("http://").split(":")
+
+    def disturb() -> None:
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(os.urandom(4096))
+
+    threads = [threading.Thread(target=disturb) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert controller.vms() == controller.vms()

@@ -1,0 +1,174 @@
+"""``miglet-controller`` with a running controller: its verbs as people type them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import uuid
+
+import pytest
+
+from miglet.reference.verbs import BadArgument, parameters, plain
+from tests.reference import COMMAND, ReferenceController, running_controller
+from tests.reference_samples import event
+from tests.support import eventually
+
+
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory):
+    with running_controller(tmp_path_factory.mktemp("cli")) as running:
+        yield running
+
+
+def post_event(controller: ReferenceController, body) -> None:
+    url = controller.url(f"vms/{body['vm_id']}/events")
+    headers = {"Idempotency-Key": body["id"]}
+    answer = controller.session.post(url, json=body, headers=headers, timeout=10)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture
+def vm(controller) -> str:
+    """A machine that has started and that no other test knows."""
+    name = f"vm-{uuid.uuid4()}"
+    post_event(controller, event("VMStarted", vm=name))
+    return name
+
+
+def words(controller: ReferenceController, *verb: object) -> list[str]:
+    access = ["--endpoint", controller.endpoint, "--token-file"]
+    return [*COMMAND, *map(str, verb), *access, str(controller.token_path)]
+
+
+def typed(controller: ReferenceController, *verb: object):
+    command = words(controller, *verb)
+    return subprocess.run(command, capture_output=True, text=True, timeout=20)
+
+
+def test_vms_lists_each_machine_with_state_and_health(controller, vm):
+    post_event(controller, event(vm=vm, sequence=3))
+    (line,) = [x for x in typed(controller, "vms").stdout.splitlines() if vm in x]
+    assert line.split()[:4] == [vm, "idle", "healthy", "2"]
+    assert line.endswith("1 GAPS")
+
+
+def test_events_prints_a_line_each(controller, vm):
+    finished = {**event("JobCompleted", vm=vm, sequence=2), "job_id": "555000111"}
+    post_event(controller, finished)
+    lines = typed(controller, "events", vm).stdout.splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        ["1", "10:30:00.123", "VMStarted"],
+        ["2", "10:30:00.123", "JobCompleted"],
+    ]
+    assert "job_id=555000111" in lines[1]
+    assert "result=failed cause=failure exit_code=1" in lines[1]
+
+
+def test_events_as_json_are_as_they_were_sent(controller, vm):
+    sent = event(vm=vm, sequence=2)
+    post_event(controller, sent)
+    lines = typed(controller, "events", vm, "--json").stdout.splitlines()
+    assert json.loads(lines[1]) == sent
+
+
+def test_follow_prints_what_comes_until_interrupted(controller, vm):
+    command = words(controller, "events", vm, "--follow")
+    following = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert following.stdout is not None
+    assert "VMStarted" in following.stdout.readline()
+    post_event(controller, event("JobHeartbeat", vm=vm))
+    assert following.stdout.readline().split()[0] == "-"
+    following.send_signal(signal.SIGINT)
+    assert following.wait(10) == 130
+    following.stdout.close()
+
+
+def test_what_machines_say_cannot_move_the_cursor(controller, vm):
+    post_event(controller, event("JobStarted", vm=vm, sequence=2, name="\x1b[2Jx\n"))
+    ended = typed(controller, "events", vm)
+    assert "name=?[2Jx?" in ended.stdout
+    assert plain("a\x9bb\u202ec") == "a?b?c"
+
+
+def test_command_prints_the_id_of_what_it_queued(controller, vm):
+    ended = typed(controller, "command", vm, "set_log_level", "level=debug")
+    status = controller.ask(f"vms/{vm}/commands/{ended.stdout.strip()}")
+    assert (status["type"], status["parameters"]) == ("SetLogLevel", {"level": "debug"})
+    assert status["expires_at"] is None
+
+
+@pytest.mark.parametrize(
+    "outcome, exit_status, told",
+    [("done", 0, ""), ("rejected", 1, "rejected: too late")],
+)
+def test_command_waits_for_the_outcome(controller, vm, outcome, exit_status, told):
+    command = words(controller, "command", vm, "Drain", "--wait")
+    waiting = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    eventually(lambda: controller.vm(vm)["counts"]["commands"])
+    (queued,) = controller.ask(f"vms/{vm}/commands")["commands"]
+    answer = {"command_id": queued["id"], "outcome": outcome, "reason": "too late"}
+    post_event(controller, event("CommandCompleted", vm=vm, sequence=2, **answer))
+    stdout, stderr = waiting.communicate(timeout=20)
+    assert stdout.splitlines()[0] == queued["id"]
+    assert waiting.returncode == exit_status
+    assert told in stderr
+
+
+def test_refusals_are_one_line(controller, vm):
+    cases = [
+        (("command", vm, "Reboot"), 77, "no command 'Reboot'"),
+        (("command", vm, "Drain", "now=true"), 77, "'now' was unexpected"),
+        (("command", vm, "Drain", "now"), 2, "'now' is not key=value"),
+        (("command", "nobody", "Drain"), 77, "no machine 'nobody'"),
+        (("events", "nobody"), 77, "no machine 'nobody'"),
+    ]
+    for verb, exit_status, told in cases:
+        ended = typed(controller, *verb)
+        assert (ended.returncode, ended.stdout) == (exit_status, ""), verb
+        assert told in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_controller_that_does_not_answer_is_told_in_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    token = tmp_path / "token"
+    cases = [
+        (("--endpoint", f"http://127.0.0.1:{port}"), 69, "no usable answer"),
+        (("--endpoint", "nonsense"), 69, "no usable answer"),
+        (("--token-file", str(token)), 78, "cannot read the token"),
+        (("--ca", str(token)), 78, "cannot use the certificates"),
+    ]
+    for options, exit_status, told in cases:
+        command = [*COMMAND, "vms", *options]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert ended.returncode == exit_status, ended
+        assert told in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+
+
+def test_words_become_parameters():
+    assert parameters([]) == {}
+    assert parameters(["mode=immediate", "reason=a=b"]) == {
+        "mode": "immediate",
+        "reason": "a=b",
+    }
+    assert parameters(
+        ["config.heartbeat.interval=5s", "config.heartbeat.timeout=60", "config.x=null"]
+    ) == {"config": {"heartbeat": {"interval": "5s", "timeout": 60}, "x": None}}
+    assert parameters(['config={"a": [1]}']) == {"config": {"a": [1]}}
+
+
+@pytest.mark.parametrize("word", ["x", "=1", "a..b=1", ".a=1"])
+def test_a_word_that_is_no_parameter_is_refused(word):
+    with pytest.raises(BadArgument, match="not key=value"):
+        parameters([word])
+
+
+def test_a_key_cannot_be_value_and_group():
+    with pytest.raises(BadArgument, match="has a value already"):
+        parameters(["a=1", "a.b=2"])

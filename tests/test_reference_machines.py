@@ -1,0 +1,154 @@
+"""The reference controller and its machines: heartbeats, health, tokens."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+
+from miglet.reference.database import Arrival, open_database
+from miglet.reference.pulses import Pulses, health
+from miglet.reference.store import Store
+from miglet.reference.views import Views
+from tests.reference import (
+    REGISTRATION_TOKENS,
+    is_problem,
+    post,
+    post_event,
+    running_controller,
+)
+from tests.reference_samples import event, heartbeat
+from tests.support import eventually
+
+
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory):
+    with running_controller(tmp_path_factory.mktemp("machines")) as running:
+        yield running
+
+
+@pytest.fixture
+def vm() -> str:
+    """A machine that no other test knows."""
+    return f"vm-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def db(tmp_path):
+    opened = open_database(tmp_path / "reference.db")
+    yield opened
+    opened.close()
+
+
+def test_a_heartbeat_tells_the_machines_state(controller, vm):
+    answer = post(controller, f"vms/{vm}/heartbeat", heartbeat(vm))
+    assert answer.json() == {"acknowledged": True}
+    machine = controller.vm(vm)
+    assert (machine["state"], machine["health"]) == ("idle", "healthy")
+    assert machine["pool_id"] == "pool-1"
+    assert machine["last_heartbeat"] == heartbeat(vm)
+    assert machine["counts"]["heartbeats"] == 1
+
+
+def test_a_late_event_does_not_put_the_state_back(controller, vm):
+    later = "2026-01-15T10:31:00Z"
+    beat = heartbeat(vm, miglet_state="job_running", timestamp=later)
+    post(controller, f"vms/{vm}/heartbeat", beat)
+    post_event(controller, event(vm=vm))
+    assert controller.vm(vm)["state"] == "job_running"
+    newest = {**event(vm=vm, sequence=2), "timestamp": later, "state": "draining"}
+    post_event(controller, newest)
+    assert controller.vm(vm)["state"] == "draining"
+
+
+def test_the_last_thousand_heartbeats_are_kept(db):
+    store = Store(db)
+    store.meet("vm", at=0.0)
+    for number in range(1005):
+        beat = heartbeat("vm", events_pending=number)
+        store.keep_heartbeat("vm", beat, Arrival(0.0, float(number)))
+    rows = Views(db).heartbeats("vm")
+    kept = list(range(5, 1005))
+    assert [row["heartbeat"]["events_pending"] for row in rows] == kept
+    assert [row["received_mono"] for row in rows] == kept
+    machine = Views(db).machine("vm")
+    assert machine and machine["counts"]["heartbeats"] == 1005
+
+
+def test_times_of_arrival_are_on_the_clock_of_this_machine(controller, vm):
+    before = time.monotonic(), time.time()
+    post(controller, f"vms/{vm}/heartbeat", heartbeat(vm))
+    post_event(controller, event(vm=vm))
+    after = time.monotonic(), time.time()
+    for row in (*controller.heartbeats(vm), *controller.events(vm)):
+        assert before[0] < row["received_mono"] < after[0]
+        assert before[1] < row["received_at"] < after[1]
+
+
+def test_a_machine_is_unhealthy_after_three_missed_heartbeats():
+    pulses = Pulses(interval_seconds=10.0, now=0.0)
+    pulses.felt("vm", now=100.0)
+    ages = {131.0: 2, 132.9: 2, 133.1: 3, 200.0: 9}
+    assert {now: pulses.missed("vm", now) for now in ages} == ages
+    assert [health(missed, ended=False) for missed in (0, 2, 3)] == [
+        "healthy",
+        "healthy",
+        "unhealthy",
+    ]
+    pulses.felt("vm", now=200.0)
+    assert pulses.missed("vm", 201.0) == 0
+
+
+def test_after_a_restart_each_machine_gets_its_time_again():
+    pulses = Pulses(interval_seconds=10.0, now=1000.0)
+    assert pulses.missed("known before", 1010.0) == 0
+    assert pulses.missed("known before", 1034.0) == 3
+
+
+def test_a_first_call_is_not_a_heartbeat_but_starts_the_time():
+    pulses = Pulses(interval_seconds=10.0, now=0.0)
+    pulses.met("vm", now=100.0)
+    pulses.met("vm", now=130.0)
+    assert pulses.missed("vm", 134.0) == 3
+
+
+def test_a_silent_machine_is_seen_as_such_and_comes_back(tmp_path, vm):
+    with running_controller(tmp_path, heartbeat_interval=0.05) as controller:
+        post(controller, f"vms/{vm}/heartbeat", heartbeat(vm))
+        eventually(lambda: controller.vm(vm)["health"] == "unhealthy")
+        post_event(controller, event("VMShuttingDown", vm=vm))
+        assert controller.vm(vm)["health"] == "gone"
+        post_event(controller, event("VMStarted", vm=vm, sequence=2))
+        assert controller.vm(vm)["health"] == "unhealthy"
+
+
+def test_registration_tokens_are_handed_out_in_turn(tmp_path, vm):
+    request = {
+        "org_id": "org-1",
+        "pool_id": "pool-1",
+        "runner_group": "big",
+        "labels": ["linux", "x64"],
+    }
+    with running_controller(tmp_path) as controller:
+        path = f"vms/{vm}/registration-token"
+        answers = [post(controller, path, request).json() for _ in range(3)]
+        first, second = REGISTRATION_TOKENS
+        tokens = [each["registration_token"] for each in answers]
+        assert tokens == [first, second, first]
+        assert answers[0]["labels"] == ["linux", "x64"]
+        assert answers[0]["runner_group"] == "big"
+        assert answers[0]["runner_url"] == "https://github.com/octo"
+        assert first not in controller.log()
+
+
+def test_without_tokens_to_hand_out_the_agent_is_told_when_to_ask_again(tmp_path, vm):
+    request = {"org_id": "o", "pool_id": "p", "runner_group": "g", "labels": []}
+    removal = {"org_id": "o", "pool_id": "p"}
+    options = {"registration_token_file": None, "removal_token_file": None}
+    with running_controller(tmp_path, **options) as controller:
+        answer = post(controller, f"vms/{vm}/registration-token", request)
+        assert is_problem(answer, 503, "no tokens")
+        assert answer.headers["Retry-After"] == "30"
+        answer = post(controller, f"vms/{vm}/removal-token", removal)
+        assert is_problem(answer, 404, "no removal tokens")

@@ -1,0 +1,73 @@
+"""Who a process is, and whose environment it gets."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from miglet.runner.environment import Hooks, runner_environment
+from miglet.runner.identity import ProcessIdentity
+from miglet.runner.processes import boot_id
+from miglet.security import account
+from tests.launching import as_root
+
+
+def test_the_identity_of_a_zombie_is_not_alive():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    zombie = ProcessIdentity.of(pid)
+    assert zombie and not zombie.alive()
+    os.waitpid(pid, 0)
+    assert ProcessIdentity.of(pid) != zombie
+    assert not zombie.signal(0)
+
+
+def test_an_identity_goes_through_json():
+    mine = ProcessIdentity.of(os.getpid())
+    assert mine.boot_id == boot_id() and mine.alive()
+    assert ProcessIdentity.of_json(json.loads(json.dumps(mine.as_json()))) == mine
+
+
+def test_the_environment_is_complete_and_exact(tmp_path):
+    base = {
+        "PATH": "/opt/bin:/bin",
+        "MIGLET_CONTROLLER_ENDPOINT": "x",
+        "NOTIFY_SOCKET": "x",
+        "http_proxy": "http://not.ours",
+    }
+    mine = account(None)
+    hooks = Hooks(Path("/h/started.sh"), Path("/h/completed.sh"))
+    made = runner_environment(mine, base, tmp_path, hooks, tmp_path / "perf")
+    as_superuser = {"RUNNER_ALLOW_RUNASROOT": "1"} if mine.uid == 0 else {}
+    assert made == {
+        "PATH": "/opt/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": mine.home,
+        "USER": mine.name,
+        "LOGNAME": mine.name,
+        "MIGLET_JOB_DIRECTORY": str(tmp_path),
+        "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE": "1",
+        "ACTIONS_RUNNER_HOOK_JOB_STARTED": "/h/started.sh",
+        "ACTIONS_RUNNER_HOOK_JOB_COMPLETED": "/h/completed.sh",
+        "RUNNER_PERFLOG": str(tmp_path / "perf"),
+        **as_superuser,
+    }
+
+
+@as_root
+def test_only_root_is_told_that_root_may_run_it(tmp_path):
+    assert "RUNNER_ALLOW_RUNASROOT" not in runner_environment(
+        account("nobody"), {}, tmp_path
+    )
+    assert "RUNNER_ALLOW_RUNASROOT" in runner_environment(None, {}, tmp_path)
+
+
+def test_a_configured_proxy_reaches_the_runner_and_the_metadata_server_does_not_use_it(
+    tmp_path,
+):
+    made = runner_environment(None, {}, tmp_path, proxy="http://proxy:3128")
+    assert made["https_proxy"] == made["HTTP_PROXY"] == "http://proxy:3128"
+    assert "169.254.169.254" in made["no_proxy"]

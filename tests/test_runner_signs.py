@@ -1,0 +1,417 @@
+"""Signs in the Listener's output: lines, hostile bytes, rotation; the counters too."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miglet.runner import signs
+from miglet.runner.files import Lines, readable
+from miglet.runner.output import BUDGET_BYTES, Tail, parse_line, wall_time
+from miglet.runner.perflog import PerfLog, parse_counter
+from miglet.runner.signs import RESULTS, JobIdentity, identity_of
+from miglet.security import forget_secrets, remember_secret
+
+SEEN = 1_800_000_000.0
+TS = "2026-01-02 03:04:05Z"
+AT = 1767323045.0
+
+
+def says(text):
+    sign = parse_line(text, SEEN)
+    return None if sign is None else type(sign).__name__
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (f"{TS}: Listening for Jobs", "Listening"),
+        (f"{TS}: Running job: build", "JobRunning"),
+        (f"{TS}: Job build completed with result: Failed", "JobResult"),
+        (
+            f"{TS}: Runner connect error: x. Retrying until reconnected.",
+            "ConnectTrouble",
+        ),
+        (f"{TS}: Runner reconnected.", "Reconnected"),
+        ("Current runner version: '2.336.0'", "RunnerVersion"),
+        ("A session for this runner already exists.", "SessionConflict"),
+        (
+            "An error occurred: Runner version v2.300.0 is deprecated and cannot "
+            "receive messages.",
+            "VersionDeprecated",
+        ),
+        (
+            "An error occured: Error: Forbidden Runner version v2.300.0 is deprecated "
+            "and cannot receive messages.",
+            "VersionDeprecated",
+        ),
+        (
+            "An error occurred: Not configured. Run config.(sh/cmd) to configure the "
+            "runner.",
+            "NotConfigured",
+        ),
+        ("An error occurred: Get next message failed", "RunnerFailed"),
+        ("Failed to create session. Error: Conflict", "RunnerFailed"),
+        (
+            "Failed to create a session. The runner registration has been deleted from "
+            "the server, please re-configure.",
+            "RegistrationGone",
+        ),
+        (
+            "The runner no longer exists on the server. Cleaning up local files.",
+            "RegistrationGone",
+        ),
+        ("√ Removed .runner", "RegistrationRemoved"),
+        ("Exiting...", "ShutdownSignalled"),
+        ("Runner update in progress, do not shutdown runner.", "Updating"),
+        ("√ Connected to GitHub", None),
+        ("", None),
+        ("Listening for Jobs", None),
+        (f" {TS}: Listening for Jobs", None),
+        (f"{TS}: Listening for Jobs!", None),
+        ("9999-99-99 99:99:99Z: nothing", None),
+        ("Job x completed with result: Succeeded", None),
+        (f"{TS}: Job x completed with result: Excellent", None),
+        (f"{TS}: Job x completed with result: Succeeded and more", None),
+        (f"[WORKER {TS} INFO X] {TS}: Job x completed with result: Succeeded", None),
+    ],
+)
+def test_a_line_says_what_the_runner_means_by_it(line, kind):
+    assert says(line) == kind
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_every_result_is_known(result):
+    line = f"{TS}: Job a completed with result: {result}"
+    assert parse_line(line, SEEN) == signs.JobResult(AT, "output", result)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x completed with result: Succeeded",
+        "Job y completed with result: Succeeded",
+        f"{TS}: Job z completed with result: Succeeded",
+        "build: (a, b): c",
+        "ünïcode 🚀",
+        " completed with result: Canceled ",
+    ],
+)
+def test_a_hostile_job_name_neither_ends_the_job_nor_changes_its_result(name):
+    running = parse_line(f"{TS}: Running job: {name}", SEEN)
+    assert running == signs.JobRunning(AT, "output", name)
+    ended = parse_line(f"{TS}: Job {name} completed with result: Failed", SEEN)
+    assert ended == signs.JobResult(AT, "output", "Failed")
+
+
+def test_a_line_without_a_time_is_dated_by_who_saw_it():
+    assert parse_line("Exiting...", SEEN) == signs.ShutdownSignalled(SEEN, "output")
+
+
+@pytest.mark.parametrize(
+    ("stamp", "at"),
+    [
+        (TS, AT),
+        ("2026-01-02T03:04:05.5Z", AT + 0.5),
+        ("2026-01-02T03:04:05.1234567Z", AT + 0.1234567),
+        ("2026-13-02 03:04:05Z", None),
+        ("2026-02-30 03:04:05Z", None),
+    ],
+)
+def test_a_stamp_is_utc(stamp, at):
+    assert wall_time(stamp) == (pytest.approx(at) if at else None)
+
+
+def test_a_very_long_name_is_cut_between_characters():
+    sign = parse_line(f"{TS}: Running job: {'é' * 3000}", SEEN)
+    assert sign.name == "é" * 256
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"plain", "plain"),
+        (b"\x1b[31mred\x1b[0m", "red"),
+        (b"\x1b]0;title\x07x", "x"),
+        (b"a\x00b\x08c\x7f\xc2\x9b", "abc"),
+        (b"\xff\xe2\x88", "\ufffd\ufffd"),
+        ("a\u202eb\u2028c".encode(), "abc"),
+        ("√ Removed".encode(), "√ Removed"),
+    ],
+)
+def test_what_steers_a_terminal_is_dropped(raw, text):
+    assert readable(raw) == text
+
+
+@given(st.binary(max_size=300))
+def test_readable_never_fails_and_leaves_no_control_character(raw):
+    text = readable(raw)
+    assert not any(ord(c) < 32 and c != "\t" or ord(c) == 127 for c in text)
+    parse_line(text, SEEN)
+
+
+@given(st.lists(st.binary(max_size=30), max_size=20))
+def test_lines_do_not_depend_on_how_the_bytes_arrive(chunks):
+    whole, pieces = Lines(), Lines()
+    everything = b"".join(chunks)
+    together = [*whole.feed(everything), whole.rest()]
+    one_by_one = [line for chunk in chunks for line in pieces.feed(chunk)]
+    assert [*one_by_one, pieces.rest()] == together
+    assert together == [line.rstrip(b"\r") for line in everything.split(b"\n")]
+
+
+def test_an_overlong_line_is_cut_counted_and_over_at_its_end():
+    lines = Lines(limit=10)
+    found = [*lines.feed(b"a" * 25), *lines.feed(b"b" * 5 + b"\nnext\n")]
+    assert found == [b"a" * 10, b"next"]
+    assert lines.dropped_bytes == 20
+
+
+# The tail of a growing, rotating file.
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "output"
+
+
+@pytest.fixture
+def tail(output):
+    made = Tail(output)
+    yield made
+    made.close()
+
+
+def write(path, text):
+    with open(path, "ab") as file:
+        file.write(text if isinstance(text, bytes) else text.encode())
+
+
+def names(found):
+    return [sign.name for sign in found if isinstance(sign, signs.JobRunning)]
+
+
+def running(name):
+    return f"{TS}: Running job: {name}\n"
+
+
+def test_a_file_that_does_not_exist_yet_is_waited_for(tail, output):
+    assert tail.read(SEEN) == []
+    write(output, running("a"))
+    assert names(tail.read(SEEN)) == ["a"]
+    assert tail.read(SEEN) == []
+
+
+def test_a_torn_line_is_understood_when_it_is_whole(tail, output):
+    write(output, running("a")[:20])
+    assert tail.read(SEEN) == []
+    write(output, running("a")[20:])
+    assert names(tail.read(SEEN)) == ["a"]
+
+
+def test_crlf_is_a_line_end(tail, output):
+    write(output, f"{TS}: Listening for Jobs\r\n")
+    assert [type(sign) for sign in tail.read(SEEN)] == [signs.Listening]
+
+
+def test_listening_carries_the_version_told_before(tail, output):
+    write(output, f"Current runner version: '2.336.0'\n{TS}: Listening for Jobs\n")
+    assert tail.read(SEEN)[-1] == signs.Listening(AT, "output", "2.336.0")
+
+
+def test_the_last_line_without_an_end_counts_when_nobody_writes_any_more(tail, output):
+    write(output, f"{TS}: Job a completed with result: Succeeded")
+    assert tail.read(SEEN) == []
+    assert tail.finish(SEEN) == [signs.JobResult(AT, "output", "Succeeded")]
+
+
+def test_nothing_is_lost_in_a_rotation_not_even_half_a_line(tail, output):
+    older = output.with_name("output.1")
+    write(output, running("a"))
+    assert names(tail.read(SEEN)) == ["a"]
+    write(output, running("b") + running("c")[:30])
+    os.replace(output, older)
+    write(output, running("c")[30:] + running("d"))
+    assert names(tail.read(SEEN)) == ["b", "c", "d"]
+
+
+def test_two_rotations_between_two_reads_lose_nothing(tail, output):
+    older = output.with_name("output.1")
+    write(output, running("a"))
+    assert names(tail.read(SEEN)) == ["a"]
+    for name in "bcd":
+        write(output, running(name))
+        if name != "d":
+            os.replace(output, older)
+    assert names(tail.read(SEEN)) == ["b", "c", "d"]
+
+
+def test_a_rotation_without_a_new_file_yet_is_no_end(tail, output):
+    write(output, running("a"))
+    tail.read(SEEN)
+    write(output, running("b"))
+    os.replace(output, output.with_name("output.1"))
+    assert names(tail.read(SEEN)) == ["b"]
+    write(output, running("c"))
+    assert names(tail.read(SEEN)) == ["c"]
+
+
+def test_a_writer_that_rotates_while_we_read_loses_us_nothing(tail, output):
+    """The writer is at most one rotation ahead, as the shim's 4 MiB make it."""
+    rounds, found = 1500, []
+    read = threading.Semaphore(1)
+
+    def rotate():
+        for number in range(rounds):
+            write(output, running(2 * number))
+            read.acquire(timeout=10)
+            write(output, running(2 * number + 1))
+            os.replace(output, output.with_name("output.1"))
+
+    writer = threading.Thread(target=rotate)
+    writer.start()
+    writing = True
+    while writing:
+        writing = writer.is_alive()
+        fresh = names(tail.read(SEEN))
+        found += fresh
+        for _ in filter(lambda name: int(name) % 2, fresh):
+            read.release()
+    writer.join()
+    assert found == [str(number) for number in range(2 * rounds)]
+
+
+class Meddled(type(Path())):
+    """A path that runs `meddle` once, at the moment when somebody opens it."""
+
+    meddle = None
+
+    def __fspath__(self):
+        meddle, type(self).meddle = type(self).meddle, None
+        if meddle:
+            meddle()
+        return super().__fspath__()
+
+
+def test_what_is_written_between_the_last_read_and_the_rotation_is_not_lost(output):
+    def write_and_rotate():
+        write(output, running("b"))
+        os.replace(output, output.with_name("output.1"))
+        write(output, running("c"))
+
+    write(output, running("a"))
+    tail = Tail(Meddled(output))
+    assert names(tail.read(SEEN)) == ["a"]
+    Meddled.meddle = staticmethod(write_and_rotate)
+    found = tail.read(SEEN) + tail.read(SEEN)
+    assert Meddled.meddle is None
+    assert names(found) == ["b", "c"]
+    tail.close()
+
+
+def test_a_new_reader_begins_with_the_older_file(output):
+    write(output.with_name("output.1"), running("a"))
+    write(output, running("b"))
+    tail = Tail(output)
+    assert names(tail.read(SEEN)) == ["a", "b"]
+    tail.close()
+
+
+def test_a_flood_is_read_in_bounded_pieces_and_the_sign_behind_it_is_found(
+    tail, output
+):
+    write(
+        output, b"\xff\x00y" * (BUDGET_BYTES // 3 * 3) + b"\n" + running("a").encode()
+    )
+    calls, found = 1, tail.read(SEEN)
+    assert tail.behind
+    while tail.behind:
+        found += tail.read(SEEN)
+        calls += 1
+    assert names(found) == ["a"]
+    assert 3 <= calls <= 5
+    assert tail.dropped_bytes > 2 * BUDGET_BYTES
+
+
+def test_last_lines_are_the_newest_and_without_secrets(tail, output):
+    remember_secret("hunter2-hunter2")
+    write(output, "one\n\ntwo hunter2-hunter2\nthree\n")
+    tail.read(SEEN)
+    assert tail.last_lines(2) == ["two ***", "three"]
+    forget_secrets()
+
+
+def test_no_output_has_no_last_lines(tail):
+    assert tail.last_lines(5) == []
+
+
+def test_a_fifo_in_place_of_the_output_blocks_nobody(tail, output):
+    os.mkfifo(output)
+    assert tail.read(SEEN) == []
+
+
+# Counters.
+
+
+@pytest.mark.parametrize(
+    ("counter", "kind"),
+    [
+        ("MessageReceived_RunnerJobRequest", "JobRequested"),
+        ("MessageReceived_PipelineAgentJobRequest", "JobRequested"),
+        ("MessageReceived_JobCancellation", "CancelReceived"),
+        ("StartingWorkerProcess", "WorkerStarted"),
+        ("WorkerJobMessageReceived_7", "WorkerStarted"),
+        ("SessionCreated", None),
+    ],
+)
+def test_counters_are_the_earliest_signs(counter, kind):
+    sign = parse_counter(f"{counter}:2026-01-02T03:04:05.5000000Z")
+    assert (sign and type(sign).__name__) == kind
+    if sign:
+        assert (sign.at, sign.source) == (AT + 0.5, "perflog")
+
+
+def test_counters_of_an_earlier_run_are_none_of_ours(tmp_path):
+    perflog = PerfLog(tmp_path, AT)
+    assert perflog.read() == []
+    line = "MessageReceived_RunnerJobRequest:2026-01-02T03:04:0{}.0000000Z\n"
+    write(tmp_path / "Runner.perf", "garbage\n:\n" + line.format(4) + line.format(6))
+    assert perflog.read() == [signs.JobRequested(AT + 1, "perflog")]
+    assert perflog.read() == []
+    write(tmp_path / "Worker.perf", "WorkerProcessStarted:2026-01-02T03:04:07Z\n")
+    assert perflog.read() == [signs.WorkerStarted(AT + 2, "perflog")]
+    perflog.close()
+
+
+# Identity.
+
+
+def test_a_trusted_value_is_never_replaced_and_gaps_are_filled():
+    trusted = JobIdentity(job_id="1", name="a")
+    merged = trusted.merged(JobIdentity(job_id="2", run_id="3", name="b"))
+    assert merged == JobIdentity(job_id="1", run_id="3", name="a")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (555000111.0, "555000111"),
+        (555000111, "555000111"),
+        ("555000111", "555000111"),
+        (1.5, None),
+        (float("inf"), None),
+        (float("nan"), None),
+        (True, None),
+        (-1, None),
+        pytest.param(10**5000, None, id="huge"),
+        ("12; rm", None),
+        ("١٢", None),
+        (["1"], None),
+        (None, None),
+    ],
+)
+def test_only_a_number_is_a_number(value, text):
+    assert identity_of({"job_id": value}).job_id == text

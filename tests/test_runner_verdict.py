@@ -1,0 +1,768 @@
+"""The verdict, as a table over the ways a run can go, and what must hold in all."""
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miglet.errors import BadMessage
+from miglet.runner import signs
+from miglet.runner.crash import CRASHES, GIVE_UP, RELAUNCH, REREGISTER, crash
+from miglet.runner.ending import STOPS, Ending
+from miglet.runner.evidence import KINDS, Evidence
+from miglet.runner.signs import RESULTS, SOURCES, JobIdentity
+from miglet.runner.verdict import DISK_FULL_BYTES, RULES, Verdict, verdict
+
+AT = 1_800_000_000.0
+
+
+def listening():
+    return signs.Listening(AT, "output", "2.336.0")
+
+
+def running():
+    return signs.JobRunning(AT + 1, "output", "build")
+
+
+def started():
+    return signs.HookStarted(AT + 2, "hook")
+
+
+def completed():
+    return signs.HookCompleted(AT + 3, "hook")
+
+
+def steps():
+    return signs.StepsBegan(AT + 2, "worker_log")
+
+
+def identified():
+    return signs.JobIdentified(AT + 2, "worker_log", JobIdentity(job_id="1"))
+
+
+def told(result, source="output"):
+    return signs.JobResult(AT + 4, source, result)
+
+
+def worker(code):
+    return signs.WorkerEnded(AT + 4, "runner_log", code)
+
+
+def deprecated():
+    return signs.VersionDeprecated(AT, "output", "v2 is deprecated")
+
+
+def evidence(*seen, hooks_expected=True):
+    found = Evidence(hooks_expected=hooks_expected)
+    for sign in (listening(), *seen):
+        found = found.noted(sign)
+    return found
+
+
+def exited(code=0, **more):
+    return Ending(exit_code=code, known=True, **more)
+
+
+def signalled(number=9, **more):
+    return Ending(signal=number, known=True, **more)
+
+
+RAN = (running(), started(), steps(), completed())
+BEGAN = (running(), started(), steps())
+
+TABLE = {
+    "success": (
+        RAN + (told("Succeeded"), worker(100)),
+        exited(),
+        "succeeded",
+        "success",
+        0,
+    ),
+    "success with issues": (
+        RAN + (told("SucceededWithIssues"), worker(101)),
+        exited(),
+        "succeeded",
+        "success",
+        0,
+    ),
+    "success told by the output alone": (
+        (running(), told("Succeeded")),
+        exited(),
+        "succeeded",
+        "success",
+        0,
+    ),
+    "success told by the Worker's status alone": (
+        (*RAN, worker(100)),
+        exited(),
+        "succeeded",
+        "success",
+        0,
+    ),
+    "success before the stop": (
+        (*RAN, told("Succeeded")),
+        exited(stopped_by="shutdown"),
+        "succeeded",
+        "success",
+        0,
+    ),
+    "success before the machine restarted": (
+        (*RAN, told("Succeeded")),
+        Ending(boot_changed=True),
+        "succeeded",
+        "success",
+        None,
+    ),
+    "success before the Listener has ended": (
+        RAN + (told("Succeeded"), worker(100)),
+        Ending(),
+        "succeeded",
+        "success",
+        100,
+    ),
+    "success, then the Listener is killed": (
+        (*RAN, told("Succeeded")),
+        signalled(),
+        "succeeded",
+        "success",
+        137,
+    ),
+    "failure": (RAN + (told("Failed"), worker(102)), exited(), "failed", "failure", 0),
+    "failure while we were stopping": (
+        RAN + (told("Failed"), worker(102)),
+        exited(stopped_by="shutdown"),
+        "failed",
+        "failure",
+        0,
+    ),
+    "failure told by the Listener's exit status": (
+        RAN,
+        exited(102),
+        "failed",
+        "failure",
+        102,
+    ),
+    "exit status 100 alone is no success": (
+        BEGAN,
+        exited(100),
+        "unknown",
+        "runner_crash",
+        100,
+    ),
+    "a hook of ours fails or is missing": (
+        (running(), steps(), told("Failed"), worker(102)),
+        exited(),
+        "failed",
+        "failure",
+        0,
+    ),
+    "cancelled by the server": (
+        (*RAN, signs.CancelReceived(AT, "perflog"), told("Canceled")),
+        exited(),
+        "cancelled",
+        "cancelled",
+        0,
+    ),
+    "cancelled by the server, the Worker killed in the end": (
+        (*BEGAN, told("Canceled"), worker(137)),
+        exited(),
+        "cancelled",
+        "cancelled",
+        137,
+    ),
+    "interrupted by somebody else": (
+        (*BEGAN, signs.ShutdownSignalled(AT, "output"), told("Canceled")),
+        exited(),
+        "cancelled",
+        "shutdown",
+        0,
+    ),
+    "signalled by somebody else and gone without a result": (
+        (*BEGAN, signs.ShutdownSignalled(AT, "output")),
+        exited(),
+        "unknown",
+        "shutdown",
+        0,
+    ),
+    "terminated by SIGTERM": (BEGAN, exited(143), "unknown", "runner_crash", 143),
+    "ignores every signal and is killed by us": (
+        BEGAN,
+        signalled(stopped_by="timeout"),
+        "cancelled",
+        "timeout",
+        137,
+    ),
+    "the Listener is killed": (BEGAN, signalled(), "unknown", "runner_crash", 137),
+    "the Listener is killed, all steps done": (
+        RAN,
+        signalled(),
+        "unknown",
+        "runner_crash",
+        137,
+    ),
+    "the Listener is taken by the OOM killer": (
+        BEGAN,
+        signalled(oom_kill_delta=1),
+        "unknown",
+        "oom_runner",
+        137,
+    ),
+    "the Listener is gone and nobody knows how": (
+        BEGAN,
+        Ending(),
+        "unknown",
+        "runner_crash",
+        None,
+    ),
+    "the Worker is killed": (
+        (*BEGAN, told("Failed"), worker(137)),
+        exited(),
+        "failed",
+        "worker_crash",
+        137,
+    ),
+    "the Worker dies of an exception": (
+        (*RAN, told("Failed"), worker(1)),
+        exited(),
+        "failed",
+        "worker_crash",
+        1,
+    ),
+    "the Worker is killed, known by the hook that did not run": (
+        (*BEGAN, told("Failed")),
+        exited(),
+        "failed",
+        "worker_crash",
+        0,
+    ),
+    "the Worker is killed, and then we stop": (
+        (*BEGAN, told("Failed"), worker(137)),
+        exited(stopped_by="termination_notice"),
+        "cancelled",
+        "termination_notice",
+        137,
+    ),
+    "the Worker is taken by the OOM killer": (
+        (*BEGAN, told("Failed"), worker(137)),
+        exited(oom_kill_delta=2),
+        "failed",
+        "oom_runner",
+        137,
+    ),
+    "the Worker dies of an exception while a step is taken": (
+        (*BEGAN, told("Failed"), worker(1)),
+        exited(oom_kill_delta=1),
+        "failed",
+        "worker_crash",
+        1,
+    ),
+    "the Worker has no room to write": (
+        (*BEGAN, signs.DiskFull(AT, "worker_log"), told("Failed"), worker(1)),
+        exited(),
+        "failed",
+        "disk_full",
+        1,
+    ),
+    "the Worker dies and the Listener too": (
+        (*BEGAN, worker(134)),
+        signalled(),
+        "unknown",
+        "worker_crash",
+        134,
+    ),
+    "the Worker is taken by the OOM killer and nobody tells a result": (
+        (*BEGAN, worker(137)),
+        exited(oom_kill_delta=1),
+        "unknown",
+        "oom_runner",
+        137,
+    ),
+    "a step is taken by the OOM killer": (
+        RAN + (told("Failed"), worker(102)),
+        exited(oom_kill_delta=1),
+        "failed",
+        "oom_job",
+        0,
+    ),
+    "a step is taken and the job succeeds all the same": (
+        RAN + (told("Succeeded"), worker(100)),
+        exited(oom_kill_delta=1),
+        "succeeded",
+        "success",
+        0,
+    ),
+    "the job fills the disk": (
+        RAN + (told("Failed"), worker(102)),
+        exited(disk_free_bytes=DISK_FULL_BYTES - 1),
+        "failed",
+        "disk_full",
+        0,
+    ),
+    "the job fails with room on the disk": (
+        RAN + (told("Failed"), worker(102)),
+        exited(disk_free_bytes=DISK_FULL_BYTES),
+        "failed",
+        "failure",
+        0,
+    ),
+    "the Listener ends for want of room": (
+        (*BEGAN, signs.DiskFull(AT, "runner_log")),
+        exited(2),
+        "unknown",
+        "disk_full",
+        2,
+    ),
+    "deprecated before any job": (
+        (deprecated(),),
+        exited(1),
+        "unknown",
+        "version_deprecated",
+        1,
+    ),
+    "deprecated, told by the exit status": (
+        (),
+        exited(7),
+        "unknown",
+        "version_deprecated",
+        7,
+    ),
+    "deprecated on the way": (
+        (running(), deprecated()),
+        exited(7),
+        "unknown",
+        "version_deprecated",
+        7,
+    ),
+    "the registration goes while a job runs": (
+        (*BEGAN, signs.RegistrationGone(AT, "output", "gone"), told("Canceled")),
+        exited(),
+        "cancelled",
+        "cancelled",
+        0,
+    ),
+    "a ghost, by the watchdog": (
+        (signs.JobRequested(AT, "perflog"),),
+        Ending(ghost=True),
+        "abandoned",
+        "ghost",
+        None,
+    ),
+    "a ghost, by the log, stopped by us": (
+        (signs.JobSkipped(AT, "runner_log", "Skipping"),),
+        exited(stopped_by="shutdown"),
+        "abandoned",
+        "ghost",
+        0,
+    ),
+    "no ghost, for the job runs": (
+        (*BEGAN, told("Failed"), completed(), worker(102)),
+        exited(ghost=True),
+        "failed",
+        "failure",
+        0,
+    ),
+    "the job is lost before the Worker starts": (
+        (running(), signs.RegistrationRemoved(AT, "output")),
+        exited(),
+        "unknown",
+        "runner_crash",
+        0,
+    ),
+    "the set-up fails, by the silent hooks": (
+        (running(), told("Failed")),
+        exited(),
+        "failed",
+        "setup_failed",
+        0,
+    ),
+    "the set-up fails, by the Worker's log": (
+        (running(), identified(), told("Failed"), worker(102)),
+        exited(),
+        "failed",
+        "setup_failed",
+        0,
+    ),
+    "the set-up fails on a full disk": (
+        (running(), told("Failed"), worker(102)),
+        exited(disk_free_bytes=0),
+        "failed",
+        "disk_full",
+        0,
+    ),
+    "hooks that were refused prove nothing by their silence": (
+        (running(), signs.HookRefused(AT, "hook", "no"), told("Failed")),
+        exited(),
+        "failed",
+        "failure",
+        0,
+    ),
+    "abandoned": ((*RAN, told("Abandoned")), exited(), "abandoned", "unknown", 0),
+    "abandoned while we were stopping": (
+        (*RAN, told("Abandoned")),
+        exited(stopped_by="termination_notice"),
+        "abandoned",
+        "termination_notice",
+        0,
+    ),
+    "skipped": ((running(), told("Skipped")), exited(), "cancelled", "cancelled", 0),
+    "the machine restarts": (
+        BEGAN,
+        Ending(boot_changed=True),
+        "unknown",
+        "machine_restarted",
+        None,
+    ),
+    "the sources differ": (
+        RAN + (told("Succeeded"), worker(102)),
+        exited(),
+        "failed",
+        "failure",
+        0,
+    ),
+    "a name forged a result, the Worker crashed": (
+        (*BEGAN, told("Succeeded"), worker(137)),
+        exited(),
+        "failed",
+        "worker_crash",
+        137,
+    ),
+    "steps done by the Worker's log only": (
+        (*RAN, told("Succeeded", "worker_log")),
+        signalled(),
+        "unknown",
+        "runner_crash",
+        137,
+    ),
+    "no job at all": ((), exited(), "unknown", "unknown", 0),
+    "no job at all, stopped by us": (
+        (),
+        exited(stopped_by="shutdown"),
+        "unknown",
+        "shutdown",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_the_verdict_of(case):
+    seen, ending, result, cause, exit_code = TABLE[case]
+    judged = verdict(evidence(*seen), ending)
+    assert (judged.result, judged.cause, judged.exit_code) == (result, cause, exit_code)
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_job_that_we_cancel_carries_our_reason(stop):
+    seen = evidence(*BEGAN, signs.ShutdownSignalled(AT, "output"), told("Canceled"))
+    judged = verdict(seen, exited(stopped_by=stop))
+    assert (judged.result, judged.cause) == ("cancelled", stop)
+
+
+def test_without_hooks_their_silence_proves_nothing():
+    failed = evidence(running(), told("Failed"), hooks_expected=False)
+    assert verdict(failed, exited()).cause == "failure"
+    begun = evidence(*BEGAN, told("Failed"), hooks_expected=False)
+    assert verdict(begun, exited()).cause == "failure"
+
+
+def test_every_rule_decides_some_case_of_the_table():
+    decided = {(result, cause) for _, _, result, cause, _ in TABLE.values()}
+    assert {(rule.result, rule.cause) for rule in RULES if rule.cause} <= decided
+
+
+def test_the_grounds_are_told_in_words():
+    seen = evidence(*BEGAN, told("Failed"), worker(137))
+    grounds = verdict(seen, exited(oom_kill_delta=1)).reasons
+    assert {
+        "result Failed (output)",
+        "worker exited with 137",
+        "listener exited with 0",
+        "started hook ran",
+        "out-of-memory kills during the job: 1",
+    } <= set(grounds)
+
+
+# What holds for every evidence.
+
+IDENTITIES = st.builds(
+    signs.identity_of,
+    st.dictionaries(
+        st.sampled_from([field.name for field in fields(JobIdentity)]),
+        st.integers() | st.text(max_size=800) | st.sampled_from(["1", "22"]),
+    ),
+)
+VALUES = {
+    "at": st.floats(0, 2e9),
+    "source": st.sampled_from(SOURCES),
+    "name": st.text(max_size=20),
+    "text": st.text(max_size=20),
+    "version": st.text(max_size=20),
+    "result": st.sampled_from(RESULTS),
+    "code": st.sampled_from([0, 1, 99, *range(100, 107), 134, 137, 139]),
+    "identity": IDENTITIES,
+}
+SIGNS = st.sampled_from(sorted(KINDS)).flatmap(
+    lambda kind: st.builds(
+        KINDS[kind], **{field.name: VALUES[field.name] for field in fields(KINDS[kind])}
+    )
+)
+HISTORIES = st.lists(SIGNS, max_size=12)
+ENDINGS = st.builds(
+    Ending,
+    exit_code=st.none() | st.sampled_from([0, 1, 2, 5, 7, 100, 102, 127, 137, 143]),
+    signal=st.none() | st.sampled_from([2, 9, 11, 15]),
+    known=st.booleans(),
+    stopped_by=st.sampled_from([None, *STOPS]),
+    oom_kill_delta=st.integers(0, 2),
+    disk_free_bytes=st.none() | st.sampled_from([0, 10**10]),
+    boot_changed=st.booleans(),
+    ghost=st.booleans(),
+)
+CAUSES = {rule.cause for rule in RULES} - {None} | set(STOPS)
+
+
+def of(history, hooks_expected=True):
+    found = Evidence(hooks_expected=hooks_expected)
+    for sign in history:
+        found = found.noted(sign)
+    return found
+
+
+@settings(max_examples=400)
+@given(HISTORIES, ENDINGS, st.booleans())
+def test_every_evidence_has_a_verdict_and_success_needs_a_witness(
+    history, ending, hooks_expected
+):
+    found = of(history, hooks_expected)
+    judged = verdict(found, ending)
+    assert isinstance(judged, Verdict)
+    assert judged.result in {"succeeded", "failed", "cancelled", "abandoned", "unknown"}
+    assert judged.cause in CAUSES
+    assert (judged.result == "succeeded") == (judged.cause == "success")
+    if judged.result == "succeeded":
+        witnesses = {found.results.get("output"), found.results.get("runner_log")}
+        fine = {"Succeeded", "SucceededWithIssues"}
+        assert witnesses & fine or found.worker_code in (100, 101)
+        assert witnesses <= {*fine, None}
+        assert found.worker_code in (100, 101, None)
+
+
+@given(HISTORIES, ENDINGS)
+def test_without_a_result_there_is_no_success_and_no_failure(history, ending):
+    silent = [
+        sign
+        for sign in history
+        if not isinstance(sign, (signs.JobResult, signs.WorkerEnded))
+    ]
+    judged = verdict(of(silent), replace(ending, exit_code=None))
+    assert judged.result in {"unknown", "cancelled", "abandoned"}
+
+
+@given(HISTORIES, SIGNS)
+def test_evidence_only_grows(history, sign):
+    before = of(history)
+    after = before.noted(sign)
+    assert before.first.keys() <= after.first.keys()
+    assert all(after.first[kind] <= at for kind, at in before.first.items())
+    assert before.texts.items() <= after.texts.items()
+    assert before.results.keys() <= after.results.keys()
+    known = {name for name, value in vars(before.identity).items() if value is not None}
+    assert all(getattr(after.identity, name) is not None for name in known)
+
+
+@given(HISTORIES)
+def test_a_sign_that_is_told_again_changes_nothing(history):
+    told_once = of(history)
+    assert of(history + history) == told_once
+
+
+@given(HISTORIES, ENDINGS)
+def test_evidence_and_ending_survive_json_and_stay_small(history, ending):
+    found = of(history)
+    text = json.dumps(found.as_json())
+    assert len(text) <= 32 * 1024
+    assert Evidence.of_json(json.loads(text)) == found
+    assert Ending.of_json(json.loads(json.dumps(ending.as_json()))) == ending
+
+
+def test_the_largest_evidence_stays_below_32_kibibytes():
+    long = '\U0001f680\u00e9"' * 400
+    found = Evidence()
+    names = [field.name for field in fields(JobIdentity)]
+    values = dict.fromkeys(names, long)
+    largest = signs.identity_of({**values, "job_id": "9" * 20, "run_id": "9" * 20})
+    for source in SOURCES:
+        for kind in KINDS.values():
+            worst = {
+                "at": AT,
+                "source": source,
+                "result": "Succeeded",
+                "code": -(10**8),
+            }
+            worst |= {"name": signs.cut(long, 512), "identity": largest}
+            worst |= {"text": signs.cut(long), "version": signs.cut(long)}
+            wanted = {field.name for field in fields(kind)}
+            found = found.noted(kind(**{k: v for k, v in worst.items() if k in wanted}))
+    assert len(json.dumps(found.as_json())) <= 32 * 1024
+
+
+@pytest.mark.parametrize("document", [{}, {"first": 1}, [], None, {"first": {"a": []}}])
+def test_what_is_no_evidence_is_a_bad_message(document):
+    with pytest.raises(BadMessage):
+        Evidence.of_json(document)
+
+
+@pytest.mark.parametrize("document", [[], None, 5])
+def test_what_is_no_ending_is_a_bad_message(document):
+    with pytest.raises(BadMessage):
+        Ending.of_json(document)
+
+
+def test_what_a_newer_version_knows_is_left_out():
+    document = evidence(running()).as_json()
+    document["first"]["Teleported"] = 1.0
+    document["results"]["crystal_ball"] = "Succeeded"
+    document["results"]["output"] = "Excellent"
+    assert Evidence.of_json(document) == evidence(running())
+    assert Ending.of_json({"exit_code": 0, "known": True, "mood": "good"}) == exited()
+
+
+def test_the_most_trusted_source_describes_the_job_whoever_speaks_first():
+    worker_log = JobIdentity(job_id="1", name="from the message")
+    hook = JobIdentity(run_id="2", name="from the hook", ref="r")
+    told_both = [
+        signs.JobIdentified(AT, "worker_log", worker_log),
+        signs.JobIdentified(AT, "hook", hook),
+        running(),
+    ]
+    for order in (told_both, told_both[::-1]):
+        identity = of(order).identity
+        assert identity == JobIdentity(
+            job_id="1", run_id="2", name="from the message", ref="r"
+        )
+
+
+def test_the_first_sign_of_a_job_is_the_earliest_not_the_first_told():
+    found = of([running(), signs.WorkerStarted(AT + 0.5, "perflog"), listening()])
+    assert (found.job_seen_at, found.job_source) == (AT + 0.5, "perflog")
+    assert of([listening(), signs.JobRequested(AT, "perflog")]).job_seen_at is None
+
+
+def test_a_kind_of_sign_is_dated_by_its_earliest_and_so_is_its_source():
+    later, earlier = running(), signs.JobRunning(AT + 0.5, "runner_log", "build")
+    for order in ([later, earlier], [earlier, later]):
+        found = of(order)
+        assert found.at(signs.JobRunning) == AT + 0.5
+        assert found.job_source == "runner_log"
+
+
+# A Listener's end without a job.
+
+CRASH_TABLE = {
+    "killed while idle": ((), signalled(), "runner_crash", RELAUNCH, True),
+    "segmentation fault": ((), signalled(11), "runner_crash", RELAUNCH, True),
+    "nobody knows": ((), Ending(), "runner_crash", RELAUNCH, True),
+    "unknown code": ((), exited(42), "runner_crash", RELAUNCH, True),
+    "killed with a job": (BEGAN, signalled(), "runner_crash", REREGISTER, True),
+    "job lost": (BEGAN, exited(), "runner_crash", REREGISTER, True),
+    "worker killed": (
+        (*BEGAN, told("Failed"), worker(137)),
+        exited(),
+        "worker_crash",
+        REREGISTER,
+        True,
+    ),
+    "ghost": ((), exited(ghost=True), "ghost", REREGISTER, False),
+    "poll errors": ((), exited(2), "retryable", RELAUNCH, True),
+    "session conflict": (
+        (signs.SessionConflict(AT, "output"),),
+        exited(5),
+        "session_conflict",
+        RELAUNCH,
+        False,
+    ),
+    "deprecated, old exit code": (
+        (deprecated(),),
+        exited(1),
+        "version_deprecated",
+        RELAUNCH,
+        False,
+    ),
+    "deprecated, new exit code": (
+        (),
+        exited(7),
+        "version_deprecated",
+        RELAUNCH,
+        False,
+    ),
+    "registration deleted": (
+        (signs.RegistrationGone(AT, "output", "gone"),),
+        exited(1),
+        "registration_gone",
+        REREGISTER,
+        False,
+    ),
+    "registration cleaned up": (
+        (signs.RegistrationRemoved(AT, "output"),),
+        exited(),
+        "registration_gone",
+        REREGISTER,
+        False,
+    ),
+    "token revoked": (
+        (signs.OAuthRevoked(AT, "runner_log"),),
+        exited(),
+        "registration_gone",
+        REREGISTER,
+        False,
+    ),
+    "token revoked, silently": ((), exited(), "ended_without_job", REREGISTER, False),
+    "not configured": (
+        (signs.NotConfigured(AT, "output"),),
+        exited(1),
+        "not_configured",
+        REREGISTER,
+        False,
+    ),
+    "updating": ((), exited(4), "updating", RELAUNCH, False),
+    "binary missing": ((), exited(127), "not_executable", GIVE_UP, True),
+    "not executable": ((), exited(126), "not_executable", GIVE_UP, True),
+    "terminated": (
+        (signs.RunnerFailed(AT, "output", "Failed to create session. x"),),
+        exited(1),
+        "terminated",
+        REREGISTER,
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CRASH_TABLE)
+def test_the_listeners_end(case):
+    seen, ending, kind, step, abnormal = CRASH_TABLE[case]
+    found = crash(ending, evidence(*seen))
+    assert (found.kind, found.next_step, found.abnormal) == (kind, step, abnormal)
+    assert found.reason
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_an_end_after_a_result_is_in_order(result):
+    assert crash(exited(), evidence(*RAN, told(result))) is None
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("ending", [exited(), signalled(), exited(143), exited(2)])
+def test_an_end_that_we_asked_for_is_in_order(stop, ending):
+    assert crash(replace(ending, stopped_by=stop), evidence(*BEGAN)) is None
+
+
+def test_every_kind_of_end_is_in_the_table():
+    assert {kind.kind for kind in CRASHES} == {row[2] for row in CRASH_TABLE.values()}
+
+
+@given(HISTORIES, ENDINGS)
+def test_every_end_is_in_order_or_has_a_next_step(history, ending):
+    found = crash(ending, of(history))
+    assert found is None or found.next_step in {RELAUNCH, REREGISTER, GIVE_UP}

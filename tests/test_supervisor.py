@@ -1,0 +1,219 @@
+"""The crew: real forked workers that die, hang and talk nonsense."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import pytest
+
+from miglet.facts import EventDelivered, Pulse, WorkerLost, WorkerRecovered
+from miglet.messages import Fact, Message
+from miglet.orders import SetLevel
+from miglet.queues import Queue, QueueClosed
+from miglet.supervisor import Limits, Supervisor
+from tests.support import eventually
+
+pytestmark = pytest.mark.fork
+
+
+class House:
+    """A supervisor with a selector and an inbox, as the arbiter has them."""
+
+    def __init__(self, **limits: float) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.inbox: deque[Fact] = deque()
+        self.supervisor = Supervisor(self.selector, self.inbox, Limits(**limits))
+
+    def turn(self, seconds: float = 0.02) -> None:
+        for key, _ in self.selector.select(seconds):
+            key.data()
+        self.supervisor.check(time.monotonic())
+
+    def until(self, condition, seconds: float = 10.0, what: str = ""):
+        def turned():
+            self.turn()
+            return condition()
+
+        return eventually(turned, seconds, what)
+
+    def pid(self, name: str = "worker") -> int | None:
+        return self.supervisor.health()[name]["pid"]
+
+    def heard(self, kind: type[Message]) -> list[Fact]:
+        return [fact for fact in self.inbox if isinstance(fact, kind)]
+
+
+@pytest.fixture
+def limits() -> dict[str, float]:
+    """The limits of the supervisor under test; a test may ask for others."""
+    return {}
+
+
+@pytest.fixture
+def house(limits) -> Iterator[House]:
+    house = House(**limits)
+    yield house
+    house.supervisor.stop(0.0)
+    house.selector.close()
+
+
+def pulsing(queue: Queue) -> None:
+    """A worker that lives until its queue ends."""
+    selector = selectors.DefaultSelector()
+    selector.register(queue, selectors.EVENT_READ)
+    while True:
+        queue.put(Pulse(0.0))
+        selector.select(0.1)
+        try:
+            queue.drain()
+        except QueueClosed:
+            return
+
+
+def silent(queue: Queue) -> None:
+    """A worker that says that it hangs soon, and does."""
+    queue.put(Pulse(0.0))
+    signal.pause()
+
+
+def dying(queue: Queue) -> None:
+    """A worker that is not fit for life."""
+    os._exit(3)
+
+
+def raving(queue: Queue) -> None:
+    """A worker that writes what is no message."""
+    os.write(queue.fileno(), b'["Pulse",{"patience":"for ever"}]')
+    signal.pause()
+
+
+def talking(queue: Queue) -> None:
+    """A worker with last words."""
+    for sequence in range(100):
+        queue.put(EventDelivered(sequence, "Error"))
+    os._exit(0)
+
+
+def test_a_killed_worker_is_replaced_at_once(house):
+    house.supervisor.hire("worker", pulsing)
+    first = house.until(house.pid)
+    began = time.monotonic()
+    os.kill(first, signal.SIGKILL)
+    house.until(lambda: house.pid() not in (first, None))
+    assert time.monotonic() - began < 1.0
+    assert house.supervisor.health()["worker"]["restarts"] == 1
+
+
+def test_last_words_are_heard(house):
+    house.supervisor.hire("worker", talking)
+    house.until(lambda: len(house.heard(EventDelivered)) >= 100)
+    assert [each.sequence for each in house.heard(EventDelivered)[:100]] == list(
+        range(100)
+    )
+
+
+def test_a_worker_that_keeps_dying_is_reported_and_tried_on(house):
+    house.supervisor.hire("worker", dying)
+    house.until(lambda: house.heard(WorkerLost), 15, "the worker to be reported")
+    (lost,) = house.heard(WorkerLost)
+    assert (lost.worker, lost.deaths, lost.reason) == ("worker", 5, "exit status 3")
+    assert not house.supervisor.health()["worker"]["healthy"]
+    assert house.supervisor.next_due() is not None
+
+
+def test_the_pause_between_restarts_grows(house):
+    house.supervisor.hire("worker", dying)
+    house.until(lambda: house.supervisor.health()["worker"]["restarts"] >= 4)
+    pause = house.supervisor.next_due() - time.monotonic()
+    assert 0.5 < pause <= 1.0
+
+
+@pytest.mark.parametrize("limits", [{"silence": 0.3, "abort": 0.2}])
+def test_a_silent_worker_is_aborted_and_replaced(house):
+    house.supervisor.hire("worker", silent)
+    first = house.until(house.pid)
+    house.until(lambda: house.pid() not in (first, None), what="a successor")
+
+
+@pytest.mark.parametrize("limits", [{"silence": 0.3, "abort": 0.2}])
+def test_a_stopped_worker_is_killed(house):
+    house.supervisor.hire("worker", pulsing)
+    first = house.until(house.pid)
+    os.kill(first, signal.SIGSTOP)
+    house.until(lambda: house.pid() not in (first, None), what="a successor")
+
+
+@pytest.mark.parametrize("limits", [{"silence": 1.5}])
+def test_a_parent_that_was_asleep_blames_nobody_for_silence(house):
+    house.supervisor.hire("worker", pulsing)
+    first = house.until(house.pid)
+    house.turn()
+    os.kill(first, signal.SIGSTOP)
+    wake = time.monotonic() + 2.5
+    while time.monotonic() < wake:
+        selectors.DefaultSelector().select(0.1)
+    os.kill(first, signal.SIGCONT)
+    house.supervisor.check(time.monotonic())
+    for _ in range(20):
+        house.turn()
+    assert house.pid() == first
+
+
+def test_nonsense_costs_a_worker_its_life_and_nobody_else(house):
+    house.supervisor.hire("other", pulsing)
+    house.supervisor.hire("worker", raving)
+    other = house.until(lambda: house.pid("other"))
+    house.until(lambda: house.supervisor.health()["worker"]["restarts"] >= 1)
+    assert house.pid("other") == other
+
+
+def test_a_worker_that_does_not_read_its_orders_is_replaced(house):
+    house.supervisor.hire("worker", silent)
+    first = house.until(house.pid)
+    for _ in range(20_000):
+        house.supervisor.tell("worker", SetLevel("x" * 500))
+        if house.pid() != first:
+            break
+    house.until(lambda: house.pid() not in (first, None))
+
+
+def test_nothing_leaks_into_a_worker_but_its_queue(house):
+    spare = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(spare, True)
+    house.supervisor.hire("one", pulsing)
+    house.supervisor.hire("two", pulsing)
+    house.until(lambda: house.supervisor.health()["two"]["last_seen_seconds"])
+    house.until(lambda: sockets(house.pid("one")) == 1, what="one queue end only")
+    house.until(lambda: sockets(house.pid("two")) == 1, what="one queue end only")
+    os.close(spare)
+
+
+def sockets(pid: int) -> int:
+    """How many descriptors a process has that are neither stdio nor its selector."""
+    folder = f"/proc/{pid}/fd"
+    links = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
+    return len([each for each in links[3:] if "eventpoll" not in each])
+
+
+def test_a_stopped_crew_leaves_no_zombie(house):
+    house.supervisor.hire("worker", pulsing)
+    pid = house.until(house.pid)
+    house.supervisor.stop(2.0)
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+@pytest.mark.parametrize("limits", [{"stable": 0.2, "deaths": 2}])
+def test_a_worker_that_has_settled_is_trusted_again(house):
+    house.supervisor.hire("worker", pulsing)
+    for _ in range(2):
+        pid = house.until(house.pid)
+        os.kill(pid, signal.SIGKILL)
+        house.until(lambda dead=pid: house.pid() not in (dead, None))
+    assert house.heard(WorkerLost)
+    house.until(lambda: house.heard(WorkerRecovered), what="trust")
+    assert house.supervisor.health()["worker"]["healthy"]

@@ -1,0 +1,169 @@
+"""The workers' common life: pulses, orders, signals, the parent's death."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from miglet import queues
+from miglet.children import Child
+from miglet.config.settings import Settings
+from miglet.events import Identity
+from miglet.facts import FaultNoted, Pulse
+from miglet.messages import Message
+from miglet.orders import ApplySettings, SetLevel, Stop
+from miglet.workers.base import Worker
+
+pytestmark = pytest.mark.fork
+
+IDENTITY = Identity("vm-1", "pool-1", "org-1", "0" * 32)
+
+
+class Parrot(Worker):
+    """Says what it does."""
+
+    name = "parrot"
+
+    def __init__(self) -> None:
+        super().__init__(Settings.of({"echo": "hello"}), IDENTITY)
+        self.period = 3600.0
+
+    def say(self, text: str) -> None:
+        self.report(FaultNoted("user", "said", text, "parrot"))
+
+    def open(self) -> None:
+        self.say("open")
+
+    def work(self) -> None:
+        self.say(f"work {self.settings.echo}")
+
+    def changed(self, before: Settings) -> None:
+        self.say(f"changed from {before.echo}")
+
+    def close(self) -> None:
+        self.say("goodbye")
+
+    def repeat(self, order: SetLevel) -> None:
+        self.say(order.level)
+
+
+class Talker(Parrot):
+    """Dies of what it meets."""
+
+    def work(self) -> None:
+        raise RuntimeError("the secret is ghp_0123456789012345678901234567890123ab")
+
+
+class Heard:
+    """A real worker, and what it has said so far."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.child = Child(worker.name, worker)
+        self._backlog: list[Message] = []
+
+    def next(self, seconds: float = 5.0) -> str:
+        """The next thing that the worker says besides its pulse."""
+        deadline = time.monotonic() + seconds
+        while not self._backlog:
+            left = max(0.0, deadline - time.monotonic())
+            assert select.select([self.child.queue], [], [], left)[0], "silence"
+            for message in self.child.queue.drain():
+                if isinstance(message, FaultNoted):
+                    self._backlog.append(message)
+        return self._backlog.pop(0).message
+
+
+@contextmanager
+def forked(worker: Worker) -> Iterator[Heard]:
+    """A real worker; killed in any case."""
+    heard = Heard(worker)
+    try:
+        yield heard
+    finally:
+        heard.child.signal(signal.SIGKILL)
+        heard.child.bury()
+
+
+def test_a_worker_works_obeys_and_says_goodbye():
+    with forked(Parrot()) as worker:
+        assert worker.next() == "open"
+        assert worker.next() == "work hello"
+        worker.child.queue.post(ApplySettings({"echo": "polly"}))
+        assert worker.next() == "changed from hello"
+        assert worker.next() == "work polly"
+        worker.child.queue.post(Stop())
+        assert worker.next() == "goodbye"
+
+
+def test_sigterm_is_a_goodbye_too():
+    with forked(Parrot()) as worker:
+        assert worker.next() == "open"
+        worker.child.signal(signal.SIGTERM)
+        assert worker.next().startswith("work")
+        assert worker.next() == "goodbye"
+
+
+def test_sigint_is_the_arbiters_business():
+    with forked(Parrot()) as worker:
+        assert worker.next() == "open"
+        assert worker.next().startswith("work")
+        worker.child.signal(signal.SIGINT)
+        worker.child.queue.post(Stop())
+        assert worker.next() == "goodbye"
+
+
+def test_a_pulse_comes_at_once_and_then_every_second():
+    with forked(Parrot()) as worker:
+        began, pulses = time.monotonic(), 0
+        while pulses < 3:
+            assert select.select([worker.child.queue], [], [], 3.0)[0]
+            pulses += sum(isinstance(each, Pulse) for each in worker.child.queue.drain())
+        assert 1.5 < time.monotonic() - began < 4.0
+
+
+def test_a_worker_whose_queue_ends_leaves_within_a_second():
+    worker = Parrot()
+    ours, theirs = queues.pair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        worker(theirs)
+        os._exit(0)
+    theirs.close()
+    ours.close()
+    deadline = time.monotonic() + 5
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        assert time.monotonic() < deadline
+        select.select([], [], [], 0.01)
+
+
+def test_what_a_worker_dies_of_is_logged_without_secrets(capfd):
+    with forked(Talker()) as worker:
+        assert worker.next() == "open"
+        assert select.select([worker.child.sentinel], [], [], 5.0)[0]
+    shown = "".join(capfd.readouterr())
+    assert "ghp_" not in shown
+
+
+def test_a_child_does_not_outlive_its_parent():
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        child = Child("parrot", Parrot())
+        os.write(writer, str(child.pid).encode())
+        signal.pause()
+    pid = int(os.read(reader, 32))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    deadline = time.monotonic() + 3
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < deadline
+        select.select([], [], [], 0.01)
+    os.close(reader)
+    os.close(writer)
