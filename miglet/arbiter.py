@@ -20,7 +20,7 @@ from miglet.crew import CREW
 from miglet.examination import reload_errand
 from miglet.herald import present
 from miglet.house import House
-from miglet.messages import Fact
+from miglet.messages import Fact, learn_types
 from miglet.noting import NOTES, close_open_commands, report_findings
 from miglet.performing import PERFORM
 from miglet.queues import Queue
@@ -58,6 +58,7 @@ class Arbiter:
 
     def hire(self, names: Iterable[str] = tuple(CREW)) -> None:
         """Fork the workers; what is imported by now, they share."""
+        learn_types()
         gc.freeze()
         for name in names:
             self.house.supervisor.hire(name, functools.partial(self._work, name))

@@ -79,6 +79,7 @@ def _run_by_name(
 
 def _begin(name: str, main: Callable[[Queue], None], queue: Queue, parent: int) -> None:
     """The first steps in the child; see platform notes in docs/architecture.rst."""
+    gc.set_threshold(5000, 50, 1000)
     gc.enable()
     security.close_descriptors({queue.fileno()})
     signal.set_wakeup_fd(-1)

@@ -8,6 +8,7 @@ parent, so nothing is unpickled and every field is checked against its type.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -63,6 +64,13 @@ def decode(encoded: bytes) -> Message:
     return _made(kind, fields)
 
 
+def learn_types() -> None:
+    """Look up every field's type now, before a fork: afterwards it is shared."""
+    for kind in MESSAGES.values():
+        if dataclasses.is_dataclass(kind):
+            _types(kind)
+
+
 def _made(kind: type[Message], fields: Any) -> Message:
     expected = _types(kind)
     if not isinstance(fields, dict) or not fields.keys() <= expected.keys():
@@ -76,6 +84,7 @@ def _made(kind: type[Message], fields: Any) -> Message:
         raise BadMessage(str(error)) from None
 
 
+@functools.cache
 def _types(kind: type[Message]) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     return {each.name: hints[each.name] for each in dataclasses.fields(kind)}  # type: ignore[arg-type]

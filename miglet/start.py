@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from miglet import slimming  # noqa: F401, I001 - before what it slims
 from miglet.children import Child, by_name
 from miglet.errors import (
     INTERNAL,

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from miglet.facts import (
     JobIdentified,
     JobResultSeen,
@@ -205,7 +203,7 @@ class Watch:
             signal=status.signal if status else None,
             known=bool(status and status.known),
             oom_kill_delta=max(0, oom_kills() - self._oom_kills),
-            disk_free_bytes=psutil.disk_usage(str(self.run.directory)).free,
+            disk_free_bytes=free_bytes(self.run.directory),
             ghost=self._is_ghost(),
         )
 
@@ -237,6 +235,12 @@ def with_final(usage: dict[str, Any], status: ExitStatus) -> dict[str, Any]:
         )
         for key in usage
     }
+
+
+def free_bytes(path: Path) -> int:
+    """Room that an ordinary user has left on the disk at `path`."""
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
 
 
 def oom_kills(path: Path = VMSTAT) -> int:

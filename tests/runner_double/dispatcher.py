@@ -1,4 +1,4 @@
-"""One job as the Listener sees it: acquire, renew, start a Worker, wait, print a result.
+"""One job as the Listener sees it: acquire, renew, start a Worker, wait, conclude.
 
 Whatever the Worker reports, the line says `Canceled` after a local stop or a cancel by
 the server (actions/runner JobDispatcher.cs).
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tests.runner_double import channel, mailbox, registry
 from tests.runner_double.console import emit, stamp
 from tests.runner_double.host import RESULTS, truthy
-from tests.runner_double.invocation import exit_code
+from tests.runner_double.invocation import DRAIN_SECONDS, exit_code
 from tests.runner_double.job_message import identify
 from tests.runner_double.job_runner import report
 
@@ -42,6 +42,8 @@ class Dispatcher:
         self._worker: subprocess.Popen[bytes] | None = None
         self._channel = -1
         self._stop_told = False
+        #: Whether all of the Worker's output has been read.
+        self._drained = False
         self._cancelled_as: str | None = None
 
     def acquire(self) -> None:
@@ -65,7 +67,7 @@ class Dispatcher:
             "Skipping message Job. Job message already acquired"
             f" '{self._job['job_id']}'.",
         )
-        name = self._host.settings().get("agentname")
+        name = self._host.settings().get("agentname", "")
         registry.strike(self._host.root, name, "consumed")
         self._host.tell("ghost")
 
@@ -90,6 +92,8 @@ class Dispatcher:
 
     def _renew(self) -> None:
         job = self._job
+        if self._worker and self._worker.poll() is not None:
+            return
         self._host.count(f"JobRequestRenewed_{job['request_id']}")
         self._host.trace.write(
             "JobDispatcher",
@@ -128,6 +132,7 @@ class Dispatcher:
         def read() -> None:
             chunk = os.read(source, 65536)
             if not chunk:
+                self._drained = True
                 self._host.ears.forget(source)
             elif shown:
                 emit(1, chunk)
@@ -145,8 +150,10 @@ class Dispatcher:
         while worker.poll() is None:
             self._mind_orders()
             ears.hear()
+        ears.forget(ended)
         os.close(ended)
         os.close(self._channel)
+        ears.until(lambda: self._drained, self._host.plan.scaled(DRAIN_SECONDS))
 
     def _mind_orders(self) -> None:
         if self._listener.stopping and not self._stop_told:
@@ -186,9 +193,7 @@ class Dispatcher:
             "JobDispatcher",
             f"finish job request for job {job['job_id']} with result: {result}",
         )
-        self._host.tell(
-            "result", name=job["name"], job_id=job["job_id"], result=result
-        )
+        self._host.tell("result", name=job["name"], job_id=job["job_id"], result=result)
         self._host.terminal.line(
             f"{stamp()}: Job {job['name']} completed with result: {result}"
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.runner_double import mailbox, registry, truth
 from tests.runner_double import plan as plans
+from tests.runner_double.update import write_version
 
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parents[1]
@@ -27,13 +28,22 @@ HINT = (
     " dependencies."
 )
 BINARY = """#!{python} -ISE
+import signal
 import sys
 
+if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path.insert(0, {checkout!r})
 from tests.runner_double.{module} import main
 
 sys.exit(main(__file__, sys.argv[1:]))
 """
+#: The libraries that config.sh has `ldd` look at.
+LIBRARIES = (
+    "libcoreclr.so",
+    "libSystem.Security.Cryptography.Native.OpenSsl.so",
+    "libSystem.IO.Compression.Native.so",
+)
 KILL_SECONDS = 5.0
 #: States of /proc/PID/stat in which a process is over.
 ENDED = "ZX"
@@ -44,7 +54,7 @@ def install(
 ) -> Double:
     """Lay out a runner below `root`, to be played as `plan` says.
 
-    `python` runs it; another user must be able to execute it where one plays the runner.
+    `python` runs it; the user who plays the runner must be able to execute it.
     Raises ValueError for a key that no plan has.
     """
     root.mkdir(parents=True, exist_ok=True)
@@ -83,8 +93,19 @@ def lay_out_binaries(folder: Path, version: str, python: str) -> None:
         text = BINARY.format(python=python, checkout=str(CHECKOUT), module=module)
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    deps = {"libraries": {f"Runner.Listener/{version}": {"type": "project"}}}
-    (folder / "Runner.Listener.deps.json").write_text(json.dumps(deps, indent=2))
+    write_version(folder, version)
+    for name in LIBRARIES:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(c_library())
+
+
+def c_library() -> str:
+    """A shared object that `ldd` finds nothing wrong with."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        path = line.rpartition(" ")[2]
+        if "/libc.so" in path or "/libc-" in path or "/ld-musl" in path:
+            return path
+    return sys.executable
 
 
 def jitconfig(name: str, **settings: Any) -> str:

@@ -21,7 +21,7 @@ def pieces(lines: int) -> dict[str, list[bytes]]:
         "invalid_utf8": [b"\xff\xfe\xc3\x28 broken\n"],
         "nul": [b"a\0b\0\0c\n"],
         "split_mark": [b"\xe2", b"\x88", b"\x9a Connected to GitHub\n"],
-        "ansi": ["\x1b[31m\x1b[2J\x1b]0;title\x07red\x1b[0m\n".encode()],
+        "ansi": [b"\x1b[31m\x1b[2J\x1b]0;title\x07red\x1b[0m\n"],
         "carriage_returns": [f"{number} %\r".encode() for number in range(100)]
         + [b"\n"],
         "lies": [f"[WORKER {stamp()} INFO X] {stamp()}: {LIE}\n".encode()],

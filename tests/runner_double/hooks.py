@@ -17,25 +17,26 @@ class HookUnusable(Exception):
     """The hook cannot be run; its text is what the job's log says."""
 
 
-def shell_for(path: str, search_path: str) -> list[str]:
-    """The command line that runs the hook, its program found along `search_path`."""
-    if path.endswith(".sh"):
-        shell = shutil.which("bash", path=search_path) or shutil.which(
-            "sh", path=search_path
-        )
-        return [shell or "/bin/sh", "-e", path]
-    if path.endswith(".ps1"):
-        return [shutil.which("pwsh", path=search_path) or "powershell", "-command", path]
-    if path.endswith(".js"):
-        return [shutil.which("node", path=search_path) or "node", path]
-    raise HookUnusable(
-        f"{path} is not a valid path to a script."
-        " Make sure it ends in '.sh', '.ps1' or '.js'."
-    )
+#: By extension: programs in order of preference, and their arguments before the path.
+SHELLS = {
+    ".sh": (("bash", "sh"), ["-e"]),
+    ".ps1": (("pwsh", "powershell"), ["-command"]),
+    ".js": (("node",), []),
+}
 
 
 def command_for(path: str, search_path: str) -> list[str]:
-    """As `shell_for`, after a look whether the file exists."""
+    """The command line for the hook, its program found along `search_path`."""
     if not os.path.isfile(path):
         raise HookUnusable("File doesn't exist")
-    return shell_for(path, search_path)
+    extension = os.path.splitext(path)[1]
+    if extension not in SHELLS:
+        raise HookUnusable(
+            f"{path} is not a valid path to a script."
+            " Make sure it ends in '.sh', '.ps1' or '.js'."
+        )
+    names, arguments = SHELLS[extension]
+    for name in names:
+        if program := shutil.which(name, path=search_path):
+            return [program, *arguments, path]
+    raise HookUnusable(f"{names[-1]}: command not found")

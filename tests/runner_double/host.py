@@ -15,9 +15,15 @@ from tests.runner_double import truth
 from tests.runner_double.console import Terminal, Trace, count
 from tests.runner_double.ears import Ears, hang_bell
 
-RESULTS = ("Succeeded", "SucceededWithIssues", "Failed", "Canceled", "Skipped")
 #: TaskResult by number; a Worker exits with 100 + number.
-RESULTS += ("Abandoned",)
+RESULTS = (
+    "Succeeded",
+    "SucceededWithIssues",
+    "Failed",
+    "Canceled",
+    "Skipped",
+    "Abandoned",
+)
 CREDENTIALS = (".credentials", ".credentials_migrated", ".credentials_rsaparams")
 SETTINGS = (".runner", ".runner_migrated")
 

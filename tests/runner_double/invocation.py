@@ -1,7 +1,7 @@
 """A process that the Worker runs for a step or a hook, and how it is cancelled.
 
-Its output goes to the job log. Cancelling is SIGINT, 7.5 s, SIGTERM, 2.5 s, SIGKILL, each
-to that one process only (actions/runner ProcessInvoker.cs).
+Its output goes to the job log. Cancelling is SIGINT, 7.5 s, SIGTERM, 2.5 s, SIGKILL,
+each to that one process only (actions/runner ProcessInvoker.cs).
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Invocation:
         ears.until(lambda: self._process.poll() is not None, None)
         ears.until(lambda: not self._open, self._host.plan.scaled(DRAIN_SECONDS))
         ears.forget(output)
+        ears.forget(ended)
         os.close(ended)
         return exit_code(self._process.returncode)
 

@@ -35,7 +35,7 @@ class JobEnvironment:
         self.temp = self._work / "_temp"
         repository = job["repository"].split("/")[-1]
         self.workspace = self._work / repository / repository
-        #: What GITHUB_ENV files have set, and folders that GITHUB_PATH files have added.
+        #: Variables from GITHUB_ENV files, and folders from GITHUB_PATH files.
         self._added: dict[str, str] = {}
         self._paths: list[str] = []
 

@@ -11,36 +11,22 @@ import json
 import os
 import shutil
 import signal
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.runner_double import mailbox, orphans, registry
 from tests.runner_double.hooks import COMPLETED, STARTED, HookUnusable, command_for
-from tests.runner_double.host import RESULTS, Host
+from tests.runner_double.host import RESULTS, Host, truthy
 from tests.runner_double.invocation import Invocation
 from tests.runner_double.job_environment import JobEnvironment
 from tests.runner_double.job_log import JobLog
+from tests.runner_double.steps import steps_of, write_step
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-#: Keys of a job that describe its step when it lists no steps.
-STEP_KEYS = set(
-    "seconds burn_cpu allocate_mb write_mb leave_process hold ignores output script"
-    " code".split()
-)
 SHUTDOWN = (
     "##[error]The runner has received a shutdown signal. This can happen when the"
     " runner service is stopped, or a manually started runner is canceled."
 )
-
-
-def steps_of(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """The job's steps; `result: Failed` makes a single step fail."""
-    if "steps" in job:
-        return job["steps"]
-    step = {key: value for key, value in job.items() if key in STEP_KEYS}
-    code = 1 if job.get("result") == "Failed" else 0
-    return [{"name": "Run work", "code": code, **step}]
 
 
 class JobRunner:
@@ -86,17 +72,12 @@ class JobRunner:
         self._before = orphans.running()
         os.environ["RUNNER_TRACKING_ID"] = self._job["tracking_id"]
         host.count(f"WorkerJobInitialized_{self._job['request_id']}")
-        self._tell_setup_info()
+        self._log.line(setup_text(host.root))
         host.rest(0.5)
         if self._job.get("setup_fails"):
             self._log.line("##[error]Unable to resolve action `octo/missing@v1`")
             self._failed = True
         self._log.upload()
-
-    def _tell_setup_info(self) -> None:
-        path = self._host.root / ".setup_info"
-        for entry in json.loads(path.read_text()) if path.exists() else []:
-            self._log.line(f"##[group]{entry['group']}\n{entry['detail']}\n##[endgroup]")
 
     def _run_steps(self) -> None:
         self._run_hook(STARTED, "Set up runner", "job started hook")
@@ -108,7 +89,7 @@ class JobRunner:
         path = self._hooks[variable]
         if not path or self._cancelled_by == "shutdown":
             return
-        self._announce(title)
+        self._host.trace.write("StepsRunner", processing(title))
         self._log.line(
             f"A {called} has been configured by the self-hosted runner administrator"
         )
@@ -132,33 +113,20 @@ class JobRunner:
             not always and (self._failed or self._cancelled_by)
         )
         name = step.get("name", "Run work")
-        self._announce(name)
+        self._host.trace.write("StepsRunner", processing(name))
         if skipped:
             self._host.trace.write("StepsRunner", "Step result: Skipped")
             self._host.tell("step_skipped", name=name)
             return
         self._cancellable = not always
+        command = write_step(self._host.root, self._environment.temp, step)
+        if "script" in step:  # other steps tell it themselves
+            self._host.tell("step_start", name=name)
         variables = {**self._environment.variables(), **self._job.get("env", {})}
-        code = self._invoke(self._step_command(step), variables)
+        code = self._invoke(command, variables)
         self._cancellable = False
         self._host.tell("step_exit", name=name, code=code)
         self._conclude(code)
-
-    def _step_command(self, step: dict[str, Any]) -> list[str]:
-        """A file below `_work/_temp`, as the real runner writes one, and its shell."""
-        folder = self._environment.temp
-        if "script" in step:
-            script = folder / f"{os.urandom(16).hex()}.sh"
-            script.write_text(step["script"])
-            self._host.tell("step_start", name=step.get("name"))
-            return ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(script)]
-        script = folder / f"{os.urandom(16).hex()}.py"
-        script.write_text(
-            f"import sys\nsys.path.insert(0, {str(CHECKOUT)!r})\n"
-            "from tests.runner_double.step import work\n"
-            f"sys.exit(work({str(self._host.root)!r}, {step!r}))\n"
-        )
-        return [sys.executable, "-ISE", str(script)]
 
     def _invoke(self, command: list[str], variables: dict[str, str]) -> int:
         workspace = self._environment.workspace
@@ -176,16 +144,23 @@ class JobRunner:
         delay = job.get("mishap_after", 0.1)
         if job.get("server_cancels"):
             order = {"timeout": job.get("cancel_timeout", 300.0)}
-            host.ears.after(
+            self._amid_step(
                 delay, lambda: mailbox.put(host.root, "mail", "cancel", order)
             )
         if job.get("dies"):
             pid = os.getpid() if job["dies"] == "worker" else os.getppid()
             signum = job.get("signal", signal.SIGKILL)
-            host.ears.after(delay, lambda: os.kill(pid, signum))
+            self._amid_step(delay, lambda: os.kill(pid, signum))
 
-    def _announce(self, title: str) -> None:
-        self._host.trace.write("StepsRunner", f"Processing step: DisplayName='{title}'")
+    def _amid_step(self, seconds: float, mishap: Callable[[], None]) -> None:
+        """Let something happen in so many seconds, unless the step is over by then."""
+        step = self._invocation
+
+        def happen() -> None:
+            if self._invocation is step:
+                mishap()
+
+        self._host.ears.after(seconds, happen)
 
     def _conclude(self, code: int) -> None:
         if code:
@@ -224,9 +199,21 @@ class JobRunner:
         host.trace.write("JobRunner", "Job completed.")
 
 
+def processing(title: str) -> str:
+    return f"Processing step: DisplayName='{title}'"
+
+
+def setup_text(root: Path) -> str:
+    """What the job's log begins with: the groups of `.setup_info`, if it exists."""
+    path = root / ".setup_info"
+    entries = json.loads(path.read_text()) if path.exists() else []
+    groups = [f"##[group]{e['group']}\n{e['detail']}\n##[endgroup]" for e in entries]
+    return "\n".join(["Set up job", *groups])
+
+
 def report(host: Host, job: dict[str, Any], result: str) -> None:
     """Tell the service the result; it drops an ephemeral runner's registration."""
     host.tell("reported", job_id=job["job_id"], name=job["name"], result=result)
     settings = host.settings()
-    if settings.get("ephemeral"):
+    if truthy(settings.get("ephemeral")):
         registry.strike(host.root, settings["agentname"], "consumed")

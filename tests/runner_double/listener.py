@@ -1,13 +1,12 @@
 """`Runner.Listener run`: connect, listen, take jobs, and end as the real one ends.
 
-SIGINT says `Exiting...` and stops in order, SIGTERM stops silently and within 30 s; after
-the first of them only a SIGTERM changes anything: it ends the process at once.
+A signal ends any wait but the one for a Worker; the Worker is told, and waited for.
 """
 
 from __future__ import annotations
 
 import os
-import signal
+from collections.abc import Callable
 from typing import Any
 
 from tests.runner_double import mailbox, scenarios
@@ -17,9 +16,8 @@ from tests.runner_double.host import RESULTS, Host, Leave, truthy
 from tests.runner_double.messages import KINDS
 from tests.runner_double.options import Options
 from tests.runner_double.session import Session
+from tests.runner_double.stopping import TERMINATED, StopSignals
 
-SHUTDOWN_SECONDS = 30.0
-TERMINATED = 143
 RETURNS_RESULT = "ACTIONS_RUNNER_RETURN_JOB_RESULT_FOR_HOSTED"
 ONCE_WARNING = (
     "Warning: '--once' is going to be deprecated in the future, please consider to use"
@@ -39,7 +37,7 @@ class Listener:
         self.host = host
         entry = host.plan.next_entry(host.root, "listener")
         self.entry = scenarios.expand(entry)
-        self.stopping: str | None = None
+        self._signals = StopSignals(host)
         settings = host.settings()
         self._ephemeral = truthy(settings.get("ephemeral", False))
         self._returns_result = truthy(os.environ.get(RETURNS_RESULT))
@@ -53,9 +51,14 @@ class Listener:
 
     def run(self) -> int:
         """The exit code."""
-        self._heed_signals()
+        if self.entry.get("ignore_signals"):
+            self._signals.ignore()
+        else:
+            self._signals.heed()
         self.host.hang_bell()
-        self._warn()
+        (self.host.root / "_work").mkdir(exist_ok=True)
+        if self._once:
+            self.host.terminal.line(ONCE_WARNING)
         try:
             return self._serve()
         except Stopped:
@@ -63,11 +66,15 @@ class Listener:
         except Leave as leave:
             return leave.code
 
+    @property
+    def stopping(self) -> str | None:
+        return self._signals.reason
+
     def pause(self, seconds: float) -> None:
         """Let a real duration pass, to scale; Stopped if a signal comes."""
         self.wait(lambda: False, self.host.plan.scaled(seconds))
 
-    def wait(self, condition: Any, seconds: float | None) -> None:
+    def wait(self, condition: Callable[[], object], seconds: float | None) -> None:
         """Hear until `condition` holds; Stopped if a signal comes."""
         self.host.ears.until(lambda: self.stopping or condition(), seconds)
         if self.stopping:
@@ -84,24 +91,16 @@ class Listener:
             return None
         return self._end_with_job(result)
 
-    def _warn(self) -> None:
-        if self._once:
-            self.host.terminal.line(ONCE_WARNING)
-
     def _serve(self) -> int:
         self.session.create()
         self.host.terminal.line(f"Current runner version: '{self.host.version}'")
-        self.announce()
+        self.host.tell("listening")
+        self.host.terminal.line(f"{stamp()}: Listening for Jobs")
         while True:
             message = self._next_message()
             code = KINDS[message["kind"]](self, message)
             if code is not None:
                 return code
-
-    def announce(self) -> None:
-        """The readiness line, once per start."""
-        self.host.tell("listening")
-        self.host.terminal.line(f"{stamp()}: Listening for Jobs")
 
     def _next_message(self) -> dict[str, Any]:
         """The plan's next message when it is due, or one from the test before that."""
@@ -143,7 +142,7 @@ class Listener:
     def _stop(self) -> int:
         """The end after a signal: files and registration stay."""
         self._delete_session(self.entry.get("delete_session_seconds", 0.5))
-        if self.stopping == "OperatingSystemShutdown":
+        if self._signals.terminated:
             return self.entry.get("term_code", TERMINATED)
         return 0
 
@@ -151,33 +150,3 @@ class Listener:
         self.host.trace.write("BrokerMessageListener", "Deleting Runner Session...")
         self.host.rest(seconds)
         self.host.tell("session_deleted")
-
-    def _heed_signals(self) -> None:
-        ignored = self.entry.get("ignore_signals", False)
-        if ignored:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            return
-        self.host.ears.heed(
-            {signal.SIGINT: self._interrupted, signal.SIGTERM: self._terminated}
-        )
-
-    def _interrupted(self) -> None:
-        self.host.tell("signal", process="listener", signal="INT")
-        if not self.stopping:
-            self._begin_stop("UserCancelled")
-            self.host.terminal.line("Exiting...")
-
-    def _terminated(self) -> None:
-        self.host.tell("signal", process="listener", signal="TERM")
-        if self.stopping:
-            raise Leave(TERMINATED)
-        self._begin_stop("OperatingSystemShutdown")
-        self.host.ears.after(self.host.plan.scaled(SHUTDOWN_SECONDS), self._give_up)
-
-    def _begin_stop(self, reason: str) -> None:
-        self.stopping = reason
-        self.host.trace.write("Runner", f"Runner will be shutdown for {reason}")
-
-    def _give_up(self) -> None:
-        raise Leave(TERMINATED)

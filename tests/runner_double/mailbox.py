@@ -29,12 +29,17 @@ def put(root: Path, folder: str, kind: str, content: dict[str, Any]) -> None:
     ring_bells((root / "double" / "bells").iterdir())
 
 
-def take(root: Path, folder: str, kinds: set[str] | None = None) -> dict[str, Any] | None:
+def take(
+    root: Path, folder: str, kinds: set[str] | None = None
+) -> dict[str, Any] | None:
     """The oldest message of these kinds, if there is one; it is gone after that."""
     for path in sorted((root / "double" / folder).iterdir()):
         kind = path.stem.split("-", 3)[-1]
         if kinds is None or kind in kinds:
-            content = path.read_text()
-            path.unlink()
+            try:
+                content = path.read_text()
+                path.unlink()
+            except FileNotFoundError:  # somebody else was quicker
+                continue
             return {"kind": kind, **json.loads(content)}
     return None

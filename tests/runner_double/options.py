@@ -15,12 +15,12 @@ SECRETS = {"token", "pat", "jitconfig"}
 COMMANDS = {"configure", "remove", "run", "warmup"}
 ANYWHERE = {"help", "version", "commit", "check"}
 KNOWN = {
-    "configure": set(
-        "unattended replace ephemeral disableupdate no-default-labels"
-        " generateserviceconfig runasservice url token pat name runnergroup labels work"
-        " monitorsocketaddress auth username windowslogonaccount"
-        " windowslogonpassword".split()
-    ),
+    "configure": {
+        *("unattended", "replace", "ephemeral", "disableupdate", "no-default-labels"),
+        *("generateserviceconfig", "runasservice", "url", "token", "pat", "name"),
+        *("runnergroup", "labels", "work", "monitorsocketaddress", "auth"),
+        *("username", "windowslogonaccount", "windowslogonpassword"),
+    },
     "remove": {"token", "pat", "local", "unattended"},
     "run": {"once", "jitconfig", "startuptype"},
     "warmup": set(),
@@ -65,9 +65,7 @@ class Options:
 def take_inputs() -> dict[str, str]:
     """The inputs in the environment, which then has them no longer."""
     names = [name for name in os.environ if name.upper().startswith(PREFIX)]
-    return {
-        name[len(PREFIX) :].lower(): os.environ.pop(name).strip() for name in names
-    }
+    return {name[len(PREFIX) :].lower(): os.environ.pop(name).strip() for name in names}
 
 
 def parse(arguments: list[str]) -> Options:

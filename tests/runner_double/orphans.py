@@ -1,4 +1,4 @@
-"""The clean-up at a job's end: processes that the job left, known by their environment."""
+"""The clean-up at a job's end: what it left running, known by its environment."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 
 def running() -> set[int]:
     """All process ids of the machine."""
-    return {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+    return {
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()
+    }
 
 
 def belongs(pid: int, tracking_id: str) -> bool:
-    """Whether the process carries this job's RUNNER_TRACKING_ID, as far as we may see."""
+    """Whether the process carries this job's RUNNER_TRACKING_ID, if we may see it."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:  # ended, or another user's

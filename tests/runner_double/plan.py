@@ -41,7 +41,7 @@ class Plan:
         return seconds * self.scale
 
     def next_entry(self, root: Path, of: str) -> dict[str, Any]:
-        """The entry for this call of `config`, `listener` or `remove`; the last repeats."""
+        """The entry for this call of `config` or its like; the last repeats."""
         entries = self.entries[of]
         return entries[min(registry.turn(root, of), len(entries) - 1)]
 

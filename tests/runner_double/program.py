@@ -108,7 +108,6 @@ def main(script: str, arguments: list[str]) -> int:
     host.trace.write("Listener", f"Version: {host.version}")
     host.trace.write("Listener", f"Commit: {COMMIT}")
     host.count("RunnerProcessStarted")
-    (root / "_work").mkdir(exist_ok=True)
     asks = {"configure": "config", "remove": "remove"}.get(options.command, "listener")
     host.tell(
         f"{asks}_start",

@@ -60,7 +60,10 @@ def turn(root: Path, of: str) -> int:
     return before
 
 
-def fingerprint(token: str) -> str:
+def fingerprint(token: str) -> str | None:
+    """The SHA-256 sum of `token`; None if there is none."""
+    if not token:
+        return None
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -82,6 +85,7 @@ def enrol(root: Path, name: str, **details: Any) -> int:
         event = "replaced" if name in register["runners"] else "registered"
         entry = {"agentId": agent_id, **details}
         register["runners"][name] = entry
+        register["deleted"] = [gone for gone in register["deleted"] if gone != name]
         register["history"].append(
             {"at": time.time(), "event": event, "name": name, **entry}
         )
@@ -94,7 +98,9 @@ def strike(root: Path, name: str, event: str) -> bool:
         known = register["runners"].pop(name, None) is not None
         register["deleted"].append(name)
         if known:
-            register["history"].append({"at": time.time(), "event": event, "name": name})
+            register["history"].append(
+                {"at": time.time(), "event": event, "name": name}
+            )
     return known
 
 

@@ -1,4 +1,4 @@
-"""`config.sh remove`: the service first, then the local files, which stay on an error."""
+"""`config.sh remove`: the service first, then the files, which stay on an error."""
 
 from __future__ import annotations
 

@@ -39,12 +39,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     },
     "ignores_signals": {"ignore_signals": True},
     "slow_stop": {"delete_session_seconds": 30.0},
-    "listener_killed": {
-        "messages": [{**JOB, "seconds": 600, "dies": "listener"}]
-    },
-    "worker_killed": {
-        "messages": [{**JOB, "seconds": 600, "dies": "worker"}]
-    },
+    "listener_killed": {"messages": [{**JOB, "seconds": 600, "dies": "listener"}]},
+    "worker_killed": {"messages": [{**JOB, "seconds": 600, "dies": "worker"}]},
     "session_conflict": {"session": {"conflicts": 8}},
     "session_conflict_recovers": {"session": {"conflicts": 3}},
     "network_error": {"session": {"network_errors": 2}},

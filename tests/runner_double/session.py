@@ -18,7 +18,9 @@ RETRY_SECONDS = 30.0
 CONFLICT_LIMIT_SECONDS = 240.0
 CLOCK_LIMIT_SECONDS = 1800.0
 SESSION_CONFLICT = 5
-UNREACHABLE = "Resource temporarily unavailable (broker.actions.githubusercontent.com:443)"
+UNREACHABLE = (
+    "Resource temporarily unavailable (broker.actions.githubusercontent.com:443)"
+)
 DELETED = (
     "Failed to create a session. The runner registration has been deleted from the"
     " server, please re-configure. Runner registrations are automatically deleted for"

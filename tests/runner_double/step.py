@@ -20,7 +20,7 @@ MEGABYTE = 1024 * 1024
 
 
 def leave_process(how: object) -> None:
-    """Leave a process behind: `true`, `setsid`, or `untracked` (out of clean-up's eye)."""
+    """Leave a process behind; `setsid`: in its own session, `untracked`: unmarked."""
     environment = dict(os.environ)
     if how == "untracked":
         environment["RUNNER_TRACKING_ID"] = "0"
@@ -74,7 +74,8 @@ def ignore_signals(names: list[str]) -> None:
 def work(root_path: str, wishes: dict[str, Any]) -> int:
     """Do the step; the code it exits with."""
     root = Path(root_path)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     ignore_signals(wishes.get("ignores", []))
     truth.tell(root, "step_start", name=wishes.get("name"))
     os.write(1, wishes.get("output", "Hello from the step\n").encode())

@@ -1,4 +1,4 @@
-"""A self-update: the lines, the new `bin`, and the detached script that puts it there."""
+"""A self-update: the lines, the new `bin`, and the script that puts it there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_version(folder: Path, version: str) -> None:
 
 def download(host: Host, version: str) -> None:
     fresh = host.root / f"bin.{version}"
-    shutil.copytree(host.root / "bin", fresh, dirs_exist_ok=True)
+    shutil.copytree(host.root / "bin", fresh, dirs_exist_ok=True, symlinks=True)
     write_version(fresh, version)
 
 

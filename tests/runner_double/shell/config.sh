@@ -11,7 +11,9 @@ if ! command -v ldd >/dev/null; then
     exit 1
 fi
 
-missing=$(for library in ./bin/*.so; do ldd "$library"; done | grep "not found")
+libraries=(libcoreclr.so libSystem.Security.Cryptography.Native.OpenSsl.so
+    libSystem.IO.Compression.Native.so)
+missing=$(for name in "${libraries[@]}"; do ldd "./bin/$name"; done | grep "not found")
 if [ -n "$missing" ]; then
     echo "$missing"
     echo "Dependencies is missing for Dotnet Core 6.0"
