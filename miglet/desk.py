@@ -67,7 +67,7 @@ def config(house: House, params: dict[str, Any], peer: Peer) -> Any:
 @method
 def metrics(house: House, params: dict[str, Any], peer: Peer) -> Any:
     """The latest sample of the machine."""
-    return house.known.vm_health
+    return house.known.health_of_machine()
 
 
 @method

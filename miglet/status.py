@@ -70,6 +70,12 @@ class Knowledge:
         """The controller did not answer as it should."""
         self.controller_error = f"{fact.call}: {fact.reason}"
 
+    def health_of_machine(self) -> dict[str, Any]:
+        """The heartbeat's ``vm_health``: the latest sample, and our clock's error."""
+        offset = self.clock_offset_seconds
+        clock = None if offset is None else round(offset * 1000)
+        return {**self.vm_health, "clock_offset_ms": clock}
+
     def reachable(self, now: float) -> bool:
         """Whether a heartbeat was accepted within heartbeat.timeout."""
         limit = self.settings.heartbeat.timeout
@@ -113,6 +119,7 @@ def status_object(
             "rejected": counts.rejected,
             "dropped": counts.dropped,
         },
+        "timeline": vm.timeline,
         "log_level": known.log_level,
         "last_error": known.last_error,
     }
@@ -161,14 +168,12 @@ def beat(
     vm: Vm, known: Knowledge, health: Health, counts: Counts, moment: Moment
 ) -> dict[str, Any]:
     """A heartbeat, but for its timestamp."""
-    offset = known.clock_offset_seconds
-    clock = {"clock_offset_ms": None if offset is None else round(offset * 1000)}
     return {
         "vm_id": known.identity.vm_id,
         "pool_id": known.identity.pool_id,
         "org_id": known.identity.org_id,
         "miglet_state": vm.state.value,
-        "vm_health": {**known.vm_health, **clock},
+        "vm_health": known.health_of_machine(),
         "runner_state": runner_state(vm),
         "current_job": _job(vm.job, moment) if vm.job else None,
         "workers": {

@@ -179,6 +179,8 @@ def closing(
 
 
 if __name__ == "__main__":
+    # Also when the shell that started us had it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     alarm = threading.Timer(LIMIT, lambda: os.kill(os.getpid(), signal.SIGINT))
     alarm.daemon = True
     alarm.start()

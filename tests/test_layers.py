@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "miglet"
 
 #: What a floor may import is below it, or in the same package.
 FLOORS = [
-    {"errors"},
+    {"errors", "slimming"},
     {"security", "signals", "systemd", "metrics", "inotify", "timers", "control"},
     {"confinement", "messages", "config", "loglines"},
     {"logger", "controller", "facts", "orders", "events"},

@@ -24,6 +24,7 @@ from miglet.facts import (
     SignalReceived,
     StartAcknowledged,
     TerminationNoticed,
+    TokenSpent,
     WorkerLost,
 )
 from miglet.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
@@ -62,6 +63,24 @@ def test_a_boot_leads_to_a_listening_runner():
     assert vm.state is State.IDLE
     assert types(effects) == ["VMStarted", "RunnerRegistered"]
     assert told(effects) == [ProvideRunner("vm-1-b00t")]
+
+
+def test_each_step_of_a_boot_is_timed_once():
+    vm, effects = live(
+        fresh(),
+        PREPARED,
+        ACKNOWLEDGED,
+        TokenSpent("abc"),
+        LAUNCHED,
+        LISTENING,
+        SEEN,
+        now=50.0,
+    )
+    steps = ["acknowledged", "token", "configured", "listening", "first_job"]
+    assert list(vm.timeline) == steps
+    assert set(vm.timeline.values()) == {50_000.0}
+    assert events(effects)[-1].timeline.keys() == set(steps[:-1])
+    assert live(vm, TokenSpent("abc"), now=70.0)[0].timeline == vm.timeline
 
 
 def test_nothing_is_registered_before_the_start_is_acknowledged():
@@ -210,6 +229,13 @@ def test_a_registration_that_cannot_be_had_is_an_error():
     vm, effects = live(vm, EventDelivered(2, "Error"))
     assert vm.state is State.SHUTTING_DOWN
     assert types(effects) == ["VMShuttingDown"]
+
+
+def test_a_machine_that_never_had_a_runner_has_nothing_to_stop():
+    vm, effects = live(fresh(), PREPARED, TERM)
+    assert told(effects) == []
+    assert StopCrew() in effects
+    assert live(vm, EventsFlushed())[1] == [Exit(0)]
 
 
 def test_an_error_that_cannot_be_told_does_not_put_the_end_off():

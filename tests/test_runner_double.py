@@ -1,6 +1,6 @@
-"""The double's Listener, Worker and `run.sh`: scenarios 10 to 40 of its table.
+"""The double's Listener and Worker: how they end, and what outlives them.
 
-What each scenario must show is written here once more, as seen from outside.
+What each of the scenarios 10 to 33 must show is written here as seen from outside.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from typing import Any
 import pytest
 
 from tests.runner_double.stage import (
-    CONFIGURE,
     Stage,
     await_truth,
-    config,
     configured_files,
-    run,
     stage,
+    unstamped,
 )
 from tests.support import eventually
 
@@ -28,12 +26,6 @@ ALL = {".runner", ".credentials", ".credentials_rsaparams"}
 STOPPED = "Runner listener exit with 0 return code, stop the service, no retry needed."
 TERMINATED = "exit with terminated error, stop the service, no retry needed."
 CLEANED = "√ Removed .credentials\n√ Removed .runner\n"
-
-
-def unstamped(output: str) -> str:
-    """The output without its time stamps."""
-    lines = output.splitlines(keepends=True)
-    return "".join(x[22:] if x[19:22] == "Z: " else x for x in lines)
 
 
 #: Ephemeral runs that end by themselves under run.sh: what the plan says, what must be
@@ -234,7 +226,7 @@ def test_a_deaf_step_is_killed_and_a_slow_one_waited_for(stage: Stage) -> None:
 
 def test_sigterm_leaves_a_busy_worker_behind_after_its_limit(stage: Stage) -> None:
     job = {"scenario": "job", "hold_step": True, "ignores": ["INT", "TERM"]}
-    double = stage.ready({**job, "hold": True, "hold_job": False}, scale=0.02)
+    double = stage.ready(job, scale=0.02)
     process = stage.listener(double)
     await_truth(double, "step_start")
     process.send_signal(signal.SIGINT)
@@ -295,56 +287,3 @@ def test_the_step_outlives_a_killed_worker(stage: Stage) -> None:
     assert step in double.pids()
     assert ". Code: 137\n" in double.log("Runner")
     assert list((double.root / "_diag" / "pages").iterdir())
-
-
-def test_the_three_processes_share_one_group(stage: Stage) -> None:
-    double = stage.ready({"scenario": "job", "hold": True})
-    double.release_job()
-    process = stage.start(double, "run.sh")
-    step = await_truth(double, "step_start")["pid"]
-    listener = double.truth("listener_start")[0]["pid"]
-    worker = double.truth("worker_start")[0]["pid"]
-    groups = {os.getpgid(pid) for pid in (step, listener, worker)}
-    assert groups == {os.getpgid(process.pid)}
-    assert double.truth("worker_start")[0]["argv"][0] == "spawnclient"
-    double.finish_step(3)
-    stdout, _ = process.communicate(timeout=10)
-    assert "completed with result: Failed\n" in stdout
-
-
-def test_a_session_conflict_is_told_eight_times(stage: Stage) -> None:
-    ended = run(stage.ready({"scenario": "session_conflict"}), "run.sh")
-    assert ended.stdout.count("√ Connected to GitHub\n") == 8
-    assert ended.stderr.count("A session for this runner already exists.\n") == 8
-    assert ended.stderr.count("Runner connect error: Error: Conflict. Retrying") == 1
-
-
-@pytest.mark.parametrize("scenario", ["session_conflict_recovers", "network_error"])
-def test_a_session_that_recovers_says_so(stage: Stage, scenario: str) -> None:
-    double = stage.ready({"scenario": scenario})
-    process = stage.listener(double)
-    await_truth(double, "listening")
-    double.kill()
-    stdout, stderr = process.communicate(timeout=10)
-    assert "Runner reconnected.\nCurrent runner version" in unstamped(stdout)
-    assert stderr.count("Runner connect error: ") == 1
-
-
-def test_poll_errors_pass_without_a_word(stage: Stage) -> None:
-    double = stage.ready({"scenario": "poll_errors"})
-    process = stage.listener(double)
-    double.push_job({"name": "late"})
-    stdout, stderr = process.communicate(timeout=10)
-    assert "reconnected" not in stdout
-    assert process.returncode == 0
-
-
-def test_a_crash_loop_goes_on(stage: Stage) -> None:
-    double = stage.ready({"scenario": "crash_loop"}, scale=0.0002)
-    process = stage.start(double, "run.sh")
-    await_truth(double, "listener_exit", times=3)
-    double.kill()
-    stdout, stderr = process.communicate(timeout=10)
-    assert stdout.count("retryable error, re-launch runner in 5 seconds.\nRestart") >= 2
-    assert "An error occurred: " in stderr
-    assert {record["code"] for record in double.truth("listener_exit")} == {2}

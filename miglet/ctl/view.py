@@ -107,6 +107,7 @@ def status_lines(status: Status) -> list[str]:
         ("runner", runner_of(section(status, "runner"))),
         ("job", job_of(section(status, "job"))),
         ("events", events_of(section(status, "events"))),
+        ("boot", boot_of(section(status, "timeline"))),
         ("last error", status.get("last_error") or "none"),
         ("log level", status.get("log_level")),
     ]
@@ -127,6 +128,12 @@ def machine_of(status: Status) -> str:
     """Who the machine is."""
     vm, pool, org = (clean(status.get(name)) for name in ("vm_id", "pool_id", "org_id"))
     return f"{vm} in pool {pool} of {org}"
+
+
+def boot_of(timeline: Status) -> str:
+    """How long after the kernel's start each step of the boot was."""
+    steps = [f"{clean(name)} {duration(ms / 1000)}" for name, ms in timeline.items()]
+    return ", ".join(steps) or "-"
 
 
 def controller_of(controller: Status) -> str:

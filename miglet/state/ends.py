@@ -50,7 +50,7 @@ def began(vm: Vm, job: Job, moment: Moment) -> Step:
     limit = vm.policy.max_job_duration
     if limit:
         effects.append(SetTimer("max_job", max(0.0, job.seen_now + limit - moment.now)))
-    return vm.having(job=job), effects
+    return vm.having(job=job).marked("first_job", moment), effects
 
 
 def announced(vm: Vm) -> Step:
@@ -194,6 +194,10 @@ def shut_down(vm: Vm, end: End, moment: Moment) -> Step:
     cause = "termination_notice" if vm.notice else "shutdown"
     stopped_by = vm.stopped_by or (cause if vm.job else None)
     vm = vm.entered(State.SHUTTING_DOWN, moment, end=told, stopped_by=stopped_by)
+    if not vm.name:
+        # No runner was ever asked for: there is nothing to stop or to take back.
+        vm, more = flushed(vm, moment)
+        return vm, [*effects, *more]
     settle = vm.policy.drain_settle if vm.finished else 0.0
     limit = settle + vm.policy.grace_period + REMOVAL_SECONDS
     return vm, [*effects, Tell(StopRunner(settle)), SetTimer("stop", limit)]

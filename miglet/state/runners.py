@@ -38,12 +38,14 @@ _AS_ASKED = Crash("ended_without_job", "reregister", False, "it ended in order")
 
 def note_token(vm: Vm, fact: TokenSpent, moment: Moment) -> Step:
     """Remember a registration token so that it is not used twice."""
-    return vm.having(spent_tokens=(*vm.spent_tokens, fact.sha256)[-16:]), []
+    vm = vm.having(spent_tokens=(*vm.spent_tokens, fact.sha256)[-16:])
+    return vm.marked("token", moment), []
 
 
 def note_launch(vm: Vm, fact: RunnerLaunched, moment: Moment) -> Step:
     """Remember the run before anything depends on it."""
-    return vm.having(runner=fact.runner, registered=False, finished=False), []
+    vm = vm.having(runner=fact.runner, registered=False, finished=False)
+    return vm.marked("configured", moment), []
 
 
 def note_fault(vm: Vm, fact: FaultNoted, moment: Moment) -> Step:
@@ -53,7 +55,7 @@ def note_fault(vm: Vm, fact: FaultNoted, moment: Moment) -> Step:
 
 def become_idle(vm: Vm, fact: RunnerListening, moment: Moment) -> Step:
     """The runner is there, newly registered or found again."""
-    vm, effects = _registered(vm, fact)
+    vm, effects = _registered(vm.marked("listening", moment), fact)
     job = vm.job
     if job:
         vm, begun = began(vm.entered(State.JOB_RUNNING, moment), job, moment)
@@ -78,7 +80,7 @@ def _registered(vm: Vm, fact: RunnerListening) -> Step:
         runner_url=runner.get("runner_url"),
         attempts=fact.attempts,
         duration_seconds=fact.duration_seconds,
-        timeline=runner.get("timeline", {}),
+        timeline=vm.timeline,
     )
     return vm.having(registered=True), [Emit(event)]
 

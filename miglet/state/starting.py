@@ -59,6 +59,7 @@ def announce(vm: Vm, fact: PreflightDone, moment: Moment) -> Step:
     """Tell the controller that the machine is there, or why it cannot be used."""
     faults = [each for each in fact.report if each["status"] == "fail"]
     event = Emit(VMStarted(preflight=fact.report, **fact.machine))
+    vm = vm.having(timeline=fact.machine["timeline"])
     if faults:
         vm, effects = failed(vm, *_preflight_errors(faults), moment)
         return vm.having(announced=True), [event, *effects]
@@ -94,7 +95,8 @@ def heed_delivery(vm: Vm, fact: EventDelivered, moment: Moment) -> Step:
     """The acknowledgement of VMStarted lets the machine register."""
     if fact.type != "VMStarted":
         return vm, []
-    return provided(vm.having(acknowledged=True), moment)
+    vm = vm.having(acknowledged=True).marked("acknowledged", moment)
+    return provided(vm, moment)
 
 
 def go_on(vm: Vm, fact: StartAcknowledged, moment: Moment) -> Step:

@@ -168,6 +168,8 @@ class Vm:
     #: The kind of the cloud's announcement that this machine ends, if there was one.
     notice: str | None = None
     signals: int = 0
+    #: Milliseconds from the kernel's start to each step of this boot, by its name.
+    timeline: dict[str, float] = field(default_factory=dict)
     #: Whether what runs is gone and only events are left to deliver.
     flushing: bool = False
 
@@ -178,6 +180,13 @@ class Vm:
     def entered(self, state: State, moment: Moment, **changes: Any) -> Vm:
         """The machine in another state."""
         return self.having(state=state, since=moment.at, **changes)
+
+    def marked(self, step: str, moment: Moment) -> Vm:
+        """The machine with this step of its boot timed, unless it was before."""
+        if step in self.timeline:
+            return self
+        now = round(moment.now * 1000, 1)
+        return self.having(timeline={**self.timeline, step: now})
 
     @property
     def next_name(self) -> str:

@@ -23,6 +23,7 @@ from tests.runner_double.job_environment import JobEnvironment
 from tests.runner_double.job_log import JobLog
 from tests.runner_double.steps import steps_of, write_step
 
+ALWAYS = "always()"
 SHUTDOWN = (
     "##[error]The runner has received a shutdown signal. This can happen when the"
     " runner service is stopped, or a manually started runner is canceled."
@@ -39,7 +40,8 @@ class JobRunner:
         #: `server` or `shutdown` once the job is to end early.
         self._cancelled_by: str | None = None
         self._invocation: Invocation | None = None
-        self._cancellable = False
+        #: The condition of the step that is running; none runs, or a hook does: None.
+        self._condition: str | None = None
         self._log = JobLog(host.root, job["job_id"])
         name = host.settings().get("agentname", "")
         self._environment = JobEnvironment(host.root, job, name)
@@ -51,7 +53,8 @@ class JobRunner:
             self._cancelled_by = by
         if by == "shutdown":
             self._log.line(SHUTDOWN)
-        if self._invocation and (self._cancellable or by == "shutdown"):
+        spared = self._condition in (None, ALWAYS) and by == "server"
+        if self._invocation and not spared:
             self._invocation.cancel()
 
     def run(self) -> str:
@@ -108,7 +111,7 @@ class JobRunner:
             return 1
 
     def _run_step(self, step: dict[str, Any]) -> None:
-        always = step.get("condition") == "always()"
+        always = step.get("condition") == ALWAYS
         skipped = self._cancelled_by == "shutdown" or (
             not always and (self._failed or self._cancelled_by)
         )
@@ -118,20 +121,21 @@ class JobRunner:
             self._host.trace.write("StepsRunner", "Step result: Skipped")
             self._host.tell("step_skipped", name=name)
             return
-        self._cancellable = not always
+        self._condition = step.get("condition", "success()")
+        self._log.line(f"##[group]Run {name}")
         command = write_step(self._host.root, self._environment.temp, step)
         if "script" in step:  # other steps tell it themselves
             self._host.tell("step_start", name=name)
         variables = {**self._environment.variables(), **self._job.get("env", {})}
         code = self._invoke(command, variables)
-        self._cancellable = False
+        self._condition = None
         self._host.tell("step_exit", name=name, code=code)
         self._conclude(code)
 
     def _invoke(self, command: list[str], variables: dict[str, str]) -> int:
         workspace = self._environment.workspace
         self._invocation = Invocation(self._host, command, variables, workspace)
-        if self._cancellable:
+        if self._condition:
             self._arm_mishaps()
         code = self._invocation.wait(self._log.write)
         self._invocation = None

@@ -72,6 +72,8 @@ def expand(entry: dict[str, Any]) -> dict[str, Any]:
     """The entry with its scenario written out; raises KeyError for an unknown one."""
     expanded = {**SCENARIOS[entry.get("scenario", "idle")], **entry}
     extra = {key: entry[key] for key in set(entry) - LISTENER_KEYS}
+    if "hold_step" in extra:
+        extra["hold"] = extra.pop("hold_step")
     first = {"after": entry.get("after", 0.0), "hold_job": holds_job(entry)}
     messages = expanded.get("messages", [])
     if "jobs" in entry:

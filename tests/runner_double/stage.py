@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,23 @@ def run(double: Double, script: str, *arguments: str, **added: str) -> Ended:
 
 def await_truth(double: Double, what: str, times: int = 1) -> dict[str, Any]:
     """The last record named `what`, once there are so many."""
-    found: Callable[[], list[dict[str, Any]]] = lambda: double.truth(what)  # noqa: E731
-    eventually(lambda: len(found()) >= times, LIMIT_SECONDS, what)
-    return found()[-1]
+
+    def last() -> dict[str, Any] | None:
+        found = double.truth(what)
+        return found[-1] if len(found) >= times else None
+
+    found = eventually(last, LIMIT_SECONDS, what)
+    assert found is not None
+    return found
 
 
 def configured_files(double: Double) -> set[str]:
     """Which of the files of a configuration exist."""
     names = (".runner", ".credentials", ".credentials_rsaparams")
     return {name for name in names if (double.root / name).exists()}
+
+
+def unstamped(output: str) -> str:
+    """The output without its time stamps."""
+    lines = output.splitlines(keepends=True)
+    return "".join(x[22:] if x[19:22] == "Z: " else x for x in lines)
