@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import signal
 import socket
@@ -11,76 +10,17 @@ import threading
 
 import pytest
 import requests
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from miglet.reference.tokens import TokenFile
+from tests.authority import Authority
 from tests.reference import COMMAND, TOKEN, running_controller
 from tests.support import eventually
-
-
-class Authority:
-    """A certificate authority that lives for a test."""
-
-    def __init__(self, folder, name: str) -> None:
-        self.folder, self.name = folder, name
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self.sign(name, self.key, is_authority=True)
-        self.path = folder / f"{name}.pem"
-        self.path.write_bytes(_pem(self.certificate))
-
-    def issue(self, name: str):
-        """Certificate and key of `name` in one file."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        path = self.folder / f"{name}.pem"
-        path.write_bytes(_pem(self.sign(name, key)) + _key_pem(key))
-        return path
-
-    def sign(self, name: str, key, is_authority: bool = False) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.timezone.utc)
-        day = datetime.timedelta(days=1)
-        names = [x509.DNSName("localhost")]
-        builder = x509.CertificateBuilder(
-            issuer_name=_name(self.name),
-            subject_name=_name(name),
-            public_key=key.public_key(),
-            serial_number=x509.random_serial_number(),
-            not_valid_before=now - day,
-            not_valid_after=now + day,
-        )
-        basic = x509.BasicConstraints(ca=is_authority, path_length=None)
-        builder = builder.add_extension(basic, critical=True)
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
-        return builder.sign(self.key, hashes.SHA256())
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _key_pem(key) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
 
 
 def status(endpoint: str, authorization: str | None = None, **options) -> int:
     headers = {"Authorization": authorization} if authorization else {}
     url = f"{endpoint}/api/v1/vms"
     return requests.get(url, headers=headers, timeout=10, **options).status_code
-
-
-def https(controller) -> str:
-    """The endpoint under the name that the certificate is for."""
-    return controller.endpoint.replace("127.0.0.1", "localhost")
 
 
 @pytest.fixture(scope="module")
@@ -149,30 +89,33 @@ def test_anonymous_lets_everybody_in(tmp_path):
 
 def test_with_a_client_authority_certificates_open_the_door(tmp_path, authority):
     options = {
-        "tls_cert": authority.issue("controller"),
+        "tls_cert": authority.combined("controller"),
         "client_ca": authority.path,
         "token_file": None,
     }
-    client = str(authority.issue("client"))
-    stranger = str(Authority(tmp_path, "stranger").issue("strangers-client"))
+    client = str(authority.combined("client"))
+    stranger = str(Authority(tmp_path, "stranger").combined("strangers-client"))
     with running_controller(tmp_path, **options) as controller:
         trust = {"verify": str(authority.path)}
-        assert status(https(controller), cert=client, **trust) == 200
+        assert status(controller.endpoint, cert=client, **trust) == 200
         with pytest.raises(requests.ConnectionError):
-            status(https(controller), **trust)
+            status(controller.endpoint, **trust)
         with pytest.raises(requests.ConnectionError):
-            status(https(controller), cert=stranger, **trust)
+            status(controller.endpoint, cert=stranger, **trust)
 
 
 def test_with_both_either_token_or_certificate_opens_the_door(tmp_path, authority):
-    options = {"tls_cert": authority.issue("controller"), "client_ca": authority.path}
-    client = str(authority.issue("client"))
+    options = {
+        "tls_cert": authority.combined("controller"),
+        "client_ca": authority.path,
+    }
+    client = str(authority.combined("client"))
     with running_controller(tmp_path, **options) as controller:
         trust = {"verify": str(authority.path)}
         assert controller.endpoint.startswith("https://")
-        assert status(https(controller), cert=client, **trust) == 200
-        assert status(https(controller), f"Bearer {TOKEN}", **trust) == 200
-        assert status(https(controller), **trust) == 401
+        assert status(controller.endpoint, cert=client, **trust) == 200
+        assert status(controller.endpoint, f"Bearer {TOKEN}", **trust) == 200
+        assert status(controller.endpoint, **trust) == 401
 
 
 def start(*words: object) -> subprocess.CompletedProcess[str]:
