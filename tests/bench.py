@@ -71,14 +71,19 @@ def milliseconds(seconds: list[float], fraction: float = 0.5) -> str:
 
 @contextlib.contextmanager
 def machine(
-    folder: Path, controller: ReferenceController, name: str, plan: Any, **settings: Any
+    folder: Path,
+    reference: ReferenceController,
+    name: str,
+    plan: Any,
+    /,
+    **settings: Any,
 ) -> Iterator[tuple[Agent, Double]]:
     """An agent with its double, not started yet."""
     double = install(folder / f"{name}-runner", plan)
     agent = configured(
         folder / name,
-        controller.endpoint,
-        controller.token_path,
+        reference.endpoint,
+        reference.token_path,
         folder / f"{name}-runner",
         **{"vm_id": name, **settings},
     )
@@ -230,7 +235,8 @@ def measured_supervisord(folder: Path) -> dict[str, str]:
         f"[unix_http_server]\nfile={folder}/sock\n"
         f"[supervisorctl]\nserverurl=unix://{folder}/sock\n"
         "[rpcinterface:supervisor]\n"
-        "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n"
+        "supervisor.rpcinterface_factory ="
+        " supervisor.rpcinterface:make_main_rpcinterface\n"
         + "".join(
             f"[program:p{n}]\ncommand={sys.executable} {program} {folder}/starts-{n}\n"
             for n in range(4)
@@ -258,7 +264,7 @@ def peer_figures(folder: Path, config: Path, daemon: psutil.Process) -> dict[str
         victim = daemon.children()[0]
         began = time.monotonic()
         victim.kill()
-        eventually(lambda n=before: len(started(folder)) > n, 10, "supervisord's restart")
+        eventually(lambda n=before: len(started(folder)) > n, 10, "the restart")
         kills.append(max(started(folder)) - began)
         wait(1.5)
     return {

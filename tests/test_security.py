@@ -305,7 +305,6 @@ def test_who_may_not_become_another_is_told():
     assert exit_status_of(work) == 0
 
 
-
 def test_every_descriptor_is_closed_but_those_kept():
     def work():
         kept, lost = os.open(os.devnull, os.O_RDONLY), os.dup2(0, 200)

@@ -166,3 +166,29 @@ def test_every_log_line_is_json_and_says_who_and_where(machine):
         assert entry["vm_id"] == vm.vm
         assert {"timestamp", "level", "component", "pool_id", "org_id"} <= entry.keys()
         assert {"job_id", "run_id", "trace_id"} <= entry.keys()
+
+
+@pytest.mark.parametrize("scenario", ["flood", "stdout_closed", "stdout_held"])
+def test_a_runner_that_prints_rubbish_still_has_its_job_told(machine, scenario):
+    vm = machine({"scenario": scenario, "seconds": 0.3, "result": "Failed"})
+    vm.agent.start()
+    assert vm.agent.wait(40) == 0
+    (completed,) = vm.events("JobCompleted")
+    assert completed["data"]["result"] == "failed"
+    assert vm.events("JobStarted")[0]["data"]["repository"]
+
+
+def test_a_forged_hook_report_is_refused_and_said_so(machine):
+    vm = machine({"scenario": "job", "hold": True})
+    vm.agent.start()
+    vm.event("RunnerRegistered")
+    folder = vm.agent.folder / "run" / "job"
+    (folder / "job-completed.json").symlink_to("/etc/shadow")
+    (folder / "job-started.json").write_bytes(b"\xff" * 100_000)
+    vm.double.release_job()
+    vm.event("JobStarted")
+    vm.double.finish_step()
+    assert vm.agent.wait() == 0
+    data = vm.events("JobCompleted")[0]["data"]
+    assert data["result"] == "succeeded"
+    assert "root:" not in vm.agent.log() + json.dumps(vm.events())

@@ -135,7 +135,7 @@ def test_what_the_job_used_is_reported(machine):
 
 
 def test_a_process_that_the_job_left_is_gone_with_the_runner(machine):
-    vm = machine(job(leave_process="setsid"))
+    vm = machine(job(leave_process="untracked"))
     vm.agent.start()
     assert vm.agent.wait() == 0
     root = str(vm.double.root)
