@@ -189,6 +189,11 @@ def test_facts_of_another_run_are_stale():
     assert live(idle(), other) == (idle(), [])
 
 
+def test_a_run_that_is_over_is_not_taken_for_the_next_one():
+    vm, _ = live(busy(after_job="register"), finished(), gone(evidence()))
+    assert live(vm, LISTENING, SEEN, IDENTIFIED, finished()) == (vm, [])
+
+
 def test_durations_do_not_follow_the_wall_clock():
     vm, _ = live(idle(), SEEN, IDENTIFIED, now=50.0)
     _, effects = step(vm, finished(), Moment(AT - 3600.0, 57.5))

@@ -202,6 +202,9 @@ def step(vm: Vm, fact: Fact, moment: Moment) -> Step:
 
 def _is_stale(vm: Vm, fact: Fact) -> bool:
     """Whether the fact speaks of another run than the present one."""
-    run = getattr(fact, "run_id", None)
+    if isinstance(fact, facts.RunnerListening):
+        run = fact.runner["run_id"]
+    else:
+        run = getattr(fact, "run_id", None)
     present = vm.runner["run_id"] if vm.runner else None
     return run is not None and run != present

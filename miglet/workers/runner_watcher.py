@@ -14,7 +14,7 @@ from typing import Any
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.events import Identity
-from miglet.facts import RunnerExited, RunnerRemoved
+from miglet.facts import RunnerExited, RunnerLaunched, RunnerRemoved
 from miglet.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from miglet.runner.ending import Ending
 from miglet.runner.evidence import Evidence
@@ -73,6 +73,8 @@ class RunnerWatcher(Worker):
 
     def watch(self, order: WatchRunner) -> None:
         """Go on watching a run that was launched before."""
+        if self._watch and self._watch.run.run_id == order.run_id:
+            return
         run = self._launcher.find()
         if run is None or run.run_id != order.run_id:
             self.report(vanished(order.run_id))
@@ -128,6 +130,7 @@ class RunnerWatcher(Worker):
     def _provided(self, order: ProvideRunner) -> Steps:
         run = self._launcher.find()
         if run and run.name == order.name and run.alive():
+            self.report(RunnerLaunched(description(run)))
             self._follow(run, adopted=True)
             return
         if run:
