@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-all lint bench clean
+.PHONY: venv demo test lint bench soak clean
 .DEFAULT_GOAL := test
 
 venv: $(STAMP)
@@ -28,6 +28,9 @@ lint: venv
 
 bench: venv
 	$(BIN)/python -m tests.bench
+
+soak: venv
+	HOURS=$(or $(HOURS),0.1667) $(BIN)/python -m tests.soak
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
