@@ -18,7 +18,8 @@ import yaml
 
 from tests.support import eventually
 
-BIN = Path(sys.executable).parent
+#: Where the commands are: beside this interpreter, or where a packaging test says.
+BIN = Path(os.environ.get("BIN_UNDER_TEST", Path(sys.executable).parent))
 
 #: Settings that make time pass quickly; a test changes what it is about.
 QUICK: dict[str, Any] = {
