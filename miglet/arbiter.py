@@ -16,14 +16,12 @@ from typing import Any
 
 from miglet import commands, desk, facts
 from miglet.control.server import ControlServer
-from miglet.crew import CREW
 from miglet.examination import reload_errand
 from miglet.herald import present
 from miglet.house import House
 from miglet.messages import Fact, learn_types
 from miglet.noting import NOTES, close_open_commands, report_findings
 from miglet.performing import PERFORM
-from miglet.queues import Queue
 from miglet.signals import PARENT, SignalPipe
 from miglet.state.effects import Effect
 from miglet.state.lifecycle import step
@@ -56,12 +54,12 @@ class Arbiter:
         self._listen(control, control.serve)
         self.house.herald.control = control
 
-    def hire(self, names: Iterable[str] = tuple(CREW)) -> None:
+    def hire(self, names: Iterable[str]) -> None:
         """Fork the workers; what is imported by now, they share."""
         learn_types()
         gc.freeze()
         for name in names:
-            self.house.supervisor.hire(name, functools.partial(self._work, name))
+            self.house.hire(name)
 
     def run(self) -> int:
         """Serve until the lifecycle says that it is over; the exit status."""
@@ -75,11 +73,6 @@ class Arbiter:
             report_findings(house)
         self._leave()
         return house.exit_status
-
-    def _work(self, name: str, queue: Queue) -> None:
-        """In the child: live the worker's life with the settings of this moment."""
-        known = self.house.known
-        CREW[name](known.settings, known.identity)(queue)
 
     def _listen(self, source: Any, heed: Any) -> None:
         self.house.selector.register(source, selectors.EVENT_READ, heed)

@@ -1,12 +1,14 @@
 """In a short-lived child: loads the configuration, then checks the machine.
 
 Two facts come of it: SettingsLoaded as soon as the configuration is known (or
-SettingsRefused), and PreflightDone when every check has been made.
+SettingsRefused), and PreflightDone when every check has been made. A FaultNoted
+between them says that there was no metadata, where there should have been.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +16,59 @@ import psutil
 
 from miglet import __version__, preflight
 from miglet.config.explanation import explanation
-from miglet.config.files import layers_of
-from miglet.config.loading import load, salvage
+from miglet.config.loading import salvage
 from miglet.config.settings import Settings
 from miglet.errors import Misconfigured
 from miglet.facts import PreflightDone, SettingsLoaded, SettingsRefused
+from miglet.metadata.keeping import keep_token
+from miglet.metadata.sources import Sources, sources_of
 from miglet.queues import Queue
 from miglet.runner.folder import runner_version
 from miglet.runner.identity import boot_id
 
 
 def main(queue: Queue, sources: dict[str, Any]) -> None:
-    """The child's life; `sources` are the arguments of `layers_of`."""
-    layers = layers_of(os.environ, **sources)
+    """The child's life; `sources` are the arguments of `sources_of`."""
+    found = sources_of(os.environ, sources)
+    timeline = {"metadata": round(time.monotonic() * 1000, 1)} if found.cloud else {}
     try:
-        loaded = load(layers)
+        loaded = found.loaded()
+        keep_token(found, loaded.settings)
     except Misconfigured as error:
-        faults = [fault._asdict() for fault in error.faults]
-        rest = salvage(layers)
-        queue.put(SettingsRefused(faults, rest.as_dict() if rest else None))
+        queue.put(refused(found, error))
         return
     queue.put(SettingsLoaded(loaded.settings.as_dict(), explanation(loaded)))
-    report = preflight.report(loaded.settings)
-    queue.put(PreflightDone(report, machine(loaded.settings)))
+    note = found.note()
+    if note:
+        queue.put(note)
+    report = [*found.checks(), *preflight.report(loaded.settings)]
+    told = machine(loaded.settings) | found.identity() | {"timeline": timeline}
+    queue.put(PreflightDone(report, told))
+
+
+def refused(found: Sources, error: Misconfigured) -> SettingsRefused:
+    """Every fault, and settings to tell the controller of them if that is possible."""
+    rest = salvage(found.layers)
+    try:
+        if rest:
+            keep_token(found, rest)
+    except Misconfigured:
+        # It is among the faults, or nobody will let us in to tell the others.
+        rest = None
+    faults = [fault._asdict() for fault in error.faults]
+    return SettingsRefused(faults, rest.as_dict() if rest else None)
 
 
 def machine(settings: Settings) -> dict[str, Any]:
-    """What VMStarted says of the machine."""
+    """What VMStarted says of the machine, whatever cloud it is in."""
     directory = Path(settings.runner.directory)
     return {
         "version": __version__,
         "boot_id": boot_id(),
-        "cloud": None,
-        "zone": None,
-        "machine_type": None,
-        "image": None,
         "cpu_count": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "disk_bytes": psutil.disk_usage(str(existing(directory))).total,
         "runner_version": runner_version(directory),
-        "timeline": {},
     }
 
 

@@ -18,11 +18,14 @@ from typing import Any
 
 import multiprocess
 
-from miglet import confinement, logger, queues, security, signals
+from miglet import confinement, logger, queues, signals
 from miglet.queues import Queue
 
 #: The only start method that Debian 12's package supports, and the one we want.
 FORK = multiprocess.get_context("fork")
+
+#: No descriptor has a higher number: the limit was not changed since the start.
+MOST_DESCRIPTORS = os.sysconf("SC_OPEN_MAX")
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +84,8 @@ def _begin(name: str, main: Callable[[Queue], None], queue: Queue, parent: int) 
     """The first steps in the child; see platform notes in docs/architecture.rst."""
     gc.set_threshold(5000, 50, 1000)
     gc.enable()
-    security.close_descriptors({queue.fileno()})
+    os.closerange(3, queue.fileno())
+    os.closerange(queue.fileno() + 1, MOST_DESCRIPTORS)
     signal.set_wakeup_fd(-1)
     for number in signals.PARENT:
         signal.signal(number, signal.SIG_DFL)

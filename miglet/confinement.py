@@ -7,11 +7,11 @@ touches the network; where there is no such user it stays what it is.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
-import pwd
 import signal
 
-from miglet.security import account, drop_privileges
+from miglet.security import Account, UnknownAccount, account, drop_privileges
 
 #: The user that the workers become; the package creates it.
 MIGLET_USER = "miglet"
@@ -20,10 +20,13 @@ MIGLET_USER = "miglet"
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 
+#: The C library, looked up before the fork: each worker would dirty 0.1 MB for it.
+_LIBC = ctypes.CDLL(None)
+
 
 def name_process(name: str) -> None:
     """Show `name` (its first 15 bytes) where process names are shown."""
-    ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+    _LIBC.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def die_with_parent(parent: int) -> None:
@@ -31,24 +34,33 @@ def die_with_parent(parent: int) -> None:
 
     The kernel forgets this when the user changes (prctl(2)): call it again then.
     """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@functools.cache
+def miglet_account() -> Account | None:
+    """The workers' account; None where workers cannot be separated from root.
+
+    Looked up once, in the parent: each worker would dirty 0.3 MB in the C library.
+    """
+    try:
+        return account(MIGLET_USER)
+    except UnknownAccount:
+        return None
+
+
 def miglet_user_exists() -> bool:
     """Whether workers can be separated from root."""
-    try:
-        pwd.getpwnam(MIGLET_USER)
-    except KeyError:
-        return False
-    return True
+    return miglet_account() is not None
 
 
 def become_miglet() -> None:
     """Give up root's rights for good; raises what `drop_privileges` raises."""
-    if os.geteuid() != 0 or not miglet_user_exists():
+    wanted = miglet_account()
+    if os.geteuid() != 0 or wanted is None:
         return
     parent = os.getppid()
-    drop_privileges(account(MIGLET_USER))
+    drop_privileges(wanted)
     die_with_parent(parent)

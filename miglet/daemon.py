@@ -17,13 +17,13 @@ from miglet import __version__, confinement, logger
 from miglet.arbiter import Arbiter
 from miglet.children import Child
 from miglet.config.settings import Settings
-from miglet.crew import CREW, UPLINK
+from miglet.crew import ALWAYS, UPLINK
 from miglet.events import Identity
 from miglet.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.herald import present
 from miglet.house import House
 from miglet.messages import Fact
-from miglet.runner.identity import boot_id
+from miglet.runner.identity import ProcessIdentity, boot_id
 from miglet.runner.verdict import Verdict
 from miglet.state.ends import concluded
 from miglet.state.journal import Journal
@@ -59,7 +59,7 @@ def serve(heard: list[Fact], child: Child, sources: dict[str, Any]) -> int:
     answered = isinstance(heard[-1], PreflightDone)
     house.errands.follow(child, limit, hung_bootstrap(), answered)
     arbiter.open_control(str(Path(settings.paths.runtime) / "control.sock"))
-    arbiter.hire([UPLINK] if isinstance(first, SettingsRefused) else CREW)
+    arbiter.hire([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
     with logger.last_words():
         status = arbiter.run()
     journal.close()
@@ -94,7 +94,15 @@ def knowledge(
 def new_vm(known: Knowledge) -> Vm:
     """A machine at the beginning of a boot."""
     name = f"{known.identity.vm_id}-{boot_id()[:8]}"
-    return Vm(name, policy=Policy.of(known.settings), since=time.time())
+    policy = Policy.of(known.settings)
+    return Vm(name, policy, since=time.time(), timeline=first_steps())
+
+
+def first_steps() -> dict[str, float]:
+    """When the kernel and this process started, in ms since the former."""
+    us = ProcessIdentity.of(os.getpid())
+    ticks = us.start_time if us else 0
+    return {"kernel": 0.0, "miglet": ticks * 1000 / os.sysconf("SC_CLK_TCK")}
 
 
 def take_over(house: House) -> None:

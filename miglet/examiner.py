@@ -13,12 +13,12 @@ from typing import Any
 import jsonschema
 
 from miglet.config.explanation import explanation, origins_of
-from miglet.config.files import layers_of
 from miglet.config.loading import reload, update
 from miglet.config.settings import Loaded, Settings
 from miglet.controller import contract
 from miglet.errors import Misconfigured
 from miglet.facts import CommandExamined
+from miglet.metadata.sources import sources_of
 from miglet.queues import Queue
 
 #: The command whose parameters are settings.
@@ -46,7 +46,8 @@ def examine_reload(
     """Report CommandExamined for the configuration as it is now."""
     command = {"id": "", "type": UPDATE, "parameters": {}, "requested_by": "SIGHUP"}
     try:
-        settings = reload(loaded_of(current), layers_of(os.environ, **sources))
+        found = sources_of(os.environ, sources)
+        settings = reload(loaded_of(current), found.layers)
     except Misconfigured as error:
         queue.put(answer(command, [str(fault) for fault in error.faults], None))
     else:

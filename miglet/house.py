@@ -6,15 +6,18 @@ One value of each kind, made before the loop begins and used only by it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import selectors
 from collections import deque
 from dataclasses import dataclass, field
 
+from miglet.crew import CREW
 from miglet.errands import Errands
 from miglet.events import CommandCompleted, Error, Event, seal
 from miglet.herald import Herald, present
 from miglet.messages import Fact
+from miglet.queues import Queue
 from miglet.state.effects import Effect, Emit
 from miglet.state.journal import Journal
 from miglet.state.vm import Moment, Vm
@@ -46,6 +49,14 @@ class House:
         self.errands = Errands(self.selector, self.inbox)
         self.uplink = Uplink(self.journal, self.supervisor)
         self.herald = Herald(self.known, self.journal, self.supervisor, self.notifier)
+
+    def hire(self, name: str) -> None:
+        """Have this worker, from now on."""
+        self.supervisor.hire(name, functools.partial(self._work, name))
+
+    def _work(self, name: str, queue: Queue) -> None:
+        """In the child: live the worker's life with the settings of this moment."""
+        CREW[name](self.known.settings, self.known.identity)(queue)
 
     def emit(self, event: Event) -> None:
         """Put an event into the journal that no rule has led to."""

@@ -9,23 +9,21 @@ from typing import Any
 
 from miglet import preflight
 from miglet.config.explanation import explain, explanation
-from miglet.config.files import layers_of
-from miglet.config.loading import load
-from miglet.config.settings import Loaded
 from miglet.errors import DONE, MISCONFIGURED, UNAVAILABLE
+from miglet.metadata.sources import sources_of
 
 
 def config(sources: dict[str, Any], as_json: bool) -> int:
     """Print the effective configuration; raises Misconfigured with every mistake."""
-    loaded = load(layers_of(os.environ, **sources))
+    loaded = sources_of(os.environ, sources).loaded()
     write(json.dumps(explanation(loaded), indent=2) if as_json else explain(loaded))
     return DONE
 
 
 def check(sources: dict[str, Any], as_json: bool) -> int:
     """Print the checks' table; 0, 69 (not now) or 78 (not with this configuration)."""
-    loaded: Loaded = load(layers_of(os.environ, **sources))
-    report = preflight.report(loaded.settings)
+    found = sources_of(os.environ, sources)
+    report = [*found.checks(), *preflight.report(found.loaded().settings)]
     write(json.dumps(report, indent=2) if as_json else preflight.table(report))
     failed = {each["category"] for each in report if each["status"] == "fail"}
     if "misconfig" in failed:

@@ -22,6 +22,13 @@ LIMIT = 64 * 1024
 #: Every kind of message by its name, filled as the classes below are defined.
 MESSAGES: dict[str, type[Message]] = {}
 
+#: What `json` makes of a document.
+JSON_TYPES = frozenset({bool, int, float, str, list, dict, type(None)})
+
+#: Made once: `json.dumps` with separators makes one for each message.
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_DECODER = json.JSONDecoder()
+
 
 class Message:
     """What goes over a queue; only the subclasses of Fact and Order are sent."""
@@ -43,12 +50,7 @@ class Order(Message):
 
 def encode(message: Message) -> bytes:
     """The bytes of `message` on a queue; BadMessage if they are more than LIMIT."""
-    fields = {
-        each.name: getattr(message, each.name)
-        for each in dataclasses.fields(message)  # type: ignore[arg-type]
-    }
-    text = json.dumps([type(message).__name__, fields], separators=(",", ":"))
-    encoded = text.encode()
+    encoded = _ENCODER.encode([type(message).__name__, vars(message)]).encode()
     if len(encoded) > LIMIT:
         raise BadMessage(f"{type(message).__name__} has {len(encoded)} bytes")
     return encoded
@@ -57,7 +59,7 @@ def encode(message: Message) -> bytes:
 def decode(encoded: bytes) -> Message:
     """The message in `encoded`; BadMessage says what is wrong with it."""
     try:
-        name, fields = json.loads(encoded)
+        name, fields = _DECODER.decode(encoded.decode())
         kind = MESSAGES[name]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadMessage(f"not a message: {error!r}") from None
@@ -65,7 +67,7 @@ def decode(encoded: bytes) -> Message:
 
 
 def learn_types() -> None:
-    """Look up every field's type now, before a fork: afterwards it is shared."""
+    """Look up every field's types now, before a fork: afterwards they are shared."""
     for kind in MESSAGES.values():
         if dataclasses.is_dataclass(kind):
             _types(kind)
@@ -76,7 +78,7 @@ def _made(kind: type[Message], fields: Any) -> Message:
     if not isinstance(fields, dict) or not fields.keys() <= expected.keys():
         raise BadMessage(f"{kind.__name__} does not have the fields {fields!r:.200}")
     for name, value in fields.items():
-        if not _is(value, expected[name]):
+        if type(value) not in expected[name]:
             raise BadMessage(f"{kind.__name__}.{name} cannot be {value!r:.200}")
     try:
         return kind(**fields)
@@ -85,17 +87,16 @@ def _made(kind: type[Message], fields: Any) -> Message:
 
 
 @functools.cache
-def _types(kind: type[Message]) -> dict[str, Any]:
+def _types(kind: type[Message]) -> dict[str, frozenset[type]]:
+    """What `json` may make of each field of `kind`."""
     hints = typing.get_type_hints(kind)
-    return {each.name: hints[each.name] for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return {each.name: _json_types(hints[each.name]) for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
 
 
-def _is(value: Any, expected: Any) -> bool:
-    origin = typing.get_origin(expected) or expected
+def _json_types(hint: Any) -> frozenset[type]:
+    origin = typing.get_origin(hint) or hint
     if origin in (Union, types.UnionType):
-        return any(_is(value, each) for each in typing.get_args(expected))
-    if origin is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if origin is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return origin is Any or isinstance(value, origin)
+        return frozenset().union(*map(_json_types, typing.get_args(hint)))
+    if origin is Any:
+        return JSON_TYPES
+    return frozenset({int, float} if origin is float else {origin})

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from miglet import facts
-from miglet.crew import UPLINK
+from miglet.crew import IN_A_CLOUD, UPLINK
 from miglet.events import CommandCompleted, Error
 from miglet.examination import errand_for
 from miglet.house import House
@@ -39,6 +39,12 @@ def note_sample(house: House, fact: facts.MachineSampled) -> None:
     """The latest sample goes into the heartbeats."""
     house.known.vm_health = fact.vm_health
     house.herald.beat(house.vm)
+
+
+def note_machine(house: House, fact: facts.PreflightDone) -> None:
+    """In a cloud there is one more thing to watch."""
+    if fact.machine.get("cloud"):
+        house.hire(IN_A_CLOUD)
 
 
 def note_answer(house: House, fact: facts.ControllerAnswered) -> None:
@@ -99,6 +105,7 @@ def error_of(found: Finding) -> Error:
 NOTES: dict[type[Fact], Callable[[House, Any], None]] = {
     facts.WorkerStarted: welcome,
     facts.MachineSampled: note_sample,
+    facts.PreflightDone: note_machine,
     facts.ControllerAnswered: note_answer,
     facts.ControllerFailed: note_failure,
     facts.EventDelivered: note_delivery,

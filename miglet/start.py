@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from miglet import slimming  # noqa: F401, I001 - before what it slims
+from miglet import slimming  # noqa: I001 - before what it slims
 from miglet.children import Child, by_name
 from miglet.errors import (
     INTERNAL,
@@ -44,7 +44,9 @@ def start(sources: dict[str, Any]) -> int:
     # No holes in the pages that the workers will share; see the note in gc.freeze's
     # documentation. Collection begins again in the arbiter, and in each child.
     gc.disable()
+    sys.stdin = None
     child = Child("bootstrap", by_name("miglet.bootstrap", "main", sources))
+    slimming.import_for_workers()
     daemon = importlib.import_module("miglet.daemon")
     heard = first_facts(child)
     first = heard[0]

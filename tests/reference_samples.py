@@ -83,7 +83,7 @@ EVENT_DATA: dict[str, dict[str, Any]] = {
         "attempt": 1,
         "will_retry": True,
     },
-    "TerminationNotice": {"kind": "preemption", "deadline": None, "source": "gce"},
+    "TerminationNotice": {"kind": "preempted", "deadline": None, "source": "gce"},
     "VMShuttingDown": {
         "reason": "job_done",
         "requested_by": None,

@@ -67,7 +67,7 @@ class Soak:
             pause(SAMPLE_SECONDS / 4)
             self.measure()
             if time.monotonic() >= due:
-                self.inject()
+                self.inject(spare_agent=time.monotonic() > end - seconds / 2)
                 due = time.monotonic() + self.chance.expovariate(1 / FAULT_SECONDS)
             if not self.agent.alive():
                 raise AssertionError(f"miglet ended; log:\n{self.agent.log()[-4000:]}")
@@ -75,9 +75,13 @@ class Soak:
         status = self.agent.wait(60)
         assert status == 0, f"exit status {status}"
 
-    def inject(self) -> None:
-        """One fault of the list, by chance."""
-        fault = self.chance.choice(FAULTS)
+    def inject(self, spare_agent: bool) -> None:
+        """One fault of the list, by chance.
+
+        In the second half the agent itself is spared: so long a life shows growth.
+        """
+        faults = [each for each in FAULTS if not (spare_agent and each is kill_agent)]
+        fault = self.chance.choice(faults)
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
             fault(self)
             self.faults[fault.__name__] += 1
@@ -193,9 +197,8 @@ def check_jobs(soak: Soak, events: list[dict[str, Any]]) -> list[str]:
     if len(ran) != len(started):
         broken.append(f"{len(ran)} jobs ran, {len(started)} were started")
     told = {each["name"]: each["result"] for each in soak.double.truth("result")}
-    names = {
-        e["trace_id"]: e["data"]["name"] for e in events if e["type"] == "JobStarted"
-    }
+    starts = [each for each in events if each["type"] == "JobStarted"]
+    names = {each["trace_id"]: each["data"]["name"] for each in starts}
     for event in (each for each in events if each["type"] == "JobCompleted"):
         name, result = names[event["trace_id"]], event["data"]["result"]
         truth = TOLD.get(told.get(name, ""), "unknown")

@@ -16,7 +16,7 @@ FLOORS = [
     {"security", "signals", "systemd", "metrics", "inotify", "timers", "control"},
     {"confinement", "messages", "config", "loglines"},
     {"logger", "controller", "facts", "orders", "events"},
-    {"queues", "forms", "runner"},
+    {"queues", "forms", "runner", "metadata"},
     {"children", "state", "preflight", "examiner"},
     {"bootstrap", "inspection", "workers", "supervisor", "errands", "commands"},
     {"crew", "status"},

@@ -76,7 +76,14 @@ def test_each_step_of_a_boot_is_timed_once():
         SEEN,
         now=50.0,
     )
-    steps = ["acknowledged", "token", "configured", "listening", "first_job"]
+    steps = [
+        "preflight",
+        "acknowledged",
+        "token",
+        "configured",
+        "listening",
+        "first_job",
+    ]
     assert list(vm.timeline) == steps
     assert set(vm.timeline.values()) == {50_000.0}
     assert events(effects)[-1].timeline.keys() == set(steps[:-1])

@@ -25,6 +25,8 @@ from miglet.errors import Fault
 #: Variables that mean something to MIGlet but are no settings.
 RESERVED = frozenset(
     {
+        "MIGLET_AZURE_METADATA_ENDPOINT",
+        "MIGLET_CLOUD",
         "MIGLET_CONFIG",
         "MIGLET_DMI_ROOT",
         "MIGLET_FAILPOINTS",

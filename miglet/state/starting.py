@@ -58,8 +58,10 @@ def _give_up_timer(vm: Vm) -> list[Effect]:
 def announce(vm: Vm, fact: PreflightDone, moment: Moment) -> Step:
     """Tell the controller that the machine is there, or why it cannot be used."""
     faults = [each for each in fact.report if each["status"] == "fail"]
-    event = Emit(VMStarted(preflight=fact.report, **fact.machine))
-    vm = vm.having(timeline=fact.machine["timeline"])
+    vm = vm.having(timeline={**vm.timeline, **fact.machine["timeline"]})
+    vm = vm.marked("preflight", moment)
+    machine = {**fact.machine, "timeline": vm.timeline}
+    event = Emit(VMStarted(preflight=fact.report, **machine))
     if faults:
         vm, effects = failed(vm, *_preflight_errors(faults), moment)
         return vm.having(announced=True), [event, *effects]

@@ -36,6 +36,7 @@ from miglet.facts import (
     TokenSpent,
 )
 from miglet.messages import Fact
+from miglet.metadata.tokens import LOOK_SECONDS, registration_token
 from miglet.orders import ProvideRunner
 from miglet.runner import hooks
 from miglet.runner.configuration import Configuration, Registration
@@ -208,8 +209,11 @@ class Registering:
             yield answer
 
     def _asked(self) -> RegistrationToken | float:
-        """The controller's token, or the seconds until it is asked again."""
+        """A token, or the seconds until it is asked for again."""
         host, settings = self._host, self._host.settings
+        given = self._given()
+        if given:
+            return given
         host.be_patient(settings.controller.timeout)
         wanted = {
             "org_id": settings.org_id,
@@ -230,6 +234,26 @@ class Registering:
         if self._expired(token):
             return self._asked_in_vain("transient", "the token had already expired")
         return token
+
+    def _given(self) -> RegistrationToken | None:
+        """The token that the metadata had from the start, if it is of use still.
+
+        It is used once; what refuses or outlives it is refreshed by the controller.
+        """
+        settings = self._host.settings
+        if settings.github.token_source != "metadata" or self._tokens:
+            return None
+        self._host.be_patient(LOOK_SECONDS)
+        try:
+            token = registration_token(settings, os.environ)
+        except MigletError as error:
+            told = f"{error}; the controller is asked instead"
+            self._host.report(
+                FaultNoted(error.category, "metadata_token", told, "runner", error.hint)
+            )
+            return None
+        spent = hashlib.sha256(token.token.encode()).hexdigest()
+        return None if spent in self._order.spent_tokens else token
 
     def _expired(self, token: RegistrationToken) -> bool:
         offset = self._host.client.clock_offset_seconds or 0.0

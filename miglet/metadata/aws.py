@@ -1,0 +1,157 @@
+"""Amazon EC2's instance metadata service, version 2 only.
+
+Every answer needs a token that only a machine's own PUT gets. The one rule: there is
+no way back to version 1, whatever the server says
+(https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from miglet.config.layers import ATTRIBUTE_PREFIX
+from miglet.controller.fields import instant
+from miglet.controller.transport import Answer
+from miglet.metadata.cloud import Announcement, Metadata
+from miglet.metadata.faults import MetadataRefused
+from miglet.metadata.limits import Limits
+from miglet.metadata.server import Server, text_in
+from miglet.security import remember_secret
+
+#: The variable that Amazon's own libraries take the server's address from.
+ENDPOINT_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+ENDPOINT = "http://169.254.169.254"
+
+TOKEN = "api/token"
+TOKEN_HEADER = "X-aws-ec2-metadata-token"
+LIFE_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
+
+#: Seconds that a token is to live: the most that there is.
+TOKEN_SECONDS = "21600"
+
+LONGEST_TOKEN = 1024
+
+DOCUMENT = "dynamic/instance-identity/document"
+TAGS = "meta-data/tags/instance"
+USER_DATA = "user-data"
+
+SPOT = "meta-data/spot/instance-action"
+LIFECYCLE = "meta-data/autoscaling/target-lifecycle-state"
+REBALANCE = "meta-data/events/recommendations/rebalance"
+
+#: Auto-scaling states at whose end there is no machine.
+ENDING = {"Terminated", "Warmed:Terminated"}
+
+#: Seconds between two looks; Amazon's own advice for the spot notice.
+PERIOD_SECONDS = 5.0
+
+
+class Aws:
+    """The metadata service of a machine at Amazon."""
+
+    def __init__(self, environ: Mapping[str, str], limits: Limits) -> None:
+        endpoint = environ.get(ENDPOINT_VARIABLE) or ENDPOINT
+        self._server = Server(f"{endpoint.rstrip('/')}/latest/", {}, limits)
+        self._token = ""
+        self.period = PERIOD_SECONDS
+
+    def metadata(self, deadline: float) -> Metadata:
+        """The identity document, the tags that are ours, and the user data."""
+        body = self._server.required(self._body(DOCUMENT, deadline), DOCUMENT)
+        document = self._server.tree(body, DOCUMENT)
+        return Metadata(
+            cloud="aws",
+            vm_id=text_in(document, "instanceId"),
+            zone=text_in(document, "availabilityZone"),
+            machine_type=text_in(document, "instanceType"),
+            image=text_in(document, "imageId"),
+            attributes=self._tags(deadline),
+            user_data=self._body(USER_DATA, deadline),
+        )
+
+    def text(self, path: str, deadline: float) -> str | None:
+        """A tag's text, or what is at a path below ``/latest/``."""
+        place = path if "/" in path else f"{TAGS}/{path}"
+        body = self._body(place, deadline)
+        return None if body is None else decoded(body)
+
+    def announcements(self, seconds: float) -> Iterator[Announcement]:
+        """What stands now; 404 is the usual answer to all three questions."""
+        deadline = time.monotonic() + seconds
+        action = self._text(SPOT, deadline)
+        if action:
+            yield self._spot(action)
+        state = self._text(LIFECYCLE, deadline)
+        if state in ENDING:
+            yield Announcement(
+                state, "autoscaling_termination", None, f"aws {LIFECYCLE}"
+            )
+        advice = self._text(REBALANCE, deadline)
+        if advice:
+            source = f"aws {REBALANCE}"
+            yield Announcement(advice, "rebalance_recommendation", None, source)
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _spot(self, action: str) -> Announcement:
+        tree: dict[str, Any] = self._server.tree(action.encode(), SPOT)
+        until = instant(text_in(tree, "time") or "")
+        return Announcement(action, "spot_instance_action", until, f"aws {SPOT}")
+
+    def _tags(self, deadline: float) -> dict[str, str]:
+        """The tags that are ours; none where the machine may not read its tags."""
+        names = (self._text(TAGS, deadline) or "").split("\n")
+        ours = [each for each in map(str.strip, names) if is_ours(each)]
+        texts = {each: self._text(f"{TAGS}/{quote(each)}", deadline) for each in ours}
+        return {name: text for name, text in texts.items() if text is not None}
+
+    def _text(self, path: str, deadline: float) -> str | None:
+        body = self._body(path, deadline)
+        return None if body is None else decoded(body).strip()
+
+    def _body(self, path: str, deadline: float) -> bytes | None:
+        return self._server.persistently(
+            lambda: self._server.judged(self._authorised(path, deadline), path),
+            deadline,
+        )
+
+    def _authorised(self, path: str, deadline: float) -> Answer:
+        """The answer to a valid token; a token that has expired is replaced once."""
+        answer = self._with_token(path, deadline)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            self._token = ""
+            answer = self._with_token(path, deadline)
+        return answer
+
+    def _with_token(self, path: str, deadline: float) -> Answer:
+        self._token = self._token or self._new_token(deadline)
+        return self._server.ask(path, deadline, headers={TOKEN_HEADER: self._token})
+
+    def _new_token(self, deadline: float) -> str:
+        life = {LIFE_HEADER: TOKEN_SECONDS}
+        answer = self._server.ask(TOKEN, deadline, headers=life, method="PUT")
+        body = self._server.judged(answer, TOKEN)
+        token = decoded(self._server.required(body, TOKEN)).strip()
+        genuine = LIFE_HEADER in answer.headers and len(token) <= LONGEST_TOKEN
+        if not genuine or not all("!" <= each <= "~" for each in token) or not token:
+            raise MetadataRefused(
+                f"{self._server.host}: /{TOKEN}: no token came with {LIFE_HEADER}:"
+                " something else answers at this address"
+            )
+        remember_secret(token)
+        return token
+
+
+def is_ours(name: str) -> bool:
+    """Whether a tag's name is one of MIGlet's, in any spelling."""
+    return name.lower().replace("_", "-").startswith(ATTRIBUTE_PREFIX)
+
+
+def decoded(body: bytes) -> str:
+    """The text of an answer."""
+    return body.decode("utf-8", errors="replace")

@@ -1,0 +1,171 @@
+"""Azure's instance metadata service.
+
+One document tells all; tags and user data may hold settings. The one rule: requests
+go straight, say ``Metadata: true`` and name the version that they were written for
+(https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from miglet.metadata.cloud import Announcement, Metadata
+from miglet.metadata.faults import MetadataRefused
+from miglet.metadata.limits import Limits
+from miglet.metadata.server import Server, text_in
+
+#: No variable of Microsoft's is commonly known; this one is ours.
+ENDPOINT_VARIABLE = "MIGLET_AZURE_METADATA_ENDPOINT"
+ENDPOINT = "http://169.254.169.254"
+
+HEADERS = {"Metadata": "true"}
+
+#: The first version that has tags as a list, and the user data.
+VERSION = "2021-02-01"
+EVENTS_VERSION = "2020-07-01"
+
+INSTANCE = "instance"
+NAME = "instance/compute/name"
+EVENTS = "scheduledevents"
+
+#: Kinds of scheduled events that a running job does not survive; a machine that is
+#: frozen for seconds goes on.
+ENDING = {"Preempt", "Terminate", "Reboot", "Redeploy"}
+
+PERIOD_SECONDS = 5.0
+
+
+class Azure:
+    """The metadata service of a machine at Microsoft."""
+
+    def __init__(self, environ: Mapping[str, str], limits: Limits) -> None:
+        endpoint = environ.get(ENDPOINT_VARIABLE) or ENDPOINT
+        base = f"{endpoint.rstrip('/')}/metadata/"
+        self._server = Server(base, HEADERS, limits)
+        self._name: str | None = None
+        self.period = PERIOD_SECONDS
+
+    def metadata(self, deadline: float) -> Metadata:
+        """The machine's own document."""
+        compute = self._compute(deadline)
+        return Metadata(
+            cloud="azure",
+            vm_id=text_in(compute, "vmId"),
+            zone=zone_of(compute),
+            machine_type=text_in(compute, "vmSize"),
+            image=image_of(compute),
+            attributes=tags_of(compute),
+            user_data=self._user_data(compute.get("userData")),
+        )
+
+    def text(self, path: str, deadline: float) -> str | None:
+        """A tag's text, or what is at a path below ``/metadata/``."""
+        if "/" not in path:
+            return tags_of(self._compute(deadline)).get(path)
+        params = {"api-version": VERSION, "format": "text"}
+        body = self._body(path, params, deadline)
+        return None if body is None else body.decode("utf-8", errors="replace")
+
+    def announcements(self, seconds: float) -> Iterator[Announcement]:
+        """The scheduled events of this very machine.
+
+        The first question may take minutes to be answered, and switches them on.
+        """
+        deadline = time.monotonic() + seconds
+        if self._name is None:
+            name = self.text(NAME, deadline)
+            self._name = self._server.required(name, NAME).strip()
+        body = self._body(EVENTS, {"api-version": EVENTS_VERSION}, deadline)
+        tree = self._server.tree(self._server.required(body, EVENTS), EVENTS)
+        events = tree.get("Events")
+        for event in events if isinstance(events, list) else []:
+            if isinstance(event, dict) and concerns(event, self._name):
+                yield announcement(event)
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _compute(self, deadline: float) -> dict[str, Any]:
+        body = self._body(INSTANCE, {"api-version": VERSION}, deadline)
+        tree = self._server.tree(self._server.required(body, INSTANCE), INSTANCE)
+        compute = tree.get("compute")
+        if not isinstance(compute, dict):
+            reason = "expected an object with an object `compute`"
+            raise MetadataRefused(f"{self._server.host}: /{INSTANCE}: {reason}")
+        return compute
+
+    def _body(
+        self, path: str, params: Mapping[str, str], deadline: float
+    ) -> bytes | None:
+        def attempt() -> bytes | None:
+            return self._server.judged(self._server.ask(path, deadline, params), path)
+
+        return self._server.persistently(attempt, deadline)
+
+    def _user_data(self, text: Any) -> bytes | None:
+        """The user data, which the document carries as base64."""
+        if not text:
+            return None
+        try:
+            return base64.b64decode(text, validate=True)
+        except (binascii.Error, TypeError, ValueError):
+            reason = "compute.userData: expected base64"
+            raise MetadataRefused(f"{self._server.host}: {reason}") from None
+
+
+def zone_of(compute: Mapping[str, Any]) -> str | None:
+    """The region and, where the machine is in one, the zone: ``westeurope-1``."""
+    parts = (text_in(compute, "location"), text_in(compute, "zone"))
+    return "-".join(each for each in parts if each) or None
+
+
+def image_of(compute: Mapping[str, Any]) -> str | None:
+    """The image's resource id, or what a public one is published as."""
+    place = ("storageProfile", "imageReference")
+    parts = [
+        text_in(compute, *place, each)
+        for each in ("publisher", "offer", "sku", "version")
+    ]
+    public = ":".join(each for each in parts if each)
+    return text_in(compute, *place, "id") or public or None
+
+
+def tags_of(compute: Mapping[str, Any]) -> dict[str, str]:
+    """The machine's tags; what is none is left out."""
+    listed = compute.get("tagsList")
+    entries = listed if isinstance(listed, list) else []
+    pairs = [each for each in entries if isinstance(each, dict)]
+    return {
+        each["name"]: each["value"]
+        for each in pairs
+        if isinstance(each.get("name"), str) and isinstance(each.get("value"), str)
+    }
+
+
+def concerns(event: Mapping[str, Any], name: str) -> bool:
+    """Whether this event ends the machine of that name."""
+    resources = event.get("Resources")
+    ours = isinstance(resources, list) and name in resources
+    return ours and event.get("EventType") in ENDING
+
+
+def announcement(event: Mapping[str, Any]) -> Announcement:
+    """What a scheduled event means to us; one that has begun ends the machine now."""
+    kind = f"scheduled_{event['EventType'].lower()}"
+    begun = event.get("EventStatus") == "Started"
+    until = time.time() if begun else http_time(text_in(event, "NotBefore"))
+    identity = f"{text_in(event, 'EventId')} {text_in(event, 'NotBefore')}"
+    return Announcement(identity, kind, until, f"azure {EVENTS}")
+
+
+def http_time(text: str | None) -> float | None:
+    """Wall time of ``Mon, 19 Sep 2016 18:29:47 GMT``; None if it is none."""
+    try:
+        return parsedate_to_datetime(text or "").timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None

@@ -1,0 +1,57 @@
+"""Watches what the cloud announces about this machine's end; hired only in a cloud.
+
+It has a process of its own because a long poll for announcements and a long poll for
+commands cannot be waited for by one. It holds nothing that could be lost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from miglet.config.settings import Settings
+from miglet.errors import MigletError
+from miglet.events import Identity
+from miglet.facts import TerminationNoticed
+from miglet.metadata.firmware import cloud_name
+from miglet.metadata.notices import notices_of
+from miglet.workers.base import SILENCE_MARGIN, Worker
+
+#: Seconds that one look may take: GCE answers at once when something changes.
+LOOK_SECONDS = 60.0
+
+
+class NoCloud(MigletError):
+    """The watcher was hired on a machine whose end no cloud will announce."""
+
+
+class NoticeWatcher(Worker):
+    """Asks the metadata server, again and again."""
+
+    name = "notice-watcher"
+
+    def __init__(self, settings: Settings, identity: Identity) -> None:
+        super().__init__(settings, identity)
+        # Before the privileges are dropped: some of the files are root's alone.
+        self._cloud = cloud_name(os.environ)
+
+    def take_over_signals(self) -> None:
+        """SIGTERM ends it in the middle of a long poll: there is nothing to finish."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def open(self) -> None:
+        """Nothing is asked yet."""
+        if self._cloud is None:
+            raise NoCloud("there is no cloud to watch")
+        self._notices = notices_of(self._cloud, os.environ)
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._notices.close()
+
+    def work(self) -> None:
+        """One look."""
+        self.pulse(LOOK_SECONDS + SILENCE_MARGIN)
+        for notice in self._notices.poll(LOOK_SECONDS):
+            self.report(TerminationNoticed(notice.kind, notice.deadline, notice.source))
+        self.period = self._notices.interval
