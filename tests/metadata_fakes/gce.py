@@ -53,7 +53,11 @@ def machine() -> dict[str, Any]:
 class FakeGce(Fake):
     """The server of one machine; `change` is what somebody does to the machine."""
 
-    variables = {"GCE_METADATA_HOST": "{host}", "MIGLET_CLOUD": "gce"}
+    variables = {
+        "GCE_METADATA_HOST": "{host}",
+        "GCE_METADATA_IP": "{host}",
+        "MIGLET_CLOUD": "gce",
+    }
     marks = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM"}
 
     def __init__(self, port: int = 0) -> None:
@@ -135,7 +139,8 @@ class FakeGce(Fake):
         claims |= {"iss": "https://accounts.google.com", "sub": "1234"}
         parts = [{"alg": "RS256", "typ": "JWT"}, claims]
         words = [base64url(json.dumps(each).encode()) for each in parts]
-        return Reply(200, ".".join([*words, base64url(b"signature")]).encode())
+        token = ".".join([*words, base64url(b"signature")])
+        return Reply(200, token.encode(), {"Content-Type": "text/html"})
 
 
 def lookup(tree: Any, path: str) -> tuple[bool, Any]:

@@ -1,0 +1,20 @@
+"""The checks of a machine before it may take jobs, and the report of what they found.
+
+`report` runs them all side by side within ``bootstrap.timeout``; `registry` says what a
+check is, and each module here holds the checks of one kind.
+"""
+
+from miglet.preflight import credentials, docker, machine, network, runner
+from miglet.preflight.registry import CHECKS
+from miglet.preflight.report import report, table
+
+__all__ = [
+    "CHECKS",
+    "credentials",
+    "docker",
+    "machine",
+    "network",
+    "report",
+    "runner",
+    "table",
+]

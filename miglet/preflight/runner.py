@@ -1,0 +1,71 @@
+"""Checks of the runner: its folder, its user, its launch, what was left over."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from miglet.config.settings import Settings
+from miglet.preflight.registry import Misconfiguration, Notable, check
+from miglet.runner.folder import check_folder, registration_files, runner_version
+from miglet.security import Account, UnknownAccount, account
+
+
+def _account(settings: Settings) -> Account | None:
+    """The runner's user; None where `runner_user` will say that there is none."""
+    try:
+        return account(settings.runner.user)
+    except UnknownAccount:
+        return None
+
+
+@check
+def runner_folder(settings: Settings, deadline: float) -> str:
+    """The runner is there, complete, executable, and writable by its user."""
+    directory = Path(settings.runner.directory)
+    problems = check_folder(directory, _account(settings))
+    if problems:
+        text = "; ".join(each.message for each in problems)
+        raise Misconfiguration(text, problems[0].hint)
+    version = runner_version(directory) or "of unknown version"
+    return f"actions/runner {version} in {directory}"
+
+
+@check
+def runner_user(settings: Settings, deadline: float) -> str:
+    """The user that jobs run as exists, and is not root by accident."""
+    name = settings.runner.user
+    try:
+        who = account(name)
+    except UnknownAccount as error:
+        hint = f"create the user {name}, or set runner.user"
+        raise Misconfiguration(str(error), hint) from None
+    if name and os.geteuid() not in (0, who.uid):
+        hint = f"start MIGlet as root or as {name}, or set runner.user to null"
+        raise Misconfiguration(f"only root can run jobs as {name}", hint)
+    if who.uid == 0:
+        hint = "set runner.user to an unprivileged user"
+        raise Notable("jobs run as root", hint)
+    return f"jobs run as {who.name} (uid {who.uid})"
+
+
+@check
+def runner_isolation(settings: Settings, deadline: float) -> str:
+    """The wanted way of launching the runner is there."""
+    if settings.runner.isolation == "systemd":
+        hint = "set runner.isolation to process or auto"
+        told = "transient systemd services are not available in this version"
+        raise Misconfiguration(told, hint)
+    return "the runner gets a session of its own"
+
+
+@check
+def earlier_registration(settings: Settings, deadline: float) -> str:
+    """No registration was baked into the image."""
+    directory = Path(settings.runner.directory)
+    left = registration_files(directory)
+    if left:
+        names = ", ".join(sorted(left))
+        hint = "do not configure the runner when the image is built"
+        raise Notable(f"{names} of an earlier registration will be replaced", hint)
+    return "none"

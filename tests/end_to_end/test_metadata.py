@@ -1,0 +1,146 @@
+"""A machine that holds nothing: all it knows, it learns from its cloud."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.agent import BIN
+from tests.end_to_end.conftest import IDLE, Machine, job
+from tests.metadata_fakes import FAKES, Fake
+from tests.support import eventually
+
+pytestmark = pytest.mark.fork
+
+
+@pytest.fixture(params=sorted(FAKES))
+def cloud(request) -> Iterator[Fake]:
+    with FAKES[request.param]() as fake:
+        yield fake
+
+
+@pytest.fixture
+def gce() -> Iterator[Fake]:
+    with FAKES["gce"]() as fake:
+        yield fake
+
+
+def moved(vm: Machine, cloud: Fake, **attributes: str) -> Machine:
+    """The machine with all that its file said in its metadata, and an empty file."""
+    settings: dict[str, Any] = yaml.safe_load(vm.agent.config.read_text())
+    vm.vm = settings.pop("vm_id")
+    auth = settings["controller"].pop("auth")
+    token = Path(auth["token_path"]).read_text()
+    spelt = {name.replace("_", "-"): text for name, text in attributes.items()}
+    cloud.describe(
+        {
+            "miglet-config": yaml.safe_dump(settings),
+            "miglet-vm-id": vm.vm,
+            "miglet-controller-token": token,
+            **spelt,
+        }
+    )
+    vm.agent.config.write_text("")
+    vm.agent.environment.update(cloud.environment)
+    return vm
+
+
+def said_by_command(vm: Machine, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `miglet` says on this machine."""
+    return subprocess.run(
+        [BIN / "miglet", "--config", str(vm.agent.config), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, **vm.agent.environment},
+    )
+
+
+def test_a_job_runs_on_a_machine_that_knew_nothing(machine, cloud):
+    vm = moved(machine(job()), cloud)
+    vm.agent.start()
+    assert vm.event("JobCompleted")["data"]["result"] == "succeeded"
+    started = vm.event("VMStarted")["data"]
+    assert started["cloud"] == cloud.environment["MIGLET_CLOUD"]
+    assert all(started[each] for each in ("zone", "machine_type", "image"))
+    check = next(each for each in started["preflight"] if each["id"] == "metadata")
+    assert check["status"] == "ok"
+    assert vm.agent.wait() == 0
+    token = vm.agent.folder / "run" / "controller-token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert token.read_text().strip() not in vm.agent.log()
+
+
+def test_the_clouds_instance_id_is_the_name_where_no_other_is_given(gce, machine):
+    vm = moved(machine(IDLE), gce)
+    del gce.tree["instance"]["attributes"]["miglet-vm-id"]  # type: ignore[attr-defined]
+    vm.vm = str(gce.tree["instance"]["id"])  # type: ignore[attr-defined]
+    vm.agent.start()
+    assert vm.event("VMStarted")["vm_id"] == vm.vm
+
+
+def test_without_its_metadata_the_start_says_why(machine, gce):
+    vm = moved(machine(IDLE), gce)
+    gce.trouble(403)
+    vm.agent.start()
+    assert vm.agent.wait() == 78
+    told = [line for line in vm.agent.log().splitlines() if "is required" in line]
+    assert len(told) == 4
+    assert all("metadata was unavailable: 127.0.0.1:" in line for line in told)
+    assert all("403 Forbidden" in line for line in told)
+
+
+def test_a_start_that_needs_no_metadata_goes_on_and_tells_of_the_lack(machine, gce):
+    vm = machine(IDLE)
+    vm.agent.environment.update(gce.environment)
+    gce.trouble(404)
+    vm.agent.start()
+    told = vm.event("Error")["data"]
+    assert told["code"] == "metadata_unavailable"
+    assert "404, which this cloud always has" in told["message"]
+    started = vm.event("VMStarted")["data"]
+    assert (started["cloud"], started["zone"]) == ("gce", None)
+    vm.event("RunnerRegistered")
+
+
+def test_a_wrong_attribute_is_told_to_the_controller(machine, cloud):
+    vm = moved(machine(IDLE), cloud, miglet_logging_level="shrill")
+    vm.agent.start()
+    told = vm.event("Error")["data"]
+    assert told["category"] == "misconfig"
+    assert "logging.level (metadata miglet-logging-level)" in told["message"]
+    assert vm.agent.wait() == 78
+
+
+def test_the_commands_show_what_comes_from_metadata_and_no_token(machine, cloud):
+    vm = moved(machine(IDLE), cloud)
+    table = said_by_command(vm, "config")
+    assert table.returncode == 0, table.stderr
+    secret = "miglet-controller-token"
+    assert [line for line in table.stdout.splitlines() if secret in line]
+    rows = json.loads(said_by_command(vm, "check", "--json").stdout)
+    assert {"id": "metadata", "status": "ok"}.items() <= rows[0].items()
+    assert not (vm.agent.folder / "run" / "controller-token").exists()
+
+
+def test_nothing_of_it_is_in_the_environment_or_the_command_line(machine, gce):
+    vm = moved(machine(IDLE), gce)
+    secret = gce.tree["instance"]["attributes"][  # type: ignore[attr-defined]
+        "miglet-controller-token"
+    ].strip()
+    vm.agent.start()
+    vm.event("RunnerRegistered")
+    pids = [vm.agent.pid, *(each.pid for each in vm.agent.workers().values())]
+    eventually(lambda: len(vm.agent.workers()) == 4)
+    for pid in pids:
+        for name in ("environ", "cmdline"):
+            with open(f"/proc/{pid}/{name}", "rb") as stream:
+                assert secret.encode() not in stream.read()
