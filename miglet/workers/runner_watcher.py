@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
@@ -20,16 +19,10 @@ from miglet.runner.ending import Ending
 from miglet.runner.evidence import Evidence
 from miglet.runner.launcher import ProcessLauncher
 from miglet.runner.run import Run
-from miglet.runner.watch import Watch
 from miglet.workers.base import SILENCE_MARGIN, Worker
+from miglet.workers.following import CLOSE_LOOK_SECONDS, Following
 from miglet.workers.registering import Hopeless, Registering, Steps, description
 from miglet.workers.removing import Removing
-
-#: Seconds that killing a whole tree of processes may take.
-KILL_SECONDS = 5.0
-
-#: Seconds between two looks while something is about to end.
-CLOSE_LOOK_SECONDS = 0.02
 
 
 class RunnerWatcher(Worker):
@@ -42,8 +35,7 @@ class RunnerWatcher(Worker):
         super().__init__(settings, identity)
         self.client = Client(settings.controller, identity.vm_id)
         self._launcher = ProcessLauncher(Path(settings.paths.runtime) / "runner")
-        self._watch: Watch | None = None
-        self._heard: list[int] = []
+        self._following = Following(self)
         self._tasks: deque[Steps] = deque()
         self._task_due = 0.0
 
@@ -57,9 +49,12 @@ class RunnerWatcher(Worker):
 
     def work(self) -> None:
         """Look at the run, then go on with what is under way."""
-        self._look()
+        self._following.look()
         self._advance()
-        self.period = self._pause()
+        dues = [1.0, self._following.due_in()]
+        if self._tasks:
+            dues.append(self._task_due - time.monotonic())
+        self.period = max(0.0, min(dues))
 
     def be_patient(self, seconds: float) -> None:
         """The next step may take so long."""
@@ -73,13 +68,13 @@ class RunnerWatcher(Worker):
 
     def watch(self, order: WatchRunner) -> None:
         """Go on watching a run that was launched before."""
-        if self._watch and self._watch.run.run_id == order.run_id:
+        if self._following.is_of(order.run_id):
             return
         run = self._launcher.find()
         if run is None or run.run_id != order.run_id:
             self.report(vanished(order.run_id))
             return
-        self._follow(run, adopted=True)
+        self._following.begin(run, adopted=True)
 
     def drain(self, order: DrainRunner) -> None:
         """Stop an idle listener; leave a busy one alone."""
@@ -88,7 +83,7 @@ class RunnerWatcher(Worker):
     def stop(self, order: StopRunner) -> None:
         """Drop what is under way and end the runner."""
         for task in self._tasks:
-            task.close()  # type: ignore[attr-defined]
+            task.close()
         self._tasks.clear()
         self._begin(self._stopped(order.settle_seconds))
 
@@ -119,131 +114,55 @@ class RunnerWatcher(Worker):
             self._tasks.popleft()
             self.report(error.fact)
 
-    def _pause(self) -> float:
-        dues = [1.0]
-        if self._tasks:
-            dues.append(self._task_due - time.monotonic())
-        if self._watch and not self._watch.ended:
-            dues.append(self._watch.due_in())
-        return max(0.0, min(dues))
-
     def _provided(self, order: ProvideRunner) -> Steps:
         run = self._launcher.find()
         if run and run.name == order.name and run.alive():
             self.report(RunnerLaunched(description(run)))
-            self._follow(run, adopted=True)
+            self._following.begin(run, adopted=True)
             return
         if run:
             yield from self._over_and_done(run, order.instead_of)
         yield order.delay_seconds
         registering = Registering(self, order)
         run = yield from registering.run()
-        self._follow(run, adopted=False, told=registering.described(run))
+        self._following.begin(run, adopted=False, told=registering.described(run))
         yield from self._ready()
 
     def _over_and_done(self, run: Run, instead_of: str) -> Steps:
         """See a former run end, and forget it: what it told is in the journal."""
-        if self._watch is None:
-            self._follow(run, adopted=True)
+        if not self._following.is_of(run.run_id):
+            self._following.begin(run, adopted=True)
         if run.run_id != instead_of:
-            yield from self._awaited(self.settings.runner.drain_settle)
-        yield from self._interrupted()
-        self._unfollow()
+            yield from self._following.awaited(self.settings.runner.drain_settle)
+        yield from self._following.interrupted()
+        self._following.forget()
         run.forget()
 
     def _ready(self) -> Steps:
         """A listener that does not listen in time is of no use."""
         deadline = time.monotonic() + self.settings.runner.ready_timeout
-        while self._watch and not (self._watch.listening or self._watch.ended):
+        while (watch := self._following.watch) and not watch.listening:
             if time.monotonic() >= deadline:
-                self._kill()
+                self._following.kill()
                 return
             yield 1.0
 
     def _drained(self) -> Steps:
         """Give a job that was already assigned the time to show itself."""
         settle = time.monotonic() + self.settings.runner.drain_settle
-        while self._watch and not self._watch.ended:
-            if self._watch.busy:
+        while watch := self._following.watch:
+            if watch.busy:
                 return
             if time.monotonic() >= settle:
-                yield from self._interrupted()
+                yield from self._following.interrupted()
                 return
             yield CLOSE_LOOK_SECONDS
 
     def _stopped(self, settle_seconds: float) -> Steps:
-        yield from self._awaited(settle_seconds)
-        yield from self._interrupted()
+        yield from self._following.awaited(settle_seconds)
+        yield from self._following.interrupted()
         detail = yield from Removing(self).run()
         self.report(RunnerRemoved(detail))
-
-    def _awaited(self, seconds: float) -> Steps:
-        """Wait for the run to end by itself."""
-        deadline = time.monotonic() + seconds
-        while self._watch and not self._watch.ended and time.monotonic() < deadline:
-            yield CLOSE_LOOK_SECONDS
-
-    def _interrupted(self) -> Steps:
-        """SIGINT to the listener alone, the grace period, then SIGKILL for all."""
-        if self._watch and not self._watch.ended:
-            self._watch.run.interrupt()
-        yield from self._awaited(self.settings.shutdown.grace_period)
-        if self._watch and not self._watch.ended:
-            self._kill()
-
-    # The run.
-
-    def _follow(
-        self, run: Run, adopted: bool, told: dict[str, Any] | None = None
-    ) -> None:
-        self._unfollow()
-        features = {
-            name: self.settings.features[name] for name in self.settings.features
-        }
-        self._watch = Watch(
-            run,
-            told or description(run),
-            features,
-            self.settings.runner.ghost_timeout,
-            adopted,
-        )
-        self._heard = self._watch.descriptors()
-        for descriptor in self._heard:
-            self.listen(descriptor, self.hurry)
-        self.hurry()
-
-    def _unfollow(self) -> None:
-        for descriptor in self._heard:
-            self.ignore(descriptor)
-        self._heard = []
-        if self._watch:
-            self._watch.close()
-        self._watch = None
-
-    def _look(self) -> None:
-        if self._watch is None or self._watch.ended:
-            return
-        for fact in self._watch.look(time.monotonic()):
-            self.report(fact)
-        if self._watch.ended:
-            self._bury()
-
-    def _kill(self) -> None:
-        if self._watch:
-            self.be_patient(KILL_SECONDS)
-            self._watch.run.kill(KILL_SECONDS)
-            self._look()
-
-    def _bury(self) -> None:
-        """The listener is gone: whatever it left running goes, too."""
-        watch = self._watch
-        assert watch
-        for descriptor in self._heard:
-            self.ignore(descriptor)
-        self._heard = []
-        self.be_patient(KILL_SECONDS)
-        watch.run.kill(KILL_SECONDS)
-        watch.close()
 
 
 def vanished(run_id: str) -> RunnerExited:

@@ -1,0 +1,124 @@
+"""The one run that the runner-watcher follows: looked at, ended, buried."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from miglet.config.settings import Settings
+from miglet.messages import Fact
+from miglet.runner.run import Run
+from miglet.runner.watch import Watch
+from miglet.workers.registering import Steps, description
+
+#: Seconds that killing a whole tree of processes may take.
+KILL_SECONDS = 5.0
+
+#: Seconds between two looks while something is about to end.
+CLOSE_LOOK_SECONDS = 0.02
+
+
+class Watcher(Protocol):
+    """What following needs of the runner-watcher."""
+
+    settings: Settings
+
+    def report(self, fact: Fact) -> None:
+        """Tell the arbiter."""
+
+    def be_patient(self, seconds: float) -> None:
+        """Say that the next step may take so long."""
+
+    def listen(self, source: Any, heed: Callable[[], None]) -> None:
+        """Call `heed` whenever `source` is readable."""
+
+    def ignore(self, source: Any) -> None:
+        """Undo `listen`."""
+
+    def hurry(self) -> None:
+        """Let `work` come at once."""
+
+
+class Following:
+    """Has at most one run in view; nothing of it is told twice."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._watch: Watch | None = None
+        self._heard: list[int] = []
+
+    @property
+    def watch(self) -> Watch | None:
+        """The run in view, as long as it has not ended."""
+        if self._watch and not self._watch.ended:
+            return self._watch
+        return None
+
+    def is_of(self, run_id: str) -> bool:
+        """Whether this is the run in view, ended or not."""
+        return self._watch is not None and self._watch.run.run_id == run_id
+
+    def begin(
+        self, run: Run, adopted: bool, told: dict[str, Any] | None = None
+    ) -> None:
+        """Look at this run from now on; `told` is what the facts say of the runner."""
+        self.forget()
+        settings = self._watcher.settings
+        features = settings.features.as_dict()
+        about = told or description(run)
+        limit = settings.runner.ghost_timeout
+        self._watch = Watch(run, about, features, limit, adopted)
+        self._heard = self._watch.descriptors()
+        for descriptor in self._heard:
+            self._watcher.listen(descriptor, self._watcher.hurry)
+        self._watcher.hurry()
+
+    def forget(self) -> None:
+        """Look no more."""
+        self._deafen()
+        if self._watch:
+            self._watch.close()
+        self._watch = None
+
+    def look(self) -> None:
+        """Report what is new; when the listener is gone, whatever it left goes, too."""
+        watch = self.watch
+        if watch is None:
+            return
+        for fact in watch.look(time.monotonic()):
+            self._watcher.report(fact)
+        if watch.ended:
+            self._deafen()
+            self._watcher.be_patient(KILL_SECONDS)
+            watch.run.kill(KILL_SECONDS)
+            watch.close()
+
+    def due_in(self) -> float:
+        """Seconds until the next look."""
+        return self.watch.due_in() if self.watch else 1.0
+
+    def kill(self) -> None:
+        """End the run and everything it started, now."""
+        if self.watch:
+            self._watcher.be_patient(KILL_SECONDS)
+            self.watch.run.kill(KILL_SECONDS)
+            self.look()
+
+    def awaited(self, seconds: float) -> Steps:
+        """Wait for the run to end by itself."""
+        deadline = time.monotonic() + seconds
+        while self.watch and time.monotonic() < deadline:
+            yield CLOSE_LOOK_SECONDS
+
+    def interrupted(self) -> Steps:
+        """SIGINT to the listener alone, the grace period, then SIGKILL for all."""
+        if self.watch:
+            self.watch.run.interrupt()
+        yield from self.awaited(self._watcher.settings.shutdown.grace_period)
+        self.kill()
+
+    def _deafen(self) -> None:
+        for descriptor in self._heard:
+            self._watcher.ignore(descriptor)
+        self._heard = []
