@@ -18,7 +18,8 @@ from miglet import __version__, preflight
 from miglet.config.explanation import explanation
 from miglet.config.loading import salvage
 from miglet.config.settings import Settings
-from miglet.errors import Misconfigured
+from miglet.config.validation import NOWHERE
+from miglet.errors import MISCONFIGURED, UNAVAILABLE, Misconfigured
 from miglet.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.metadata.keeping import keep_token
 from miglet.metadata.sources import Sources, sources_of
@@ -56,7 +57,11 @@ def refused(found: Sources, error: Misconfigured) -> SettingsRefused:
         # It is among the faults, or nobody will let us in to tell the others.
         rest = None
     faults = [fault._asdict() for fault in error.faults]
-    return SettingsRefused(faults, rest.as_dict() if rest else None)
+    settings = rest.as_dict() if rest else None
+    # What only metadata could have told may be there at the next start.
+    lacking = found.trouble and all(fault.source == NOWHERE for fault in error.faults)
+    status = UNAVAILABLE if lacking else MISCONFIGURED
+    return SettingsRefused(faults, settings, status)
 
 
 def machine(settings: Settings) -> dict[str, Any]:

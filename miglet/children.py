@@ -94,6 +94,8 @@ def _begin(name: str, main: Callable[[Queue], None], queue: Queue, parent: int) 
     logger.set_component(name)
     confinement.name_process(name)
     confinement.die_with_parent(parent)
+    # So that a worker may have children; it buries them, or they die with it.
+    multiprocess.current_process().daemon = False
     signals.unblock()
     with logger.last_words():
         main(queue)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
+
 from miglet.workers.base import Worker
 from miglet.workers.command_poller import CommandPoller
 from miglet.workers.heartbeat_sender import HeartbeatSender
 from miglet.workers.metrics_sampler import MetricsSampler
-from miglet.workers.notice_watcher import NoticeWatcher
 from miglet.workers.runner_watcher import RunnerWatcher
 
-CREW: dict[str, type[Worker]] = {
+#: Hired at the start of every machine.
+ALWAYS: dict[str, type[Worker]] = {
     each.name: each
-    for each in (
-        HeartbeatSender,
-        RunnerWatcher,
-        CommandPoller,
-        MetricsSampler,
-        NoticeWatcher,
-    )
+    for each in (HeartbeatSender, RunnerWatcher, CommandPoller, MetricsSampler)
 }
 
-#: Hired only when the machine turns out to be in a cloud.
-IN_A_CLOUD = NoticeWatcher.name
-
-#: Hired at the start of every machine.
-ALWAYS = tuple(name for name in CREW if name != IN_A_CLOUD)
+#: Hired when the machine turns out to be in a cloud; imported only by the child that
+#: becomes it, since most machines of a test or a data centre never need it.
+IN_A_CLOUD = "notice-watcher"
+LATE = {IN_A_CLOUD: ("miglet.workers.notice_watcher", "NoticeWatcher")}
 
 #: The last to go: it delivers what the others had to say.
 UPLINK = HeartbeatSender.name
+
+#: Everybody who may be in the crew.
+NAMES = (*ALWAYS, *LATE)
+
+
+def worker_called(name: str) -> type[Worker]:
+    """The class of the worker called `name`."""
+    if name in ALWAYS:
+        return ALWAYS[name]
+    module, attribute = LATE[name]
+    return getattr(importlib.import_module(module), attribute)

@@ -18,8 +18,13 @@ from miglet.config.settings import Loaded, Settings
 from miglet.controller import contract
 from miglet.errors import Misconfigured
 from miglet.facts import CommandExamined
+from miglet.metadata.keeping import keep_token
+from miglet.metadata.limits import Limits
 from miglet.metadata.sources import sources_of
 from miglet.queues import Queue
+
+#: A reload is over before its errand counts as hung.
+BRIEFLY = Limits(overall_seconds=5.0)
 
 #: The command whose parameters are settings.
 UPDATE = "UpdateConfig"
@@ -46,8 +51,9 @@ def examine_reload(
     """Report CommandExamined for the configuration as it is now."""
     command = {"id": "", "type": UPDATE, "parameters": {}, "requested_by": "SIGHUP"}
     try:
-        found = sources_of(os.environ, sources)
-        settings = reload(loaded_of(current), found.layers)
+        found = sources_of(os.environ, sources, BRIEFLY)
+        settings = reload(loaded_of(current), found.whole())
+        keep_token(found, settings.settings)
     except Misconfigured as error:
         queue.put(answer(command, [str(fault) for fault in error.faults], None))
     else:

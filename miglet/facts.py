@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from miglet.errors import MISCONFIGURED
 from miglet.messages import Fact
 
 
@@ -38,6 +39,8 @@ class SettingsRefused(Fact):
     faults: list[dict[str, Any]]
     #: Enough to tell the controller, or null when endpoint or identity is unknown.
     settings: dict[str, Any] | None = field(default=None, repr=False)
+    #: What MIGlet exits with: another when only the metadata could not be had.
+    exit_status: int = MISCONFIGURED
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import selectors
 from collections import deque
 from dataclasses import dataclass, field
 
-from miglet.crew import CREW
+from miglet.crew import worker_called
 from miglet.errands import Errands
 from miglet.events import CommandCompleted, Error, Event, seal
 from miglet.herald import Herald, present
@@ -56,7 +56,7 @@ class House:
 
     def _work(self, name: str, queue: Queue) -> None:
         """In the child: live the worker's life with the settings of this moment."""
-        CREW[name](self.known.settings, self.known.identity)(queue)
+        worker_called(name)(self.known.settings, self.known.identity)(queue)
 
     def emit(self, event: Event) -> None:
         """Put an event into the journal that no rule has led to."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import types
 import typing
@@ -74,7 +75,7 @@ def learn_types() -> None:
 
 
 def _made(kind: type[Message], fields: Any) -> Message:
-    expected = _types(kind)
+    expected = _types(kind)  # type: ignore[arg-type]
     if not isinstance(fields, dict) or not fields.keys() <= expected.keys():
         raise BadMessage(f"{kind.__name__} does not have the fields {fields!r:.200}")
     for name, value in fields.items():
@@ -87,16 +88,18 @@ def _made(kind: type[Message], fields: Any) -> Message:
 
 
 @functools.cache
-def _types(kind: type[Message]) -> dict[str, frozenset[type]]:
+def _types(kind: type[Message]) -> dict[str, frozenset[Any]]:
     """What `json` may make of each field of `kind`."""
     hints = typing.get_type_hints(kind)
-    return {each.name: _json_types(hints[each.name]) for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    names = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return {name: _json_types(hints[name]) for name in names}
 
 
-def _json_types(hint: Any) -> frozenset[type]:
+def _json_types(hint: Any) -> frozenset[Any]:
     origin = typing.get_origin(hint) or hint
     if origin in (Union, types.UnionType):
-        return frozenset().union(*map(_json_types, typing.get_args(hint)))
+        each = (_json_types(part) for part in typing.get_args(hint))
+        return frozenset(itertools.chain.from_iterable(each))
     if origin is Any:
         return JSON_TYPES
     return frozenset({int, float} if origin is float else {origin})

@@ -11,7 +11,7 @@ from typing import Any
 
 from miglet import logger, orders
 from miglet.config.settings import Settings
-from miglet.crew import CREW, UPLINK
+from miglet.crew import NAMES, UPLINK
 from miglet.house import House
 from miglet.state import effects
 from miglet.state.vm import Policy
@@ -56,7 +56,7 @@ def change_level(house: House, effect: effects.ChangeLevel) -> None:
 
 def stop_crew(house: House, effect: effects.StopCrew) -> None:
     """All workers may go but the one that delivers."""
-    house.supervisor.release(name for name in CREW if name != UPLINK)
+    house.supervisor.release(name for name in NAMES if name != UPLINK)
 
 
 def leave(house: House, effect: effects.Exit) -> None:

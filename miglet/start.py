@@ -21,7 +21,6 @@ from miglet import slimming  # noqa: I001 - before what it slims
 from miglet.children import Child, by_name
 from miglet.errors import (
     INTERNAL,
-    MISCONFIGURED,
     BadMessage,
     Fault,
     MigletError,
@@ -54,7 +53,7 @@ def start(sources: dict[str, Any]) -> int:
         for fault in first.faults:
             print(f"miglet: {Fault(**fault)}", file=sys.stderr)  # noqa: T201
     if first.settings is None:
-        return MISCONFIGURED
+        return first.exit_status
     with lock(Path(first.settings["paths"]["runtime"])):
         return daemon.serve(heard, child, sources)
 

@@ -385,6 +385,17 @@ def test_a_notice_lets_the_job_go_on_while_time_allows():
     assert events(effects)[0].cause == "success"
 
 
+def test_the_earliest_of_several_announced_ends_counts():
+    advice = TerminationNoticed("rebalance_recommendation", None, "aws")
+    spot = TerminationNoticed("spot_instance_action", AT + 120.0, "aws")
+    vm, effects = live(busy(), advice)
+    assert not any(isinstance(each, SetTimer) for each in effects)
+    vm, effects = live(vm, spot)
+    assert SetTimer("notice", 105.0) in effects
+    assert types(effects) == ["TerminationNotice"]
+    assert live(vm, spot, advice) == (vm, [])
+
+
 def test_a_job_that_is_stopped_for_a_notice_has_it_as_its_cause():
     vm, effects = live(busy(), PREEMPTED, DeadlinePassed("notice"))
     assert told(effects)[-1] == StopRunner()

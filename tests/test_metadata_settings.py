@@ -298,6 +298,13 @@ def test_no_message_repeats_a_secret(fake, attributes, caplog):
     assert "ghp_" not in told
 
 
+def test_what_a_reload_judges_has_no_secret_in_its_faults_either(fake):
+    attributes = {"miglet-controller-token": SECRET, "miglet-config": f"a: *{SECRET}"}
+    told = sources(fake, attributes).layers.metadata.faults
+    assert len(told) == 1
+    assert "an alias (****)" in str(told[0])
+
+
 def test_a_token_is_masked_from_the_moment_it_is_known(fake):
     sources(fake, {"miglet-controller-token": SECRET})
     assert redact(f"a peer says {SECRET}") == "a peer says ***"
@@ -353,6 +360,13 @@ def test_other_mistakes_say_nothing_of_the_metadata(fake):
     loud = [each for each in told if "shrill" in each]
     assert len(loud) == 1
     assert "unavailable" not in loud[0]
+
+
+def test_a_reload_insists_on_the_metadata(fake):
+    assert sources(fake).whole().metadata.values
+    fake.trouble(503)
+    with pytest.raises(Misconfigured, match="so nothing is changed: 127.0.0.1:"):
+        sources(fake).whole()
 
 
 def test_the_machine_and_the_check_say_what_is_known(fake):

@@ -66,6 +66,16 @@ class Sources:
             faults = [self._explained(redacted(fault)) for fault in error.faults]
             raise Misconfigured(faults) from None
 
+    def whole(self) -> Layers:
+        """The layers, metadata among them where there should be some.
+
+        Raises Misconfigured without it: a reload would undo what it had set.
+        """
+        if self.trouble:
+            reason = f"unavailable, so nothing is changed: {self.trouble}"
+            raise Misconfigured([Fault("", SOURCE, reason, self.trouble.hint)])
+        return self.layers
+
     def note(self) -> FaultNoted | None:
         """What the controller is told when there is no metadata; None: all is well."""
         if self.trouble is None:

@@ -4,13 +4,14 @@
 check is, and each module here holds the checks of one kind.
 """
 
-from miglet.preflight import credentials, docker, machine, network, runner
+from miglet.preflight import credentials, disk, docker, machine, network, runner
 from miglet.preflight.registry import CHECKS
 from miglet.preflight.report import report, table
 
 __all__ = [
     "CHECKS",
     "credentials",
+    "disk",
     "docker",
     "machine",
     "network",

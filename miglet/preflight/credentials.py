@@ -1,13 +1,21 @@
-"""The check of the credential that the controller knows this machine by."""
+"""The check of the credential that the controller knows this machine by.
+
+A file that comes later is waited for, so what is wrong with one is only a warning.
+"""
 
 from __future__ import annotations
 
 import os
+import ssl
 import stat
 from pathlib import Path
+from typing import Any
 
 from miglet.config.settings import Settings
-from miglet.preflight.registry import Notable, Unavailable, check
+from miglet.confinement import miglet_account
+from miglet.preflight.registry import Notable, check
+from miglet.runner.folder import may, named
+from miglet.security import Account
 
 #: The settings that name a file, by the kind of authentication.
 FILES = {
@@ -16,31 +24,75 @@ FILES = {
     "mtls": ("certificate_path", "key_path"),
 }
 
-#: The files that nobody else may read.
-SECRET = ("token_path", "key_path")
-
 
 @check
 def controller_credential(settings: Settings, deadline: float) -> str:
-    """Token, or certificate and key, can be read, and not by everybody."""
+    """Token, or certificate and key, can be used, and not by everybody."""
     auth = settings.controller.auth
-    names = [*FILES[auth.type], *(["ca_path"] if auth.ca_path else [])]
+    names = [name for name in (*FILES[auth.type], "ca_path") if auth[name]]
+    reader = miglet_account() if os.geteuid() == 0 else None
     for name in names:
-        path = Path(auth[name])
-        _readable(path, f"controller.auth.{name}")
-        if name in SECRET and stat.S_IMODE(os.stat(path).st_mode) & stat.S_IROTH:
-            raise Notable(f"everybody can read {path}", f"chmod o-r {path}")
+        usable(Path(auth[name]), f"controller.auth.{name}", reader)
+    private(secret_file(auth))
+    belonging(auth)
     return f"{auth.type}: {', '.join(auth[name] for name in names) or 'nothing needed'}"
 
 
-def _readable(path: Path, key: str) -> None:
-    """A file that comes later is waited for, so this is no misconfiguration."""
+def usable(path: Path, key: str, reader: Account | None) -> None:
+    """Raise Notable unless `reader`, or we, can read something there."""
     hint = f"put it there, or set {key}; MIGlet waits for it"
     try:
-        empty = not path.stat().st_size
+        found = path.stat()
     except OSError as error:
         raise Notable(f"{path}: {error.strerror}", hint) from None
-    if empty:
+    if stat.S_ISDIR(found.st_mode) and not key.endswith("ca_path"):
+        raise Notable(f"{path} is a folder", hint)
+    if not found.st_size:
         raise Notable(f"{path} is empty", hint)
-    if not os.access(path, os.R_OK):
-        raise Unavailable(f"{path} is not readable by MIGlet", f"see {key}")
+    for place, mode in [*((each, os.X_OK) for each in path.parents), (path, os.R_OK)]:
+        if not may(place, reader, mode):
+            told = "change owner or mode: MIGlet reads it as that user"
+            raise Notable(f"{named(reader)} may not read {path} (see {place})", told)
+
+
+def secret_file(auth: Settings) -> str | None:
+    """The file that nobody else may read; the key may be in the certificate's."""
+    if auth.type == "mtls":
+        return auth.key_path or auth.certificate_path
+    return auth.token_path if auth.type == "bearer" else None
+
+
+def private(path: str | None) -> None:
+    """Raise Notable if everybody can read the file."""
+    if path and os.stat(path).st_mode & stat.S_IROTH:
+        raise Notable(f"everybody can read {path}", f"chmod o-r {path}")
+
+
+def belonging(auth: Settings) -> None:
+    """Raise Notable unless key and certificates are what they should be."""
+    if auth.type == "mtls" or auth.ca_path:
+        client_context(auth)
+
+
+def client_context(auth: Settings) -> ssl.SSLContext:
+    """TLS with our authorities and our certificate; Notable if it cannot be had."""
+    try:
+        context = ssl.create_default_context(**authorities(auth.ca_path))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if auth.type == "mtls":
+            # An empty password, so that nobody is asked for one on a terminal.
+            context.load_cert_chain(auth.certificate_path, auth.key_path, password="")
+    except OSError as error:  # also ssl.SSLError
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        files = [auth.ca_path, auth.certificate_path, auth.key_path]
+        told = ", ".join(path for path in files if path)
+        hint = "they must be PEM, belong together and need no password"
+        raise Notable(f"certificate files ({told}): {reason}", hint) from None
+    return context
+
+
+def authorities(path: str | None) -> dict[str, Any]:
+    """Arguments of ssl.create_default_context for whom to trust."""
+    if path is None:
+        return {}
+    return {"capath" if os.path.isdir(path) else "cafile": path}

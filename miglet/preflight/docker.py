@@ -1,19 +1,32 @@
-"""The check of Docker: its socket answers, or will soon."""
+"""The check of Docker: its socket answers or will soon, and the job may use it.
+
+An optional Docker costs the boot two seconds at most, and nothing where there is none.
+"""
 
 from __future__ import annotations
 
 import os
 import select
+import shutil
 import socket
 import time
+from pathlib import Path
 
 from miglet.config.settings import Settings
-from miglet.preflight.registry import Notable, Unavailable, check
+from miglet.preflight.exchange import ask
+from miglet.preflight.registry import Finding, Notable, Unavailable, check
+from miglet.preflight.runner import runner_account
+from miglet.runner.folder import may, named
+from miglet.security import Account
 
 SOCKET = "/var/run/docker.sock"
 
 #: Seconds that an optional Docker may take to answer.
 OPTIONAL_SECONDS = 2.0
+
+#: Seconds that one ping may take. A socket that systemd listens on accepts it long
+#: before Docker is there.
+PING_SECONDS = 2.0
 
 #: Seconds between two tries while it starts.
 PAUSE_SECONDS = 0.2
@@ -26,27 +39,50 @@ def docker(settings: Settings, deadline: float) -> str:
     if wanted == "off":
         return "not asked for"
     path = socket_path(os.environ.get("DOCKER_HOST", ""))
-    if wanted == "optional":
-        if not os.path.exists(path):
-            return f"not installed (no {path})"
-        deadline = min(deadline, time.monotonic() + OPTIONAL_SECONDS)
-    trouble = wait_for(path, deadline)
-    if not trouble:
-        return f"answers at {path}"
-    hint = "is the docker service enabled in the image? See bootstrap.docker"
-    kind = Unavailable if wanted == "required" else Notable
-    raise kind(f"{path}: {trouble}", hint)
+    user = runner_account(settings)
+    if wanted == "required":
+        return _answering(path, deadline, Unavailable, user)
+    if not os.path.exists(path) and not shutil.which("dockerd"):
+        return f"not installed (no {path})"
+    brief = min(deadline, time.monotonic() + OPTIONAL_SECONDS)
+    return _answering(path, brief, Notable, user)
 
 
 def socket_path(host: str) -> str:
-    """The Unix socket that DOCKER_HOST names, or the usual one."""
-    return host.removeprefix("unix://") if host.startswith("unix://") else SOCKET
+    """The Unix socket that DOCKER_HOST names, or the usual one.
+
+    Raises Notable for another kind of address; it may hold a password.
+    """
+    scheme, _, path = host.partition("://")
+    if host and scheme != "unix":
+        hint = "unset DOCKER_HOST, or set bootstrap.docker to off"
+        raise Notable(f"DOCKER_HOST is a {scheme} address: not checked", hint)
+    return path or SOCKET
+
+
+def _answering(
+    path: str, deadline: float, kind: type[Finding], user: Account | None
+) -> str:
+    trouble = wait_for(path, deadline)
+    if trouble:
+        hint = "is the docker service enabled in the image? See bootstrap.docker"
+        raise kind(f"{path}: {trouble}", hint)
+    if not may(Path(path), user, os.W_OK):
+        hint = "put that user in the socket's group (usermod -aG docker USER)"
+        raise Notable(f"answers at {path}, but not to {named(user)}", hint)
+    return f"answers at {path}"
 
 
 def wait_for(path: str, deadline: float) -> str:
-    """Why it does not answer; empty as soon as it does."""
+    """Why it does not answer; empty as soon as it does.
+
+    Being kept out is final: Docker makes its socket as it starts, with its rights.
+    """
     while True:
-        trouble = ping(path, deadline)
+        try:
+            trouble = ping(path, min(deadline, time.monotonic() + PING_SECONDS))
+        except PermissionError:
+            return "MIGlet's user may not use it"
         left = deadline - time.monotonic()
         if not trouble or left <= 0:
             return trouble
@@ -54,14 +90,19 @@ def wait_for(path: str, deadline: float) -> str:
 
 
 def ping(path: str, deadline: float) -> str:
-    """One ``GET /_ping`` of the Docker Engine API; what was wrong with the answer."""
+    """One ``GET /_ping`` of the Docker Engine API; what was wrong with the answer.
+
+    Raises PermissionError.
+    """
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(max(0.05, min(2.0, deadline - time.monotonic())))
+        connection.settimeout(max(0.01, deadline - time.monotonic()))
         try:
             connection.connect(path)
-            connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-            answer = connection.recv(256)
+            answer = ask(connection, "GET /_ping", "docker", deadline)
+        except TimeoutError:
+            return "accepts connections, but does not answer"
+        except PermissionError:
+            raise
         except OSError as error:
-            return str(error)
-    line = answer.split(b"\r\n", 1)[0].decode("latin-1")
-    return "" if " 200" in line else f"answered {line!r}"
+            return error.strerror or str(error)
+    return "" if answer.status == 200 else f"answered {answer.line[:80]!r}"

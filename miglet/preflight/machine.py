@@ -1,96 +1,36 @@
-"""Checks of the machine: room, folders, mounts, control groups, who else is at work."""
+"""Checks of the system: control groups, systemd, and who else is at work."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 from miglet.config.settings import Settings
-from miglet.preflight.registry import Misconfiguration, Notable, Unavailable, check
+from miglet.preflight.registry import Notable, brief_check
 
-#: Fewer free inodes than this and an ordinary checkout may fail.
-FEWEST_INODES = 50_000
+#: Seconds that the boot waits for what is only nice to know.
+BRIEF_SECONDS = 1.0
 
-#: Where an enabled timer of unattended upgrades is linked.
+#: Where an enabled unit of unattended upgrades is linked, below the systemd folder.
 UPGRADES = (
-    Path("/etc/systemd/system/timers.target.wants/apt-daily-upgrade.timer"),
-    Path("/etc/systemd/system/timers.target.wants/apt-daily.timer"),
-    Path("/etc/systemd/system/multi-user.target.wants/unattended-upgrades.service"),
+    "timers.target.wants/apt-daily.timer",
+    "timers.target.wants/apt-daily-upgrade.timer",
+    "multi-user.target.wants/unattended-upgrades.service",
 )
 
+#: A line of apt.conf(5) about what the timers do; see apt.systemd.daily.
+PERIODIC = re.compile(r'^\s*APT::Periodic::([\w-]+)\s+"([^"]*)"', re.MULTILINE)
 
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.parents) if each.exists())
-
-
-def _places(settings: Settings) -> dict[str, Path]:
-    """The folders on whose disks MIGlet and its jobs write."""
-    return {
-        "runner.directory": Path(settings.runner.directory),
-        "paths.state": Path(settings.paths.state),
-    }
+#: What takes dpkg's lock, or changes packages; nothing is done where none is set.
+DISTURBING = {
+    "Update-Package-Lists",
+    "Download-Upgradeable-Packages",
+    "Unattended-Upgrade",
+}
 
 
-@check
-def free_disk(settings: Settings, deadline: float) -> str:
-    """Jobs and the journal have room."""
-    wanted = settings.bootstrap.min_free_disk
-    told = []
-    for key, path in _places(settings).items():
-        disk = os.statvfs(_existing(path))
-        free = disk.f_bavail * disk.f_frsize
-        if free < wanted and key == "runner.directory":
-            hint = "give the machine a larger disk, or see bootstrap.min_free_disk"
-            found = f"{free / 1e9:.1f} GB free at {path}, {wanted / 1e9:.1f} GB wanted"
-            raise Unavailable(found, hint)
-        told.append(f"{free / 1e9:.1f} GB at {path}")
-    return ", ".join(told)
-
-
-@check
-def free_inodes(settings: Settings, deadline: float) -> str:
-    """Jobs can make files; a file system without a limit has enough."""
-    path = _existing(Path(settings.runner.directory))
-    disk = os.statvfs(path)
-    if disk.f_files and disk.f_favail < FEWEST_INODES:
-        hint = "a checkout may fail: remove files, or make the disk with more inodes"
-        raise Notable(f"only {disk.f_favail} inodes are free at {path}", hint)
-    return f"{disk.f_favail} free" if disk.f_files else "without limit"
-
-
-@check
-def folders_writable(settings: Settings, deadline: float) -> str:
-    """MIGlet can keep its state and open its socket."""
-    keys = ("paths.state", "paths.runtime")
-    for key in keys:
-        path = _existing(Path(settings[key]))
-        if not os.access(path, os.W_OK | os.X_OK):
-            hint = f"let MIGlet's user write there, or set {key}"
-            raise Misconfiguration(f"{path} is not writable", hint)
-    return ", ".join(settings[key] for key in keys)
-
-
-@check
-def mounts(settings: Settings, deadline: float) -> str:
-    """Every mount that jobs count on is there, and can be written to."""
-    missing = list(_unusable(settings.bootstrap.mounts))
-    if missing:
-        hint = "see bootstrap.mounts, fstab(5) and the instance's disks"
-        raise Unavailable("; ".join(missing), hint)
-    return ", ".join(settings.bootstrap.mounts) or "none wanted"
-
-
-def _unusable(wanted: tuple[str, ...]) -> Iterator[str]:
-    for name in wanted:
-        path = Path(name)
-        if not path.is_mount():
-            yield f"{path} is not a mount point"
-        elif os.statvfs(path).f_flag & os.ST_RDONLY:
-            yield f"{path} is mounted read-only"
-
-
-@check
+@brief_check(BRIEF_SECONDS)
 def control_groups(settings: Settings, deadline: float) -> str:
     """Which version of control groups the kernel offers."""
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
@@ -100,17 +40,42 @@ def control_groups(settings: Settings, deadline: float) -> str:
     return "none to be seen"
 
 
-@check
+@brief_check(BRIEF_SECONDS)
 def init_system(settings: Settings, deadline: float) -> str:
-    """Whether systemd runs the machine."""
+    """Whether systemd runs the machine (sd_booted(3))."""
     return "systemd" if Path("/run/systemd/system").is_dir() else "not systemd"
 
 
-@check
+@brief_check(BRIEF_SECONDS)
 def unattended_upgrades(settings: Settings, deadline: float) -> str:
     """Nobody replaces packages, or holds dpkg's lock, in the middle of a job."""
-    active = [path.name for path in UPGRADES if path.is_symlink() or path.exists()]
+    active = upgrades(Path("/etc"))
     if active:
-        hint = "systemctl disable apt-daily.timer apt-daily-upgrade.timer in the image"
+        hint = f"when the image is built: systemctl mask {' '.join(active)}"
         raise Notable(f"enabled: {', '.join(active)}", hint)
     return "not active"
+
+
+def upgrades(etc: Path) -> list[str]:
+    """The units that are enabled, not masked, and have something to do."""
+    if not disturbing(etc / "apt" / "apt.conf.d"):
+        return []
+    system = etc / "systemd" / "system"
+    enabled = [link for link in UPGRADES if (system / link).is_symlink()]
+    names = [link.partition("/")[2] for link in enabled]
+    return [name for name in names if not masked(system / name)]
+
+
+def masked(unit: Path) -> bool:
+    """Whether a unit is linked to nothing, as ``systemctl mask`` does."""
+    return unit.is_symlink() and os.readlink(unit) == "/dev/null"
+
+
+def disturbing(folder: Path) -> bool:
+    """Whether apt is configured to work by itself; the last file wins."""
+    chosen: dict[str, str] = {}
+    for path in sorted(folder.glob("*")):
+        if path.suffix in ("", ".conf") and path.is_file():
+            chosen |= dict(PERIODIC.findall(path.read_text("utf-8", "replace")))
+    wanted = any(chosen.get(name, "0") not in ("0", "") for name in DISTURBING)
+    return wanted and chosen.get("Enable", "1") != "0"

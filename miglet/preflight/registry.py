@@ -15,19 +15,6 @@ from miglet.errors import MigletError
 Look = Callable[[Settings, float], str]
 
 
-class Check(NamedTuple):
-    """A check, and what it may cost the boot."""
-
-    look: Look
-    #: Seconds that it is waited for; None: as long as bootstrap.timeout allows. One
-    #: with a limit can only warn: what it looks at is not needed for the start.
-    seconds: float | None = None
-
-
-#: Every check by its id, filled as the modules beside this one are imported.
-CHECKS: dict[str, Check] = {}
-
-
 class Finding(MigletError):
     """Something is not as it should be; `hint` says what to do about it."""
 
@@ -56,6 +43,23 @@ class Notable(Finding):
 
     status = "warn"
     category = ""
+
+
+class Check(NamedTuple):
+    """A check, and what it may cost the boot."""
+
+    look: Look
+    #: Seconds that it is waited for; None: as long as bootstrap.timeout allows. One
+    #: with a limit can only warn: what it looks at is not needed for the start.
+    seconds: float | None = None
+
+    def kind(self) -> type[Finding]:
+        """What it means when the check cannot be made, or does not come to an end."""
+        return Unavailable if self.seconds is None else Notable
+
+
+#: Every check by its id, filled as the modules beside this one are imported.
+CHECKS: dict[str, Check] = {}
 
 
 def check(look: Look) -> Look:

@@ -7,11 +7,18 @@ from pathlib import Path
 
 from miglet.config.settings import Settings
 from miglet.preflight.registry import Misconfiguration, Notable, check
-from miglet.runner.folder import check_folder, registration_files, runner_version
+from miglet.runner.folder import (
+    MIGRATED_FILES,
+    UNPACK,
+    check_folder,
+    program_problems,
+    registration_files,
+    runner_version,
+)
 from miglet.security import Account, UnknownAccount, account
 
 
-def _account(settings: Settings) -> Account | None:
+def runner_account(settings: Settings) -> Account | None:
     """The runner's user; None where `runner_user` will say that there is none."""
     try:
         return account(settings.runner.user)
@@ -23,12 +30,25 @@ def _account(settings: Settings) -> Account | None:
 def runner_folder(settings: Settings, deadline: float) -> str:
     """The runner is there, complete, executable, and writable by its user."""
     directory = Path(settings.runner.directory)
-    problems = check_folder(directory, _account(settings))
+    user = runner_account(settings)
+    problems = check_folder(directory, user)
+    if (directory / "bin").is_dir():
+        problems += program_problems(directory / "bin" / "Runner.Worker", user)
     if problems:
         text = "; ".join(each.message for each in problems)
         raise Misconfiguration(text, problems[0].hint)
     version = runner_version(directory) or "of unknown version"
     return f"actions/runner {version} in {directory}"
+
+
+@check
+def runner_externals(settings: Settings, deadline: float) -> str:
+    """The runner brings Node.js, without which no JavaScript action runs."""
+    folder = Path(settings.runner.directory) / "externals"
+    found = sorted(path.name for path in folder.glob("node*"))
+    if not found:
+        raise Notable(f"no Node.js in {folder}: JavaScript actions will fail", UNPACK)
+    return ", ".join(found)
 
 
 @check
@@ -63,7 +83,8 @@ def runner_isolation(settings: Settings, deadline: float) -> str:
 def earlier_registration(settings: Settings, deadline: float) -> str:
     """No registration was baked into the image."""
     directory = Path(settings.runner.directory)
-    left = registration_files(directory)
+    left = set(registration_files(directory))
+    left |= {name for name in MIGRATED_FILES if (directory / name).is_file()}
     if left:
         names = ", ".join(sorted(left))
         hint = "do not configure the runner when the image is built"

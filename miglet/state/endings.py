@@ -22,7 +22,7 @@ from miglet.facts import (
     WorkerLost,
 )
 from miglet.runner.verdict import Verdict
-from miglet.state.effects import Emit, Exit, SetTimer, StopTimer
+from miglet.state.effects import Effect, Emit, Exit, SetTimer, StopTimer
 from miglet.state.ends import (
     Step,
     concluded,
@@ -36,6 +36,9 @@ from miglet.state.ends import (
 from miglet.state.jobs import announce_late, job_too_long
 from miglet.state.starting import give_up
 from miglet.state.vm import End, Moment, State, Vm
+
+#: An announcement that is told again may differ by so much in its time.
+SAME_SECONDS = 5.0
 
 #: Deaths of the runner-watcher after which a machine without a job gives up.
 HOPELESS_DEATHS = 10
@@ -85,16 +88,31 @@ def go_down(vm: Vm, fact: EventDelivered | EventRefused, moment: Moment) -> Step
 
 def heed_notice(vm: Vm, fact: TerminationNoticed, moment: Moment) -> Step:
     """The cloud ends the machine: idle, go at once; busy, stay while time allows."""
+    due = None if fact.deadline is None else moment.now + fact.deadline - moment.at
+    if _is_known(vm, fact.kind, due):
+        return vm, []
     deadline = timestamp(fact.deadline) if fact.deadline else None
     told = Emit(TerminationNotice(fact.kind, deadline, fact.source))
-    if vm.notice or vm.state is State.SHUTTING_DOWN:
-        return vm, [told]
-    vm = vm.having(notice=fact.kind)
+    vm = vm.having(notices={**vm.notices, fact.kind: due})
     vm, effects = drained(vm, End("termination_notice", fact.source), moment)
-    if fact.deadline is None:
-        return vm, [told, *effects]
-    left = fact.deadline - moment.at - vm.policy.last_seconds
-    return vm, [told, *effects, SetTimer("notice", max(0.0, left))]
+    return vm, [told, *effects, *_last_call(vm, moment)]
+
+
+def _is_known(vm: Vm, kind: str, due: float | None) -> bool:
+    """Whether this was announced before, and not for an earlier time than now."""
+    if kind not in vm.notices:
+        return False
+    before = vm.notices[kind]
+    return due is None or (before is not None and due > before - SAME_SECONDS)
+
+
+def _last_call(vm: Vm, moment: Moment) -> list[Effect]:
+    """The timer for the earliest of all announced ends."""
+    dues = [due for due in vm.notices.values() if due is not None]
+    if not dues:
+        return []
+    left = min(dues) - vm.policy.last_seconds - moment.now
+    return [SetTimer("notice", max(0.0, left))]
 
 
 def time_is_up(vm: Vm, moment: Moment) -> Step:

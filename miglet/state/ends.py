@@ -75,7 +75,7 @@ def announced(vm: Vm) -> Step:
 
 def seen(vm: Vm, fact: JobResultSeen | RunnerExited) -> tuple[Ending, Evidence]:
     """The runner's end as it was seen, and what we did to the runner ourselves."""
-    cause = vm.stopped_by or ("termination_notice" if vm.notice else None)
+    cause = vm.stopped_by or ("termination_notice" if vm.notices else None)
     ending = Ending(**{**fact.ending, "stopped_by": cause})
     return ending, Evidence.of_json(fact.evidence)
 
@@ -191,7 +191,7 @@ def shut_down(vm: Vm, end: End, moment: Moment) -> Step:
         event = VMShuttingDown(end.reason, end.requested_by, round(moment.now, 3))
         effects.append(Emit(event))
     told = End(end.reason, end.requested_by, end.exit_status, told=True)
-    cause = "termination_notice" if vm.notice else "shutdown"
+    cause = "termination_notice" if vm.notices else "shutdown"
     stopped_by = vm.stopped_by or (cause if vm.job else None)
     vm = vm.entered(State.SHUTTING_DOWN, moment, end=told, stopped_by=stopped_by)
     if not vm.name:

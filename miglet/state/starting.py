@@ -90,7 +90,7 @@ def refuse_settings(vm: Vm, fact: SettingsRefused, moment: Moment) -> Step:
         )
         for each in fact.faults
     ]
-    return failed(vm, told, errors.MISCONFIGURED, moment)
+    return failed(vm, told, fact.exit_status, moment)
 
 
 def heed_delivery(vm: Vm, fact: EventDelivered, moment: Moment) -> Step:

@@ -165,8 +165,8 @@ class Vm:
     end: End | None = None
     #: Why we stopped the runner ourselves: shutdown, timeout, termination_notice.
     stopped_by: str | None = None
-    #: The kind of the cloud's announcement that this machine ends, if there was one.
-    notice: str | None = None
+    #: The cloud's announcements of the machine's end: kind, and monotonic time or null.
+    notices: dict[str, float | None] = field(default_factory=dict)
     signals: int = 0
     #: Milliseconds from the kernel's start to each step of this boot, by its name.
     timeline: dict[str, float] = field(default_factory=dict)

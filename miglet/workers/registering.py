@@ -6,11 +6,13 @@ goes on living in between, and may drop it at any point.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib
 import os
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +38,6 @@ from miglet.facts import (
     TokenSpent,
 )
 from miglet.messages import Fact
-from miglet.metadata.tokens import LOOK_SECONDS, registration_token
 from miglet.orders import ProvideRunner
 from miglet.runner import hooks
 from miglet.runner.configuration import Configuration, Registration
@@ -51,10 +52,11 @@ from miglet.runner.folder import forget_registration, registered, runner_version
 from miglet.runner.launcher import LaunchSpec, ProcessLauncher
 from miglet.runner.outcome import Next, Outcome
 from miglet.runner.run import Run
-from miglet.security import Account, account, remember_secret
+from miglet.security import Account, account
+from miglet.workers.asking import asked, expired, registration_token_in
 
 #: A step yields the seconds until it wants to go on.
-Steps = Iterator[float]
+Steps = Generator[float, None, None]
 
 #: Registration tokens that one registration may use.
 MOST_TOKENS = 3
@@ -201,37 +203,37 @@ class Registering:
 
     def _fetch_token(self) -> Generator[float, None, RegistrationToken]:
         while True:
-            answer = self._asked()
+            answer = yield from self._asked()
             if isinstance(answer, RegistrationToken):
                 self._tokens += 1
                 self._backoff.reset()
                 return answer
             yield answer
 
-    def _asked(self) -> RegistrationToken | float:
+    def _asked(self) -> Generator[float, None, RegistrationToken | float]:
         """A token, or the seconds until it is asked for again."""
         host, settings = self._host, self._host.settings
         given = self._given()
         if given:
             return given
-        host.be_patient(settings.controller.timeout)
         wanted = {
             "org_id": settings.org_id,
             "pool_id": settings.pool_id,
             "runner_group": settings.github.runner_group,
             "labels": list(settings.github.labels),
         }
+        call = functools.partial(
+            host.client.registration_token, wanted, host.identity.trace_id
+        )
         try:
-            token = host.client.registration_token(wanted, host.identity.trace_id)
+            told = yield from asked(host.client, call, settings.controller.timeout)
         except Refused as error:
             raise Hopeless(failure_of(error)) from error
         except ControllerError as error:
             return self._asked_in_vain(error.category, str(error), error)
-        remember_secret(token.token)
-        host.report(
-            ControllerAnswered("registration-token", host.client.clock_offset_seconds)
-        )
-        if self._expired(token):
+        token = registration_token_in(told)
+        host.report(ControllerAnswered("registration-token", told.clock_offset_seconds))
+        if expired(token, told.clock_offset_seconds):
             return self._asked_in_vain("transient", "the token had already expired")
         return token
 
@@ -243,9 +245,11 @@ class Registering:
         settings = self._host.settings
         if settings.github.token_source != "metadata" or self._tokens:
             return None
-        self._host.be_patient(LOOK_SECONDS)
+        # Only a machine that is to use it pays for what reads metadata.
+        tokens = importlib.import_module("miglet.metadata.tokens")
+        self._host.be_patient(tokens.LOOK_SECONDS)
         try:
-            token = registration_token(settings, os.environ)
+            token = tokens.registration_token(settings, os.environ)
         except MigletError as error:
             told = f"{error}; the controller is asked instead"
             self._host.report(
@@ -254,10 +258,6 @@ class Registering:
             return None
         spent = hashlib.sha256(token.token.encode()).hexdigest()
         return None if spent in self._order.spent_tokens else token
-
-    def _expired(self, token: RegistrationToken) -> bool:
-        offset = self._host.client.clock_offset_seconds or 0.0
-        return token.expires_at is not None and token.expires_at <= time.time() + offset
 
     def _asked_in_vain(
         self, category: str, reason: str, error: ControllerError | None = None

@@ -6,6 +6,7 @@ without removal tokens removes the runner when it hears that the machine shuts d
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Generator
@@ -18,6 +19,7 @@ from miglet.runner.configuration import Configuration
 from miglet.runner.environment import account_environment, proxy_environment
 from miglet.runner.folder import forget_registration, registered
 from miglet.security import account, remember_secret
+from miglet.workers.asking import asked
 from miglet.workers.registering import POLL_SECONDS, Host
 
 #: Most seconds that the removal token and config.sh may take, each.
@@ -36,7 +38,7 @@ class Removing:
         """The whole way; returns what came of it, for people."""
         if registered(self._directory) is None:
             return "there was no registration left"
-        token = self._token()
+        token = yield from self._token()
         if isinstance(token, str):
             forget_registration(self._directory)
             return token
@@ -45,19 +47,23 @@ class Removing:
         except MigletError as error:
             return f"config.sh remove could not be run: {error}"
 
-    def _token(self) -> RemovalToken | str:
+    def _token(self) -> Generator[float, None, RemovalToken | str]:
         """The token, or why there is none."""
         host = self._host
-        host.be_patient(host.settings.controller.timeout)
         wanted = {"org_id": host.settings.org_id, "pool_id": host.settings.pool_id}
+        call = functools.partial(
+            host.client.removal_token, wanted, host.identity.trace_id
+        )
         try:
-            token = host.client.removal_token(wanted, host.identity.trace_id)
+            told = yield from asked(host.client, call, host.settings.controller.timeout)
         except ControllerError as error:
             host.report(
                 ControllerFailed("removal-token", error.category, str(error), 0)
             )
             return f"no removal token: {error}"
-        return token or "the controller removes the runner itself"
+        if told.token is None:
+            return "the controller removes the runner itself"
+        return RemovalToken(**told.token)
 
     def _removed(self, token: RemovalToken) -> Generator[float, None, str]:
         remember_secret(token.token)
