@@ -232,7 +232,8 @@ def slope(samples: list[tuple[float, ...]], column: int) -> str:
     ]
     spread = sum((x - statistics.fmean(hours)) ** 2 for x in hours)
     error = math.sqrt(sum(r * r for r in rest) / (len(rest) - 2) / spread)
-    return f"{statistics.median(values):.0f}, {fit.slope:+.1f} ± {1.96 * error:.1f} an hour"
+    middle = statistics.median(values)
+    return f"{middle:.0f}, {fit.slope:+.1f} ± {1.96 * error:.1f} an hour"
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import subprocess
 import sys
 import threading
@@ -98,8 +99,10 @@ def test_checks_run_side_by_side(tmp_path):
     assert [row["detail"] for row in rows] == ["met"] * 3
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_check_that_breaks_is_told_at_once(tmp_path):
+def test_a_check_that_breaks_is_told_at_once_with_its_traceback(tmp_path, monkeypatch):
+    told: queue.SimpleQueue[threading.ExceptHookArgs] = queue.SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", told.put)
+
     def broken(settings: Settings, deadline: float) -> str:
         raise ZeroDivisionError
 
@@ -108,6 +111,7 @@ def test_a_check_that_breaks_is_told_at_once(tmp_path):
     assert time.monotonic() - began < 5
     assert rows[0]["status"] == "fail"
     assert rows[0]["detail"] == "the check itself failed"
+    assert told.get(timeout=5).exc_type is ZeroDivisionError
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(None, "fail"), (1.0, "warn")])

@@ -77,9 +77,9 @@ CHANGES = """\
 CHANGES AT RUN TIME
 ===================
 
-*UpdateConfig* and a reload (SIGHUP) are judged in the same way, and applied whole or not
-at all. A setting that is not said to *change at run time* takes effect with the next
-start only; changing it while MIGlet runs is refused.
+*UpdateConfig* and a reload (SIGHUP) are judged in the same way, and applied whole or
+not at all. A setting that is not said to *change at run time* takes effect with the
+next start only; changing it while MIGlet runs is refused.
 
 SETTINGS
 ========

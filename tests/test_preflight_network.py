@@ -1,0 +1,271 @@
+"""The checks of the network, against servers on loopback that are right and wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+
+import pytest
+
+from miglet.preflight.connection import Place, connected
+from miglet.preflight.exchange import Answer
+from miglet.preflight.network import date
+from miglet.preflight.registry import Notable
+from miglet.preflight.report import report
+from tests.authority import DAY, NOW, Authority
+from tests.preflight_machine import look, settings_of
+
+Serve = Callable[[socket.socket], None]
+
+
+@contextlib.contextmanager
+def served(serve: Serve) -> Iterator[int]:
+    """A server on loopback that does `serve` with each connection; yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.02)
+        stopped = threading.Event()
+
+        def accept() -> None:
+            while not stopped.is_set():
+                with contextlib.suppress(OSError):
+                    connection, _ = listener.accept()
+                    connection.settimeout(2.0)
+                    with connection:
+                        serve(connection)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            stopped.set()
+            thread.join()
+
+
+def over_tls(certificate, key, serve: Serve) -> Serve:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    def encrypted(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            serve(secure)
+
+    return encrypted
+
+
+def answering(text: str) -> Serve:
+    def answer(connection: socket.socket) -> None:
+        if connection.recv(4096):
+            connection.sendall(text.encode())
+
+    return answer
+
+
+def silent(connection: socket.socket) -> None:
+    connection.recv(4096)
+    connection.recv(4096)
+
+
+def dated(offset: float) -> str:
+    at = formatdate(time.time() + offset, usegmt=True)
+    return f"HTTP/1.0 404 Not Found\r\nServer: x\r\nDate: {at}\r\n\r\n"
+
+
+def online(folder, endpoint, **more):
+    return settings_of(
+        folder, bootstrap__network="yes", controller__endpoint=endpoint, **more
+    )
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path, "authority")
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "told", "hint"),
+    [
+        ({}, "ok", "TLSv1.3 to 127.0.0.1:", ""),
+        ({"until": NOW - DAY}, "warn", "certificate has expired", "timedatectl"),
+        ({"names": ("else.example",)}, "warn", "mismatch", "was issued for"),
+    ],
+)
+def test_what_is_wrong_with_the_controllers_certificate_is_named(
+    tmp_path, authority, how, status, told, hint
+):
+    pair = authority.issue("controller", **how)
+    with served(over_tls(*pair, silent)) as port:
+        settings = online(
+            tmp_path,
+            f"https://127.0.0.1:{port}",
+            controller__auth__ca_path=authority.path,
+        )
+        row = look("controller_reachable", settings)
+    assert row["status"] == status
+    assert told in row["detail"]
+    assert hint in row["hint"]
+
+
+def test_an_authority_that_nobody_knows_is_named(tmp_path, authority):
+    with served(over_tls(*authority.issue("controller"), silent)) as port:
+        settings = online(tmp_path, f"https://127.0.0.1:{port}")
+        row = look("controller_reachable", settings)
+    assert row["status"] == "warn"
+    assert "unable to get local issuer certificate" in row["detail"]
+    assert "controller.auth.ca_path" in row["hint"]
+
+
+def test_a_plain_server_behind_https_is_named(tmp_path):
+    with served(answering("HTTP/1.0 400 Bad Request\r\n\r\n")) as port:
+        settings = online(tmp_path, f"https://127.0.0.1:{port}")
+        row = look("controller_reachable", settings)
+    assert row["status"] == "warn"
+    assert "no encryption came about: wrong version number" in row["detail"]
+    assert "http://" in row["hint"]
+
+
+def test_a_server_that_never_shakes_hands_is_given_up(tmp_path):
+    with served(silent) as port:
+        settings = online(tmp_path, f"https://127.0.0.1:{port}")
+        row = look("controller_reachable", settings, seconds=0.3)
+    assert row["status"] == "warn"
+    assert "timed out" in row["detail"]
+    assert row["milliseconds"] < 1000
+
+
+def test_a_controller_that_is_not_there_is_a_warning(tmp_path):
+    row = look("controller_reachable", online(tmp_path, "http://127.0.0.1:1"))
+    assert (row["status"], row["detail"]) == (
+        "warn",
+        "127.0.0.1:1: Connection refused",
+    )
+
+
+def test_a_plain_controller_is_reached_over_tcp(tmp_path):
+    with served(silent) as port:
+        row = look("controller_reachable", online(tmp_path, f"http://127.0.0.1:{port}"))
+    assert (row["status"], row["detail"]) == ("ok", f"TCP to 127.0.0.1:{port}")
+
+
+def test_behind_a_proxy_only_the_proxy_is_tried(tmp_path):
+    with served(silent) as port:
+        settings = online(
+            tmp_path,
+            "https://controller.invalid",
+            controller__proxy=f"http://user:secret@127.0.0.1:{port}",
+        )
+        names = ("controller_reachable", "github_reachable", "clock")
+        rows = [look(name, settings) for name in names]
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert rows[0]["detail"] == f"TCP to the proxy 127.0.0.1:{port}"
+    assert rows[1]["detail"] == rows[2]["detail"]
+    assert "secret" not in str(rows)
+
+
+def test_nothing_is_tried_where_that_is_not_wanted(tmp_path):
+    settings = settings_of(tmp_path)
+    names = ("controller_reachable", "github_reachable", "github_api_reachable")
+    for name in (*names, "clock"):
+        row = look(name, settings)
+        assert (row["status"], row["detail"]) == (
+            "ok",
+            "not asked for (bootstrap.network)",
+        )
+
+
+def test_a_name_that_nobody_knows_is_named(tmp_path):
+    row = look("controller_reachable", online(tmp_path, "https://controller.invalid"))
+    assert row["status"] == "warn"
+    assert row["detail"].startswith("controller.invalid cannot be resolved: ")
+    assert "resolv.conf" in row["hint"]
+
+
+def at(*addresses: tuple[str, int]):
+    """A resolver that knows these addresses for every name."""
+    known = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in addresses]
+    return lambda *_, **__: known
+
+
+def test_each_address_of_a_name_is_tried():
+    with served(silent) as port:
+        both = at(("127.0.0.1", 1), ("127.0.0.1", port))
+        place = Place("controller.test", port, None)
+        with connected(place, time.monotonic() + 5, both) as connection:
+            assert connection.getpeername() == ("127.0.0.1", port)
+
+
+def test_every_address_that_failed_is_told():
+    both = at(("127.0.0.1", 1), ("127.0.0.2", 1))
+    place = Place("controller.test", 1, None)
+    with pytest.raises(Notable) as caught:
+        connected(place, time.monotonic() + 5, both)
+    assert str(caught.value) == (
+        "controller.test:1: 127.0.0.1 Connection refused, 127.0.0.2 Connection refused"
+    )
+
+
+def test_the_name_of_the_place_is_what_the_certificate_must_be_for(authority):
+    pair = authority.issue("controller", names=("controller.test",))
+    context = ssl.create_default_context(cafile=authority.path)
+    with served(over_tls(*pair, silent)) as port:
+        there = at(("127.0.0.1", port))
+        place = Place("controller.test", port, context)
+        with connected(place, time.monotonic() + 5, there) as connection:
+            assert connection.version() == "TLSv1.3"
+        with pytest.raises(Notable, match="mismatch"):
+            other = place._replace(host="other.test")
+            connected(other, time.monotonic() + 5, there)
+
+
+@pytest.mark.parametrize(
+    ("offset", "status"), [(0, "ok"), (250, "ok"), (400, "warn"), (-7200, "warn")]
+)
+def test_a_clock_that_is_off_is_told(tmp_path, offset, status):
+    with served(answering(dated(offset))) as port:
+        row = look("clock", online(tmp_path, f"http://127.0.0.1:{port}/base"))
+    assert row["status"] == status
+    shown = int(row["detail"].split(" s ")[0].rpartition(" ")[2])
+    assert abs(shown - offset) <= 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HTTP/1.0 200 OK\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nDate: yesterday\r\n\r\n",
+        "<html>" * 10_000,
+        "",
+    ],
+)
+def test_a_controller_without_a_clock_is_no_fault(tmp_path, text):
+    with served(answering(text)) as port:
+        row = look("clock", online(tmp_path, f"http://127.0.0.1:{port}"))
+    assert (row["status"], row["detail"]) == (
+        "ok",
+        "the controller does not tell the time",
+    )
+
+
+def test_a_controller_that_cannot_be_reached_leaves_the_clock_alone(tmp_path):
+    row = look("clock", online(tmp_path, "http://127.0.0.1:1"))
+    assert row["status"] == "ok"
+
+
+def test_a_date_is_wall_time():
+    told = {"date": "Sun, 06 Nov 1994 08:49:37 GMT"}
+    assert date(Answer(200, "", told)) == 784111777.0
+
+
+def test_a_silent_controller_holds_the_boot_up_for_three_seconds_only(tmp_path):
+    with served(silent) as port:
+        settings = online(tmp_path, f"https://127.0.0.1:{port}")
+        began = time.monotonic()
+        rows = {row["id"]: row for row in report(settings)}
+    assert time.monotonic() - began < 4
+    assert rows["controller_reachable"]["status"] == "warn"
+    assert [row for row in rows.values() if row["status"] == "fail"] == []
