@@ -17,6 +17,7 @@ from typing import Any
 from miglet import commands, desk, facts
 from miglet.control.server import ControlServer
 from miglet.examination import reload_errand
+from miglet.filewatch import FileWatch
 from miglet.herald import present
 from miglet.house import House
 from miglet.messages import Fact, learn_types
@@ -42,8 +43,10 @@ log = logging.getLogger(__name__)
 class Arbiter:
     """Everything that must be done in one place, in order, without waiting."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, configuration: str) -> None:
         self.house = house
+        #: The file that the settings came from, as far as they came from one.
+        self._file = FileWatch(configuration)
         self._signals = SignalPipe(PARENT)
         self._listen(self._signals, self._heed_signals)
 
@@ -92,6 +95,8 @@ class Arbiter:
         house.errands.check(now)
         if house.herald.control:
             house.herald.control.expire(now)
+        if self._file.changed():
+            self._reload()
         for name in house.timers.take_due(now):
             house.inbox.append(facts.DeadlinePassed(name))
         house.notifier.alive()
@@ -100,11 +105,15 @@ class Arbiter:
         house = self.house
         for name in self._signals.drain():
             if name == RELOAD:
-                house.errands.send(*reload_errand(house.known))
+                self._reload()
             elif name == DUMP:
                 log.warning("status: %s", house.herald.status(house.vm))
             else:
                 house.inbox.append(facts.SignalReceived(name))
+
+    def _reload(self) -> None:
+        """Read the configuration again; what comes of it is judged as a command."""
+        self.house.errands.send(*reload_errand(self.house.known))
 
     def _take(self, fact: Fact) -> None:
         house = self.house

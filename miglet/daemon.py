@@ -54,7 +54,7 @@ def serve(heard: list[Fact], child: Child, sources: dict[str, Any]) -> int:
     house = House(new_vm(known), known, journal, Notifier(os.environ))
     take_over(house)
     house.inbox.extend(heard)
-    arbiter = Arbiter(house)
+    arbiter = Arbiter(house, configuration_file(sources))
     limit = settings.bootstrap.timeout + BOOTSTRAP_MARGIN
     answered = isinstance(heard[-1], PreflightDone)
     house.errands.follow(child, limit, hung_bootstrap(), answered)
@@ -89,6 +89,12 @@ def knowledge(
         started_now=time.monotonic(),
         log_level=settings.logging.level,
     )
+
+
+def configuration_file(sources: dict[str, Any]) -> str:
+    """The file that a change of is to be heeded."""
+    named = sources.get("file") or os.environ.get("MIGLET_CONFIG")
+    return named or "/etc/miglet/miglet.yaml"
 
 
 def new_vm(known: Knowledge) -> Vm:

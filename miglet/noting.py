@@ -6,6 +6,7 @@ Most facts are the lifecycle's alone and have none here.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +43,11 @@ def note_sample(house: House, fact: facts.MachineSampled) -> None:
 
 
 def note_machine(house: House, fact: facts.PreflightDone) -> None:
-    """In a cloud there is one more thing to watch."""
+    """Say on stderr what is wrong; in a cloud there is one more thing to watch."""
+    for row in fact.report:
+        if row["status"] == "fail":
+            hint = f"; {row['hint']}" if row["hint"] else ""
+            sys.stderr.write(f"miglet: {row['id']}: {row['detail']}{hint}\n")
     if fact.machine.get("cloud"):
         house.hire(IN_A_CLOUD)
 

@@ -94,15 +94,12 @@ def test_a_certificate_with_its_key_is_fine(tmp_path, authority):
     assert (row["status"], row["detail"]) == ("ok", f"mtls: {certificate}, {key}")
 
 
-def test_certificate_and_key_may_be_in_one_file_which_is_secret_then(
-    tmp_path, authority
-):
-    both = authority.combined("client")
-    both.chmod(0o644)
-    row = look("controller_credential", mutual(tmp_path, both, ""))
-    assert row["detail"] == f"everybody can read {both}"
-    both.chmod(0o600)
-    assert look("controller_credential", mutual(tmp_path, both, ""))["status"] == "ok"
+def test_a_key_that_everybody_can_read_is_told(tmp_path, authority):
+    certificate, key = authority.issue("client")
+    certificate.chmod(0o644)
+    key.chmod(0o644)
+    row = look("controller_credential", mutual(tmp_path, certificate, key))
+    assert (row["status"], row["detail"]) == ("warn", f"everybody can read {key}")
 
 
 def test_a_key_of_another_certificate_is_told(tmp_path, authority):

@@ -38,8 +38,8 @@ def docker_at(
                         reply(connection)
 
     def reply(connection: socket.socket) -> None:
-        assert connection.recv(1000).startswith(b"GET /_ping HTTP/1.0\r\n")
-        for piece in answer:
+        asked = connection.recv(1000).startswith(b"GET /_ping HTTP/1.0\r\n")
+        for piece in answer if asked else ():
             connection.sendall(piece)
             stopped.wait(0.02)
 
@@ -154,6 +154,7 @@ def test_docker_that_is_optional_and_silent_is_a_warning_after_two_seconds(
         (b"HTTP/1.0\r\n\r\n", "HTTP/1.0"),
         (b"", "''"),
     ],
+    ids=["error", "ssh", "binary", "short", "empty"],
 )
 def test_what_is_not_docker_is_quoted(optional, path, answer, told):
     with docker_at(path, (answer,)):

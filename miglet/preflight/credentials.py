@@ -24,6 +24,9 @@ FILES = {
     "mtls": ("certificate_path", "key_path"),
 }
 
+#: The files that nobody else may read.
+SECRET = ("token_path", "key_path")
+
 
 @check
 def controller_credential(settings: Settings, deadline: float) -> str:
@@ -33,8 +36,10 @@ def controller_credential(settings: Settings, deadline: float) -> str:
     reader = miglet_account() if os.geteuid() == 0 else None
     for name in names:
         usable(Path(auth[name]), f"controller.auth.{name}", reader)
-    private(secret_file(auth))
-    belonging(auth)
+        if name in SECRET and os.stat(auth[name]).st_mode & stat.S_IROTH:
+            raise Notable(f"everybody can read {auth[name]}", f"chmod o-r {auth[name]}")
+    if auth.type == "mtls" or auth.ca_path:
+        client_context(auth)
     return f"{auth.type}: {', '.join(auth[name] for name in names) or 'nothing needed'}"
 
 
@@ -53,25 +58,6 @@ def usable(path: Path, key: str, reader: Account | None) -> None:
         if not may(place, reader, mode):
             told = "change owner or mode: MIGlet reads it as that user"
             raise Notable(f"{named(reader)} may not read {path} (see {place})", told)
-
-
-def secret_file(auth: Settings) -> str | None:
-    """The file that nobody else may read; the key may be in the certificate's."""
-    if auth.type == "mtls":
-        return auth.key_path or auth.certificate_path
-    return auth.token_path if auth.type == "bearer" else None
-
-
-def private(path: str | None) -> None:
-    """Raise Notable if everybody can read the file."""
-    if path and os.stat(path).st_mode & stat.S_IROTH:
-        raise Notable(f"everybody can read {path}", f"chmod o-r {path}")
-
-
-def belonging(auth: Settings) -> None:
-    """Raise Notable unless key and certificates are what they should be."""
-    if auth.type == "mtls" or auth.ca_path:
-        client_context(auth)
 
 
 def client_context(auth: Settings) -> ssl.SSLContext:

@@ -83,10 +83,10 @@ def wait_for(path: str, deadline: float) -> str:
             trouble = ping(path, min(deadline, time.monotonic() + PING_SECONDS))
         except PermissionError:
             return "MIGlet's user may not use it"
-        left = deadline - time.monotonic()
-        if not trouble or left <= 0:
+        # No try in the very last moment: it would only tell that it had no time.
+        if not trouble or deadline - time.monotonic() <= 2 * PAUSE_SECONDS:
             return trouble
-        select.select([], [], [], min(PAUSE_SECONDS, left))
+        select.select([], [], [], PAUSE_SECONDS)
 
 
 def ping(path: str, deadline: float) -> str:

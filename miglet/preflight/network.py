@@ -6,7 +6,6 @@ What cannot be reached is a warning, and is not waited for: MIGlet tries again i
 from __future__ import annotations
 
 import calendar
-import contextlib
 import socket
 import ssl
 import time
@@ -61,7 +60,10 @@ def clock(settings: Settings, deadline: float) -> str:
         return NOT_WANTED
     if settings.controller.proxy:
         return PROXIED
-    told = controllers_time(settings, deadline)
+    try:
+        told = date(head_of(settings, deadline))
+    except (OSError, Notable):
+        return "not known: the controller does not answer"
     if told is None:
         return "the controller does not tell the time"
     offset = told - time.time()
@@ -99,15 +101,12 @@ def spoken(connection: socket.socket) -> str:
     return "TCP"
 
 
-def controllers_time(settings: Settings, deadline: float) -> float | None:
-    """The ``Date`` of any answer of the controller; None when there is none."""
+def head_of(settings: Settings, deadline: float) -> Answer:
+    """The head of any answer of the controller; raises OSError or Notable."""
     url = urlsplit(settings.controller.endpoint)
-    with contextlib.suppress(OSError, Notable):
-        place = controller_place(url, settings)
-        with connected(place, deadline) as connection:
-            path = url.path or "/"
-            return date(ask(connection, f"HEAD {path}", place.host, deadline))
-    return None
+    place = controller_place(url, settings)
+    with connected(place, deadline) as connection:
+        return ask(connection, f"HEAD {url.path or '/'}", place.host, deadline)
 
 
 def date(answer: Answer) -> float | None:

@@ -45,6 +45,8 @@ def runner_folder(settings: Settings, deadline: float) -> str:
 def runner_externals(settings: Settings, deadline: float) -> str:
     """The runner brings Node.js, without which no JavaScript action runs."""
     folder = Path(settings.runner.directory) / "externals"
+    if not folder.parent.is_dir():
+        return "no runner"
     found = sorted(path.name for path in folder.glob("node*"))
     if not found:
         raise Notable(f"no Node.js in {folder}: JavaScript actions will fail", UNPACK)

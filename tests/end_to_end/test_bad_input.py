@@ -59,6 +59,7 @@ def test_a_runner_that_is_none_is_told_before_it_is_tried(machine, break_it, par
     (error,) = vm.events("Error")
     assert part in error["data"]["message"]
     assert error["data"]["hint"]
+    assert "miglet: runner_folder: " in vm.agent.log()
 
 
 @pytest.mark.parametrize("content", [None, "", "two\nlines of\ntoken"])

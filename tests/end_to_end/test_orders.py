@@ -246,6 +246,15 @@ def test_a_changed_file_is_read_again_on_sighup(machine):
     eventually(lambda: len(vm.controller.heartbeats(vm.vm)) > before + 8)
 
 
+def test_a_changed_file_is_heeded_without_being_told(machine):
+    vm = idle(machine, heartbeat={"interval": "30s", "timeout": "60s"})
+    before = len(vm.controller.heartbeats(vm.vm))
+    fresh = vm.agent.config.with_suffix(".fresh")
+    fresh.write_text(vm.agent.config.read_text().replace("30s", "100ms"))
+    fresh.replace(vm.agent.config)
+    eventually(lambda: len(vm.controller.heartbeats(vm.vm)) > before + 8)
+
+
 def test_a_file_with_a_mistake_changes_nothing_on_sighup(machine):
     vm = idle(machine)
     vm.agent.config.write_text("pool_id: [")
