@@ -20,7 +20,7 @@ MIGLET_USER = "miglet"
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 
-#: The C library, looked up before the fork: each worker would dirty 0.1 MB for it.
+#: The C library, looked up before the fork and not by each worker again.
 _LIBC = ctypes.CDLL(None)
 
 
@@ -43,7 +43,7 @@ def die_with_parent(parent: int) -> None:
 def miglet_account() -> Account | None:
     """The workers' account; None where workers cannot be separated from root.
 
-    Looked up once, in the parent: each worker would dirty 0.3 MB in the C library.
+    Looked up once, in the parent: a worker that asks the C library writes to 0.3 MB.
     """
     try:
         return account(MIGLET_USER)

@@ -30,6 +30,7 @@ from miglet.state.journal import Journal
 from miglet.state.vm import Moment, Policy, Vm
 from miglet.status import Knowledge
 from miglet.systemd import Notifier
+from miglet.workers.rehearsal import rehearse
 
 #: What becomes of a job that a restart of the machine has ended.
 REBOOTED = Verdict(
@@ -59,6 +60,7 @@ def serve(heard: list[Fact], child: Child, sources: dict[str, Any]) -> int:
     answered = isinstance(heard[-1], PreflightDone)
     house.errands.follow(child, limit, hung_bootstrap(), answered)
     arbiter.open_control(str(Path(settings.paths.runtime) / "control.sock"))
+    rehearse(settings, known.identity)
     arbiter.hire([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
     with logger.last_words():
         status = arbiter.run()

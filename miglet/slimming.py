@@ -3,7 +3,7 @@
 multiprocess falls back to pickle without dill; backoff needs asyncio only for its
 decorators, and requests needs chardet or charset_normalizer only to guess a text's
 encoding: we send JSON, use generators and read bytes. It saves the machine about
-4.5 MB and every start some 50 ms. Imported first, and by nothing but the start.
+4 MB and every start some 50 ms. Imported first, and by nothing but the start.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ def start(sources: dict[str, Any]) -> int:
     # No holes in the pages that the workers will share; see the note in gc.freeze's
     # documentation. Collection begins again in the arbiter, and in each child.
     gc.disable()
+    # Nobody reads it, and multiprocess would open another one in every child.
     sys.stdin = None
     child = Child("bootstrap", by_name("miglet.bootstrap", "main", sources))
     slimming.import_for_workers()

@@ -44,12 +44,14 @@ class Client:
     before the first call, so that a client may be made before a fork.
     """
 
-    def __init__(self, settings: Any, vm_id: str) -> None:
+    def __init__(
+        self, settings: Any, vm_id: str, transport: Transport | None = None
+    ) -> None:
         self._vm_id = vm_id
         self._clock = ClockOffset()
         self._settings = settings
         self._credential = credential_for(settings.auth)
-        self._transport = Transport(settings)
+        self._transport = transport or Transport(settings)
 
     def registration_token(
         self, request: dict, trace_id: str | None = None

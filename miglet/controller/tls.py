@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from requests import Response
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 
 from miglet.controller.authentication import Fingerprint, fingerprint
 from miglet.errors import CredentialUnusable
@@ -144,6 +146,17 @@ class TlsAdapter(HTTPAdapter):
         requests would load its own bundle of authorities into it.
         """
         conn.cert_reqs = "CERT_REQUIRED"
+
+    def build_response(self, req: Any, resp: Any) -> Response:
+        """What of a Response is read here; the rest, cookies above all, is not made.
+
+        With `prepared` it leaves each worker that makes requests 0.2 MB smaller.
+        """
+        response = Response()
+        response.status_code = resp.status
+        response.headers = CaseInsensitiveDict(resp.headers)
+        response.raw, response.request = resp, req
+        return response
 
     def close(self) -> None:
         """Close the kept connection now, not when its pool happens to be collected."""

@@ -54,12 +54,12 @@ class Answer:
 class Transport:
     """The connection to the controller; opened by the first request."""
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: Any, adapter: TlsAdapter | None = None) -> None:
         self._tls = tls_for(settings)
         self._proxies = {}
         if settings.proxy:
             self._proxies = {"http": settings.proxy, "https": settings.proxy}
-        self._adapter: TlsAdapter | None = None
+        self._adapter = adapter
         #: Whether a connection that already served an answer is there to be used.
         self._kept = False
 
@@ -100,12 +100,22 @@ class Transport:
     ) -> Answer:
         timeout = (seconds * CONNECT_SHARE, seconds)
         response = adapter.send(
-            request.prepare(), stream=True, timeout=timeout, proxies=self._proxies
+            prepared(request), stream=True, timeout=timeout, proxies=self._proxies
         )
         with closing(response):
             body = whole_body(response)
         self._kept = "close" not in response.headers.get("Connection", "").lower()
         return Answer(response.status_code, response.headers, body)
+
+
+def prepared(request: requests.Request) -> requests.PreparedRequest:
+    """`request` as it is sent; `Request.prepare` but for cookies and credentials."""
+    ready = requests.PreparedRequest()
+    ready.prepare_method(request.method)
+    ready.prepare_url(request.url, None)
+    ready.prepare_headers(request.headers)
+    ready.prepare_body(request.data or None, None)
+    return ready
 
 
 def whole_body(response: requests.Response) -> bytes:

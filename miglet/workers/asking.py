@@ -1,7 +1,7 @@
 """Asks the controller in a short-lived child: what a request takes up ends with it.
 
-A worker that makes a request of its own keeps 3.5 MB of once shared memory to itself
-for as long as it lives. The one rule: a caller gets what the call in the child has
+A worker that makes a request of its own has 2.5 MB more to itself from then on, for
+as long as it lives. The one rule: a caller gets what the call in the child has
 returned, or the error that it raised there, as if it had made the call itself.
 """
 
