@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "miglet"
 #: What a floor may import is below it, or in the same package.
 FLOORS = [
     {"errors", "slimming"},
-    {"security", "signals", "systemd", "metrics", "inotify", "timers", "control", "filewatch"},
+    {"security", "signals", "systemd", "metrics", "inotify", "timers"}
+    | {"control", "filewatch"},
     {"confinement", "messages", "config", "loglines"},
     {"logger", "controller", "facts", "orders", "events"},
     {"queues", "forms", "runner", "metadata"},
