@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test lint bench soak clean
+.PHONY: venv demo test lint bench soak deb deb-check clean
 .DEFAULT_GOAL := test
 
 venv: $(STAMP)
@@ -31,6 +31,14 @@ bench: venv
 
 soak: venv
 	HOURS=$(or $(HOURS),0.1667) $(BIN)/python -m tests.soak
+
+# Both packages, into dist/; what building them needs is installed first.
+deb:
+	debian/make-deb dist
+
+# Built once more they are the same to the byte, and lintian has nothing against them.
+deb-check: deb
+	debian/check-deb dist
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
