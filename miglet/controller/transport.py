@@ -112,7 +112,7 @@ def prepared(request: requests.Request) -> requests.PreparedRequest:
     """`request` as it is sent; `Request.prepare` but for cookies and credentials."""
     ready = requests.PreparedRequest()
     ready.prepare_method(request.method)
-    ready.prepare_url(request.url, None)
+    ready.prepare_url(request.url, request.params)
     ready.prepare_headers(request.headers)
     ready.prepare_body(request.data or None, None)
     return ready
