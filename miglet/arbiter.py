@@ -17,6 +17,7 @@ from typing import Any
 from miglet import commands, desk, facts
 from miglet.control.server import ControlServer
 from miglet.examination import reload_errand
+from miglet.failpoints import reach
 from miglet.filewatch import FileWatch
 from miglet.herald import present
 from miglet.house import House
@@ -61,6 +62,7 @@ class Arbiter:
         """Fork the workers; what is imported by now, they share."""
         learn_types()
         gc.freeze()
+        gc.enable()
         for name in names:
             self.house.hire(name)
 
@@ -143,9 +145,11 @@ class Arbiter:
             if perform:
                 perform(house, effect)
         house.herald.spread(before, after)
+        reach("arbiter.acted")
 
     def _leave(self) -> None:
         house = self.house
+        reach("arbiter.leaving")
         house.notifier.stopping()
         house.errands.stop()
         house.supervisor.stop(LAST_GRACE_SECONDS)
