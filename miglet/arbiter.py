@@ -17,7 +17,6 @@ from typing import Any
 from miglet import commands, desk, facts
 from miglet.control.server import ControlServer
 from miglet.examination import reload_errand
-from miglet.failpoints import reach
 from miglet.filewatch import FileWatch
 from miglet.herald import present
 from miglet.house import House
@@ -145,11 +144,9 @@ class Arbiter:
             if perform:
                 perform(house, effect)
         house.herald.spread(before, after)
-        reach("arbiter.acted")
 
     def _leave(self) -> None:
         house = self.house
-        reach("arbiter.leaving")
         house.notifier.stopping()
         house.errands.stop()
         house.supervisor.stop(LAST_GRACE_SECONDS)
