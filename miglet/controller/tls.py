@@ -143,9 +143,11 @@ class TlsAdapter(HTTPAdapter):
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave the verification to the context.
 
-        requests would load its own bundle of authorities into it.
+        requests would load its own bundle of authorities into it, and Debian's urllib3
+        the system's, which it names by default.
         """
         conn.cert_reqs = "CERT_REQUIRED"
+        conn.ca_certs = conn.ca_cert_dir = None
 
     def build_response(self, req: Any, resp: Any) -> Response:
         """What of a Response is read here; the rest, cookies above all, is not made.
