@@ -64,6 +64,9 @@ def serve(heard: list[Fact], child: Child, sources: dict[str, Any]) -> int:
     arbiter.hire([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
     with logger.last_words():
         status = arbiter.run()
+    if house.vm.flushing:
+        # An end in order leaves nothing to go on with: another start is another life.
+        journal.discard_state()
     journal.close()
     log.info("the end: exit status %d", status)
     return status

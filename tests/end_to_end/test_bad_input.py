@@ -62,6 +62,23 @@ def test_a_runner_that_is_none_is_told_before_it_is_tried(machine, break_it, par
     assert "miglet: runner_folder: " in vm.agent.log()
 
 
+def test_a_machine_that_could_not_start_can_be_started_again(machine):
+    vm = machine(job())
+    text = vm.agent.config.read_text()
+    vm.agent.config.write_text(
+        text.replace("min_free_disk: 1MB", "min_free_disk: 900TB")
+    )
+    for _ in range(2):
+        vm.agent.start()
+        assert vm.agent.wait() == 69
+    vm.agent.config.write_text(text)
+    vm.agent.start()
+    assert vm.agent.wait() == 0
+    assert vm.events("JobCompleted")[0]["data"]["result"] == "succeeded"
+    sequences = [each["sequence"] for each in vm.events()]
+    assert sequences == list(range(1, len(sequences) + 1))
+
+
 @pytest.mark.parametrize("content", [None, "", "two\nlines of\ntoken"])
 def test_a_token_file_that_is_of_no_use_is_waited_for(machine, tmp_path, content):
     vm = machine(IDLE)
