@@ -14,10 +14,13 @@ from miglet.crew import UPLINK
 from miglet.events import JobReference, timestamp
 from miglet.orders import Beat, FollowJob, ShowStatus
 from miglet.state.journal import Journal
-from miglet.state.vm import Moment, Vm
+from miglet.state.vm import Moment, State, Vm
 from miglet.status import Knowledge
 from miglet.supervisor import Supervisor
 from miglet.systemd import Notifier
+
+#: What systemd does not take for a start that succeeded.
+UNREADY = (State.INITIALIZING, State.ERROR, State.SHUTTING_DOWN)
 
 
 def present() -> Moment:
@@ -86,7 +89,8 @@ class Herald:
 
     def _proclaim(self, vm: Vm) -> None:
         moment = present()
-        self._notifier.status(status.one_line(vm, moment))
+        told = self._notifier.status if vm.state in UNREADY else self._notifier.ready
+        told(status.one_line(vm, moment))
         if self.control:
             news = {"state": vm.state.value, "at": timestamp(moment.at)}
             self.control.publish(news)
