@@ -19,6 +19,9 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: Settings are three levels deep.
 DEEPEST = 16
 
+#: What libyaml says since 0.2.6, which looks farther ahead than the event we are at.
+TOO_DEEP = "exceeded maximum nesting depth"
+
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
@@ -58,6 +61,8 @@ def complaint(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or "it has characters that YAML forbids"
     place = f" at {position(mark)}" if mark else ""
+    if problem == TOO_DEEP:
+        return f"nested more than {DEEPEST} deep{place}"
     return f"not valid YAML{place}: {problem}"
 
 
