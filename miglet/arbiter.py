@@ -17,11 +17,12 @@ from typing import Any
 from miglet import commands, desk, facts
 from miglet.control.server import ControlServer
 from miglet.examination import reload_errand
+from miglet.failpoints import reach
 from miglet.filewatch import FileWatch
 from miglet.herald import present
 from miglet.house import House
 from miglet.messages import Fact, learn_types
-from miglet.noting import NOTES, close_open_commands, report_findings
+from miglet.noting import AFTERWARDS, NOTES, close_open_commands, report_findings
 from miglet.performing import PERFORM
 from miglet.signals import PARENT, SignalPipe
 from miglet.state.effects import Effect
@@ -126,6 +127,9 @@ class Arbiter:
         after, wanted = decide(house.vm, fact, moment)
         if after is not house.vm or wanted:
             self._go_on(after, wanted, fact, moment)
+        settle = AFTERWARDS.get(type(fact))
+        if settle:
+            settle(house, fact)
         if house.uplink.offer() and house.vm.flushing and not house.inbox:
             house.inbox.append(facts.EventsFlushed())
 
@@ -144,9 +148,11 @@ class Arbiter:
             if perform:
                 perform(house, effect)
         house.herald.spread(before, after)
+        reach("arbiter.acted")
 
     def _leave(self) -> None:
         house = self.house
+        reach("arbiter.leaving")
         house.notifier.stopping()
         house.errands.stop()
         house.supervisor.stop(LAST_GRACE_SECONDS)

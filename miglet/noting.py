@@ -1,6 +1,7 @@
-"""What the arbiter notes of a fact before the lifecycle decides: one function a fact.
+"""What the arbiter notes of a fact before and after the lifecycle decides.
 
-Most facts are the lifecycle's alone and have none here.
+One function a fact; most facts are the lifecycle's alone and have none here. An event
+leaves the journal only when what its delivery leads to is in there.
 """
 
 from __future__ import annotations
@@ -113,7 +114,11 @@ NOTES: dict[type[Fact], Callable[[House, Any], None]] = {
     facts.PreflightDone: note_machine,
     facts.ControllerAnswered: note_answer,
     facts.ControllerFailed: note_failure,
+    facts.CommandReceived: take_command,
+}
+
+#: What is noted of each fact once its consequences are on disk.
+AFTERWARDS: dict[type[Fact], Callable[[House, Any], None]] = {
     facts.EventDelivered: note_delivery,
     facts.EventRefused: note_refusal,
-    facts.CommandReceived: take_command,
 }

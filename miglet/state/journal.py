@@ -13,6 +13,7 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
+from miglet.failpoints import reach
 from miglet.state.chain import Chain, Finding
 from miglet.state.ledger import Ledger, sound_json
 from miglet.state.tables import TABLES, fetch, is_sound, plain
@@ -85,6 +86,7 @@ class Journal:
         recorded = self.chain.write(step)
         if state is not None:
             self.saved_boot_id = self.boot_id
+        reach("journal.recorded")
         return recorded
 
     def oldest(self) -> dict[str, Any] | None:
@@ -99,6 +101,7 @@ class Journal:
     def delivered(self, sequence: int) -> None:
         """The event has arrived; one that is not pending changes nothing."""
         self.chain.write(lambda ledger: ledger.deliver(sequence))
+        reach("journal.delivered")
 
     def refused(self, sequence: int, status: int | None, answer: str) -> None:
         """The controller refused the event with this HTTP status and answer."""

@@ -102,13 +102,14 @@ def runner_gone(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
     found = crash(*seen(vm, fact)) or _AS_ASKED
     hopeless = found.next_step == GIVE_UP or vm.crashes > vm.policy.max_restarts
     told = [crashed(vm, fact, not hopeless)] if found.abnormal else []
+    error = _end_of_runner(vm, fact, found)
     if hopeless:
-        vm, effects = failed(vm, [_hopeless(vm, found)], errors.UNAVAILABLE, moment)
+        vm, effects = failed(vm, [error], errors.UNAVAILABLE, moment)
         return vm, [*told, *effects]
     delay = _delay(vm)
     kept = found.next_step == RELAUNCH
     vm, effects = provided(vm, moment, delay_seconds=delay, keep_registration=kept)
-    return vm, [*told, *effects]
+    return vm, [*(told or [Emit(error)]), *effects]
 
 
 def runner_gone_meanwhile(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
@@ -120,13 +121,15 @@ def runner_gone_meanwhile(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
     return runner_gone(vm, fact, moment)
 
 
-def _hopeless(vm: Vm, found: Crash) -> Error:
+def _end_of_runner(vm: Vm, fact: RunnerExited, found: Crash) -> Error:
+    last = f"; its last line: {fact.last_lines[-1][:300]}" if fact.last_lines else ""
+    count = f"end {vm.crashes} in a row without a job"
     return Error(
         category="infrastructure",
         code=found.kind,
-        message=f"{found.reason} (end {vm.crashes} in a row without a job)",
+        message=f"{found.reason} ({count}){last}",
         component="runner",
-        hint="RunnerCrashed and the runner's _diag logs have its last lines",
+        hint="the runner's _diag logs have more; see docs/troubleshooting.rst",
     )
 
 

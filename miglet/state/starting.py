@@ -102,10 +102,13 @@ def heed_delivery(vm: Vm, fact: EventDelivered, moment: Moment) -> Step:
 
 
 def go_on(vm: Vm, fact: StartAcknowledged, moment: Moment) -> Step:
-    """Acknowledged before MIGlet was started again."""
+    """Acknowledged before MIGlet was started again.
+
+    What the one before may have registered is used or replaced: never one beside it.
+    """
     if vm.end:
         return shut_down(vm, vm.end, moment)
-    return provided(vm, moment)
+    return provided(vm, moment, keep_registration=True)
 
 
 def note_delivery(vm: Vm, fact: EventDelivered, moment: Moment) -> Step:

@@ -17,6 +17,7 @@ from miglet import confinement, logger
 from miglet.config.settings import Settings
 from miglet.events import Identity
 from miglet.facts import Pulse
+from miglet.failpoints import reach
 from miglet.messages import Fact, Message
 from miglet.orders import ApplySettings, FollowJob, SetLevel, Stop
 from miglet.queues import Queue, QueueClosed
@@ -59,6 +60,7 @@ class Worker:
         self._lower_privileges()
         try:
             self.pulse()
+            reach(f"{self.name}.opening")
             self.open()
             self._serve()
             self.close()

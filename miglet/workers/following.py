@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from miglet.config.settings import Settings
+from miglet.failpoints import reach
 from miglet.messages import Fact
 from miglet.runner.run import Run
 from miglet.runner.watch import Watch
@@ -87,7 +88,9 @@ class Following:
         if watch is None:
             return
         for fact in watch.look(time.monotonic()):
+            reach(f"watcher.saw.{type(fact).__name__}")
             self._watcher.report(fact)
+            reach(f"watcher.told.{type(fact).__name__}")
         if watch.ended:
             self._deafen()
             self._watcher.be_patient(KILL_SECONDS)
