@@ -25,10 +25,11 @@ _WORKER_CODES = range(100, 100 + len(RESULTS))
 _LISTENER_CODES = range(102, 106)
 _KILLED = 137
 
-#: Where sources differ, what is told is the first of these that anybody told.
+#: Where sources differ, what is told is the first of these that anybody told. A Worker
+#: whose Listener gave the job up says that it was cancelled (JobDispatcher.cs).
 _GRAVITY = (
-    "Canceled",
     "Abandoned",
+    "Canceled",
     "Failed",
     "Skipped",
     "SucceededWithIssues",
