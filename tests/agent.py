@@ -21,6 +21,9 @@ from tests.support import eventually
 #: Where the commands are: beside this interpreter, or where a packaging test says.
 BIN = Path(os.environ.get("BIN_UNDER_TEST", Path(sys.executable).parent))
 
+#: Whether runners are to be transient units: in a machine of `tests/systemd/box`.
+IN_UNITS = "TEST_IN_UNITS" in os.environ
+
 #: Settings that make time pass quickly; a test changes what it is about.
 QUICK: dict[str, Any] = {
     "pool_id": "pool-1",
@@ -35,7 +38,7 @@ QUICK: dict[str, Any] = {
     "github": {"org": "octo", "registration_timeout": "10s"},
     "runner": {
         "user": None,
-        "isolation": "process",
+        "isolation": "systemd" if IN_UNITS else "process",
         "drain_settle": "300ms",
         "ghost_timeout": "2s",
         "ready_timeout": "10s",

@@ -13,12 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from miglet.runner.launcher import LaunchSpec, ProcessLauncher
-from miglet.runner.run import ExitStatus, Run
+from miglet.runner import transient
+from miglet.runner.exitstatus import ExitStatus
+from miglet.runner.launcher import Begin, Launcher, LaunchSpec, in_session
+from miglet.runner.run import Run
 from miglet.security import Account
+from tests.agent import IN_UNITS
 from tests.support import eventually
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+
+
+def begin_of(kind: transient.Transient) -> Begin:
+    """How the launcher under test begins a run of this kind."""
+    return kind.begin if IN_UNITS else in_session
 
 
 class Place:
@@ -28,7 +36,7 @@ class Place:
         self.directory = top / "runner"
         self.directory.mkdir()
         self.root = top / "runtime"
-        self.launcher = ProcessLauncher(self.root)
+        self.launcher = Launcher(self.root, begin_of(transient.RUNNER))
 
     def spec(self, script: str, account: Account | None = None) -> LaunchSpec:
         """A program that is this shell script."""

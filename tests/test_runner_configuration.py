@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from miglet.runner import transient
 from miglet.runner.configuration import Configuration, Registration
 from miglet.runner.folder import (
     FolderUnusable,
 )
+from miglet.runner.launcher import Launcher
 from miglet.runner.outcome import Outcome
 from miglet.runner.reasons import Next
 from miglet.runner.run import RunnerPresent
 from miglet.security import Account, account, forget_secrets
+from tests.launching import begin_of
 from tests.support import eventually
 
 TOKEN = "AABBCCDDEEFF00112233-registration"
@@ -34,6 +37,7 @@ class Place:
 
     def __init__(self, top: Path) -> None:
         self.root = top / "runtime" / "configuration"
+        self.launcher = Launcher(self.root, begin_of(transient.CONFIGURATION))
         self.directory = top / "runner"
         (self.directory / "bin").mkdir(parents=True)
         self.put("bin/Runner.Listener", "exit 0")
@@ -59,7 +63,7 @@ class Place:
     def start(self, script: str, who: Account | None = None) -> Configuration:
         """Start this script as config.sh."""
         self.put("config.sh", script)
-        return Configuration.start(self.root, self.wanted(who), TOKEN)
+        return Configuration.start(self.launcher, self.wanted(who), TOKEN)
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def place() -> Iterator[Place]:
     top.chmod(0o755)
     made = Place(top)
     yield made
-    if left := Configuration.leftover(made.root):
+    if left := Configuration.leftover(made.launcher):
         left.run.kill()
     shutil.rmtree(top)
     forget_secrets()
@@ -81,7 +85,7 @@ def outcome_of(configuration: Configuration) -> Outcome:
 def test_a_registration_is_exit_0_and_three_files(place):
     outcome = outcome_of(place.start(WRITE_ALL))
     assert outcome.good and outcome.kind == "registered"
-    assert Configuration.leftover(place.root) is None
+    assert Configuration.leftover(place.launcher) is None
 
 
 def test_the_command_line_has_everything_but_the_token(place):
@@ -115,7 +119,7 @@ def test_a_value_that_config_sh_would_take_for_an_option_is_refused(place):
     wanted = place.wanted()
     odd = Registration(**{**vars(wanted), "runner_group": "-x"})
     with pytest.raises(FolderUnusable, match="begins with a dash"):
-        Configuration.start(place.root, odd, TOKEN)
+        Configuration.start(place.launcher, odd, TOKEN)
 
 
 def test_the_token_is_in_no_file_and_in_no_message(place):
@@ -158,31 +162,31 @@ def test_one_left_by_a_dead_watcher_is_found_before_another_starts(place):
     place.put("config.sh", "touch up; exec sleep 60")
     pid = os.fork()
     if pid == 0:
-        Configuration.start(place.root, place.wanted(), TOKEN)
+        Configuration.start(place.launcher, place.wanted(), TOKEN)
         signal.pause()
         os._exit(1)
     eventually((place.directory / "up").exists, what="config.sh")
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    left = Configuration.leftover(place.root)
+    left = Configuration.leftover(place.launcher)
     assert left.poll() is None
     with pytest.raises(RunnerPresent):
-        Configuration.start(place.root, place.wanted(), TOKEN)
+        Configuration.start(place.launcher, place.wanted(), TOKEN)
     left.kill()
-    assert Configuration.leftover(place.root) is None
+    assert Configuration.leftover(place.launcher) is None
     assert outcome_of(place.start(WRITE_ALL)).good
 
 
 def test_a_leftover_that_has_ended_still_tells_its_outcome(place):
     running = place.start(WRITE_ALL)
     eventually(running.run.ended, what="the end")
-    assert Configuration.leftover(place.root).poll().good
+    assert Configuration.leftover(place.launcher).poll().good
 
 
 def test_removal_gets_its_token_like_registration(place):
     place.put("config.sh", 'echo "$@" > argv; env > environ; exit 0')
     mine = {"PATH": os.environ["PATH"]}
-    running = Configuration.remove(place.root, place.directory, mine, None, TOKEN)
+    running = Configuration.remove(place.launcher, place.directory, mine, None, TOKEN)
     assert running.removing
     assert outcome_of(running).kind == "removed"
     assert (place.directory / "argv").read_text() == "remove\n"

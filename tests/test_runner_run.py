@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from miglet.runner.exitstatus import KEEPER_LOST, ExitStatus
 from miglet.runner.identity import ProcessIdentity
-from miglet.runner.run import KEEPER_LOST, ExitStatus, RunnerPresent
+from miglet.runner.run import RunnerPresent
 from miglet.runner.usage import Usage
+from tests.agent import IN_UNITS
 from tests.launching import (
     Place,
     end_of,
@@ -67,10 +69,11 @@ def test_an_end_without_a_keeper_is_unknown_and_says_why(place):
     run = place.start("exec sleep 60")
     run.shim.signal(signal.SIGKILL)
     eventually(lambda: not run.shim.alive(), what="the shim's death")
-    assert run.alive() and run.ended() is None
+    # In a unit the others follow at once; else nothing happens to them.
+    assert IN_UNITS or (run.alive() and run.ended() is None)
     assert run.kill()
     status = run.ended()
-    assert not status.known and status.reason == KEEPER_LOST
+    assert not status.known and status.reason.startswith(KEEPER_LOST)
 
 
 def test_a_keeper_that_does_not_end_is_given_up(place):
@@ -78,7 +81,7 @@ def test_a_keeper_that_does_not_end_is_given_up(place):
     run.shim.signal(signal.SIGSTOP)
     assert run.kill(seconds=0.2)
     eventually(lambda: not run.shim.alive(), what="the end of the shim")
-    assert run.ended().reason == KEEPER_LOST
+    assert run.ended().reason.startswith(KEEPER_LOST)
 
 
 def test_kill_takes_those_who_left_the_session(place):
@@ -114,7 +117,8 @@ def test_kill_works_without_the_shim(place):
     run.shim.signal(signal.SIGKILL)
     eventually(lambda: not run.shim.alive(), what="the shim's death")
     assert run.kill()
-    assert [who for who in members if who.alive()] == escaped
+    # Nobody escapes from a unit.
+    assert [who for who in members if who.alive()] == ([] if IN_UNITS else escaped)
     for who in escaped:
         who.signal(signal.SIGKILL)
 
@@ -175,7 +179,8 @@ def test_usage_counts_the_living_and_the_waited_for(place):
     assert used.cpu_seconds < 3
     assert 45_000_000 < used.max_memory_bytes < 150_000_000
     status = end_of(run)
-    assert used.peak(Usage(status.cpu_seconds)).cpu_seconds == status.cpu_seconds
+    # The unit's own figures have the shim's part in them.
+    assert status.cpu_seconds > used.cpu_seconds - (0.2 if IN_UNITS else 0.0)
     assert 0.75 < status.cpu_seconds < 3
     assert 45_000_000 < status.max_memory_bytes < 150_000_000
     assert status.io_write_bytes >= 0 and status.io_read_bytes >= 0

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from miglet.runner import keep, shim
+from miglet.runner import keep, shim, transient
 from miglet.runner.capped import OUTPUT_BYTES, Output
-from miglet.runner.launcher import LaunchSpec, ProcessLauncher
+from miglet.runner.launcher import Launcher, LaunchSpec
 from miglet.runner.processes import (
     PARENT,
     START,
@@ -25,20 +25,21 @@ from miglet.runner.processes import (
     stat_of,
 )
 from miglet.runner.run import Run
+from tests.launching import begin_of
 from tests.support import eventually
 
 MIB = 1 << 20
 
 
 @pytest.fixture
-def launcher(tmp_path) -> Iterator[ProcessLauncher]:
-    made = ProcessLauncher(tmp_path / "runtime")
+def launcher(tmp_path) -> Iterator[Launcher]:
+    made = Launcher(tmp_path / "runtime", begin_of(transient.RUNNER))
     yield made
     if run := made.find():
         run.kill()
 
 
-def started(launcher: ProcessLauncher, tmp_path: Path, program: str) -> Run:
+def started(launcher: Launcher, tmp_path: Path, program: str) -> Run:
     """Launch a Python program."""
     script = tmp_path / "program.py"
     script.write_text(program)

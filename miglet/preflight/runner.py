@@ -15,6 +15,7 @@ from miglet.runner.folder import (
     registration_files,
     runner_version,
 )
+from miglet.runner.launchers import systemd_usable, unit_wanted
 from miglet.security import Account, UnknownAccount, account
 
 
@@ -74,11 +75,13 @@ def runner_user(settings: Settings, deadline: float) -> str:
 @check
 def runner_isolation(settings: Settings, deadline: float) -> str:
     """The wanted way of launching the runner is there."""
-    if settings.runner.isolation == "systemd":
-        hint = "set runner.isolation to process or auto"
-        told = "transient systemd services are not available in this version"
-        raise Misconfiguration(told, hint)
-    return "the runner gets a session of its own"
+    wanted = settings.runner.isolation
+    usable = systemd_usable()
+    if wanted == "systemd" and not usable:
+        hint = "start MIGlet as root under systemd, or set runner.isolation to auto"
+        raise Misconfiguration("no transient systemd service can be started", hint)
+    what = "systemd service" if unit_wanted(wanted, usable) else "session"
+    return f"the runner gets a {what} of its own"
 
 
 @check

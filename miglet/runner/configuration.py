@@ -16,7 +16,7 @@ from miglet.runner.folder import (
     Problem,
     registration_files,
 )
-from miglet.runner.launcher import LaunchSpec, ProcessLauncher
+from miglet.runner.launcher import Launcher, LaunchSpec
 from miglet.runner.outcome import Outcome, failed, interpret, interpret_removal
 from miglet.runner.reasons import TIMED_OUT
 from miglet.runner.run import Run
@@ -72,25 +72,27 @@ class Registration:
 class Configuration:
     """One run of config.sh, until its outcome is known."""
 
-    def __init__(self, launcher: ProcessLauncher, run: Run) -> None:
+    def __init__(self, launcher: Launcher, run: Run) -> None:
         self.launcher = launcher
         self.run = run
         self.outcome: Outcome | None = None
 
     @classmethod
-    def start(cls, root: Path, wanted: Registration, token: str) -> Configuration:
-        """Begin to register the runner; `root` is the folder for such runs.
+    def start(
+        cls, launcher: Launcher, wanted: Registration, token: str
+    ) -> Configuration:
+        """Begin to register the runner; `launcher` is for such runs alone.
 
         Raises RunnerPresent, FolderUnusable or LaunchFailed.
         """
         environment = with_token(wanted.environment, token)
         argv = wanted.argv()
-        return cls.launch(root, wanted.directory, argv, environment, wanted.account)
+        return cls.launch(launcher, wanted.directory, argv, environment, wanted.account)
 
     @classmethod
     def remove(
         cls,
-        root: Path,
+        launcher: Launcher,
         directory: Path,
         environment: Mapping[str, str],
         account: Account | None,
@@ -98,19 +100,18 @@ class Configuration:
     ) -> Configuration:
         """Begin to remove the registration, with a removal token; raises as `start`."""
         secret = with_token(environment, token)
-        return cls.launch(root, directory, ("remove",), secret, account)
+        return cls.launch(launcher, directory, ("remove",), secret, account)
 
     @classmethod
     def launch(
         cls,
-        root: Path,
+        launcher: Launcher,
         directory: Path,
         arguments: tuple[str, ...],
         environment: Mapping[str, str],
         account: Account | None,
     ) -> Configuration:
         """Start config.sh with `arguments`, in the runner's folder as it requires."""
-        launcher = ProcessLauncher(root)
         spec = LaunchSpec(
             run_id="configuration",
             name="config.sh",
@@ -123,9 +124,8 @@ class Configuration:
         return cls(launcher, launcher.start(spec))
 
     @classmethod
-    def leftover(cls, root: Path) -> Configuration | None:
+    def leftover(cls, launcher: Launcher) -> Configuration | None:
         """The run that a dead watcher left, to be polled or killed before another."""
-        launcher = ProcessLauncher(root)
         run = launcher.find()
         return cls(launcher, run) if run else None
 

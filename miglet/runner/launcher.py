@@ -14,7 +14,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +24,15 @@ from miglet.errors import RunnerError
 from miglet.runner import keep
 from miglet.runner.folder import FolderUnusable, executable_problems
 from miglet.runner.processes import BOOT_ID, boot_id
-from miglet.runner.run import Run, RunnerPresent, discard, pause, tail
+from miglet.runner.records import discard, tail
+from miglet.runner.run import Run, RunnerPresent, pause
 from miglet.security import Account
 
 #: How long a shim may take to record what it started; it takes about 50 ms.
 START_SECONDS = 5.0
+
+#: What `Launcher.start` takes at most: systemd may be as slow, twice.
+LAUNCH_SECONDS = 3 * START_SECONDS
 
 
 class LaunchFailed(RunnerError):
@@ -75,19 +79,48 @@ class LaunchSpec:
         }
 
 
-class ProcessLauncher:
-    """Launches behind a shim in an own session, for machines without systemd.
+#: A way to start a shim for a spec and a folder: it is given the folder's lock, and the
+#: end of a pipe on which it answers. Raises LaunchFailed.
+Begin = Callable[[LaunchSpec, Path, int, int], None]
 
-    `start` and `find` are what another way of launching has to offer too.
+
+def in_session(spec: LaunchSpec, folder: Path, lock: int, answer: int) -> None:
+    """Start the shim in a session of its own, for machines without systemd.
+
+    What we start detaches at once, and its child goes on.
     """
+    shim = [sys.executable, "-ISE", os.path.abspath(keep.__file__), "shim"]
+    words = json.dumps(spec.order()).encode()
+    with open(folder / "shim.err", "wb") as complaints:
+        try:
+            process = subprocess.Popen(
+                [*shim, str(folder), str(lock), str(answer)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                cwd="/",
+                env={},
+                pass_fds=(lock, answer),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LaunchFailed(f"cannot start the shim: {error}") from error
+    hand_over(process, words)
 
-    def __init__(self, root: Path, boot_id_path: str = BOOT_ID) -> None:
+
+class Launcher:
+    """Launches behind a shim; `begin` is what makes one kind differ from another."""
+
+    def __init__(
+        self, root: Path, begin: Begin = in_session, boot_id_path: str = BOOT_ID
+    ) -> None:
         self.root = root
         self.folder = root / "current"
+        self.begin = begin
         self.boot_id_path = boot_id_path
 
     def start(self, spec: LaunchSpec) -> Run:
-        """Start `spec`; returns when it is recorded, about 50 ms later, 5 s at most.
+        """Start `spec`; returns when that is recorded, after LAUNCH_SECONDS at most.
 
         Raises RunnerPresent, FolderUnusable or LaunchFailed.
         """
@@ -150,33 +183,13 @@ class ProcessLauncher:
         ready, answer = os.pipe2(os.O_CLOEXEC)
         with open(ready, "rb", 0) as hearing:
             with open(answer, "wb", 0):
-                self.command(spec, (lock, answer))
+                self.begin(spec, self.folder, lock, answer)
             answered = bool(select.select([hearing], [], [], START_SECONDS)[0])
             said = hearing.read(64) if answered else b""
         run = self.recorded()
         if run is None or not said:
             raise LaunchFailed(self.complaint(answered))
         return run
-
-    def command(self, spec: LaunchSpec, passed: tuple[int, int]) -> None:
-        """Start the shim; what we start detaches at once, and its child goes on."""
-        shim = [sys.executable, "-ISE", os.path.abspath(keep.__file__)]
-        words = json.dumps(spec.order()).encode()
-        with open(self.folder / "shim.err", "wb") as complaints:
-            try:
-                process = subprocess.Popen(
-                    [*shim, str(self.folder), *map(str, passed)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=complaints,
-                    cwd="/",
-                    env={},
-                    pass_fds=passed,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise LaunchFailed(f"cannot start the shim: {error}") from error
-        hand_over(process, words)
 
     def complaint(self, answered: bool) -> str:
         """Why there is no run: the shim's own last words where it had any."""

@@ -6,10 +6,8 @@ process and no descriptor, so it can be had again after any death of MIGlet.
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -18,53 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from miglet.errors import RunnerError
+from miglet.runner.exitstatus import ExitStatus, stopped, told, untold
 from miglet.runner.identity import ProcessIdentity
 from miglet.runner.processes import SESSION, START, census, descendants
+from miglet.runner.records import discard, read_record, tail
+from miglet.runner.unit import Unit
 from miglet.runner.usage import Usage, usage_of
 
 #: How long `ended` waits for the shim to record an end that has just happened.
 SETTLE_SECONDS = 0.5
-
-#: A record is far smaller; what is larger is none.
-RECORD_LIMIT_BYTES = 1 << 20
-
-
-#: Why an end is not known.
-KEEPER_LOST = "its keeper was killed before it could record the end"
 
 
 class RunnerPresent(RunnerError):
     """A run lives, or has ended and nobody has read how; there is only ever one."""
 
     hint = "wait for its end or kill it, then forget it"
-
-
-@dataclass(frozen=True)
-class ExitStatus:
-    """How a launched program ended, and what it and its descendants had used."""
-
-    #: What it exited with; None when a signal ended it, or when it is not known.
-    exit_code: int | None
-    signal: int | None
-    #: Wall time.
-    ended_at: float
-    cpu_seconds: float | None = None
-    #: The largest resident set of any single process (getrusage(2)).
-    max_memory_bytes: int | None = None
-    io_read_bytes: int | None = None
-    io_write_bytes: int | None = None
-    #: Why nothing is known, when neither exit code nor signal is.
-    reason: str = ""
-
-    @property
-    def known(self) -> bool:
-        """Whether anybody saw how it ended."""
-        return self.exit_code is not None or self.signal is not None
-
-    @property
-    def shell_code(self) -> int | None:
-        """The exit code as a shell would tell it: 128 and the number of the signal."""
-        return 128 + self.signal if self.signal is not None else self.exit_code
 
 
 @dataclass(frozen=True)
@@ -87,33 +53,17 @@ class Run:
     output_path: Path
     #: Runner logs that were there before it, with their sizes.
     earlier_logs: Mapping[str, int]
+    #: The transient unit that it has to itself; None: only a session of its own.
+    unit: Unit | None = None
 
     @classmethod
     def found_in(cls, folder: Path) -> Run | None:
         """The run that `folder` records; None when it records none, or rubbish."""
         document = read_record(folder / "run.json")
         try:
-            return document and cls.of_json(folder, document) or None
+            return document and run_of(folder, document) or None
         except (KeyError, TypeError, ValueError):
             return None
-
-    @classmethod
-    def of_json(cls, folder: Path, document: Mapping[str, Any]) -> Run:
-        """Read the shim's record; raises KeyError, TypeError or ValueError."""
-        job_directory = document["job_directory"]
-        return cls(
-            folder,
-            str(document["run_id"]),
-            str(document["name"]),
-            tuple(map(str, document["argv"])),
-            Path(document["directory"]),
-            Path(job_directory) if job_directory else None,
-            float(document["started_at"]),
-            ProcessIdentity.of_json(document["shim"]),
-            ProcessIdentity.of_json(document["listener"]),
-            folder / "output",
-            {str(k): int(v) for k, v in document.get("earlier_logs", {}).items()},
-        )
 
     def printed(self, limit_bytes: int = 1 << 16) -> str:
         """The end of what it printed, with whatever is not UTF-8 replaced."""
@@ -134,20 +84,29 @@ class Run:
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
             keeper_gone = not self.shim.alive()
-            told = read_record(self.folder / "exit.json")
-            if told or keeper_gone:
-                return self.judged(told)
+            keeper_gone = keeper_gone and not self.unit_ending()
+            if status := told(self.folder):
+                return status
             if self.alive() or time.monotonic() > deadline:
                 return None
+            if keeper_gone:
+                return untold(self.folder)
             pause(0.002)
 
-    def judged(self, told: Mapping[str, Any] | None) -> ExitStatus | None:
-        """The status that the exit record tells, or that its absence means."""
-        if told:
-            return ExitStatus(**{k: told[k] for k in told if k in STATUS_KEYS})
-        if self.alive():
-            return None
-        return ExitStatus(None, None, time.time(), reason=KEEPER_LOST)
+    def unit_ending(self) -> bool:
+        """Whether systemd is about to record what the shim did not."""
+        present = self.unit is not None and self.unit.present()
+        return present and not stopped(self.folder)
+
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory.
+
+        Only a unit counts them; both of its life and after it.
+        """
+        living = self.unit.oom_kills() if self.unit else None
+        end = stopped(self.folder)
+        at_least = 1 if end.get("result") == "oom-kill" else 0
+        return max(living or 0, end.get("oom_kills", 0), at_least)
 
     def interrupt(self) -> bool:
         """SIGINT to the program alone: the runner's way of being asked to end."""
@@ -158,11 +117,12 @@ class Run:
 
         The shim is told first: it goes on should we die here. We kill as well, so that
         it works without the shim, and wait until it has recorded the end and is gone.
+        What a dead shim leaves in its unit systemd kills: its recorder is there, too.
         """
         self.shim.signal(signal.SIGTERM)
         deadline = time.monotonic() + seconds
         empty = 0
-        while empty < 2 or self.shim.alive():
+        while empty < 2 or self.shim.alive() or (self.unit and self.unit.present()):
             if time.monotonic() > deadline:
                 return self.abandoned()
             doomed = self.tree()
@@ -174,8 +134,11 @@ class Run:
 
     def abandoned(self) -> bool:
         """Give up on a shim that does not end; true when that was all that was left."""
-        stuck = self.tree()
-        return not stuck and self.shim.signal(signal.SIGKILL)
+        if self.unit and self.unit.kill():
+            pause(SETTLE_SECONDS)
+        elif not self.tree():
+            return self.shim.signal(signal.SIGKILL)
+        return not self.tree()
 
     def tree(self) -> list[ProcessIdentity]:
         """The living processes of the run: the program and all its descendants.
@@ -189,6 +152,8 @@ class Run:
         found |= {self.listener.pid} & set(roots)
         if not self.shim.alive():
             found |= self.session(people)
+        elif self.unit:
+            found |= people.keys() & set(self.unit.pids()) - {self.shim.pid}
         boot = self.listener.boot_id
         identities = (
             ProcessIdentity(pid, int(people[pid][START]), boot) for pid in sorted(found)
@@ -214,7 +179,8 @@ class Run:
     def usage(self) -> Usage:
         """What the run uses now; the caller keeps the peak."""
         keeper = self.shim.pid if self.shim.alive() else None
-        return usage_of((who.pid for who in self.tree()), keeper)
+        counted = usage_of((who.pid for who in self.tree()), keeper)
+        return self.unit.usage(counted) if self.unit else counted
 
     def wait_descriptor(self) -> int | None:
         """A pidfd that is readable when the program has ended; the caller closes it.
@@ -237,36 +203,23 @@ class Run:
         discard(self.folder)
 
 
-STATUS_KEYS = frozenset(ExitStatus.__dataclass_fields__)
-
-
-def discard(folder: Path) -> None:
-    """Remove `folder` so that no half of it can be taken for a run."""
-    doomed = folder.with_name(f"{folder.name}.forgotten")
-    shutil.rmtree(doomed, ignore_errors=True)
-    if folder.exists():
-        folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """A record of the shim's; None when there is none that can be read."""
-    try:
-        with open(path, "rb") as file:
-            document = json.loads(file.read(RECORD_LIMIT_BYTES))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def tail(path: Path, limit_bytes: int) -> bytes:
-    """The last bytes of a file; empty when it is not there."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - limit_bytes))
-            return file.read(limit_bytes)
-    except FileNotFoundError:
-        return b""
+def run_of(folder: Path, document: Mapping[str, Any]) -> Run:
+    """Read the shim's record; raises KeyError, TypeError or ValueError."""
+    job_directory = document["job_directory"]
+    return Run(
+        folder,
+        str(document["run_id"]),
+        str(document["name"]),
+        tuple(map(str, document["argv"])),
+        Path(document["directory"]),
+        Path(job_directory) if job_directory else None,
+        float(document["started_at"]),
+        ProcessIdentity.of_json(document["shim"]),
+        ProcessIdentity.of_json(document["listener"]),
+        folder / "output",
+        {str(k): int(v) for k, v in document.get("earlier_logs", {}).items()},
+        Unit.of_json(document["unit"]) if document.get("unit") else None,
+    )
 
 
 def pause(seconds: float) -> None:

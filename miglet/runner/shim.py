@@ -254,20 +254,34 @@ def answer(ready: int) -> None:
         os.close(ready)
 
 
-def main(folder: str, lock: int, ready: int) -> None:
-    """Read the order from stdin, start it, answer on `ready`, and keep it.
+def ordered() -> dict:
+    """The order, from stdin until its end; nothing can be read there afterwards."""
+    with open(0, "rb", closefd=False) as stdin:
+        words = stdin.read()
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    return json.loads(words)
+
+
+def keep(folder: str, order: dict, lock: int, ready: int) -> int:
+    """Start what is ordered, answer on `ready`, keep it; its exit code for a shell.
 
     `lock` is held, by being open, until we end: while it is, nobody starts another.
     """
-    if os.fork():
-        os._exit(0)
-    settle()
     for descriptor in (lock, ready):
         os.set_inheritable(descriptor, False)
-    with open(0, "rb", closefd=False) as stdin:
-        shim = Shim(folder, json.loads(stdin.read()))
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
+    shim = Shim(folder, order)
     shim.start()
     answer(ready)
     shim.serve()
+    assert shim.status is not None
+    code = os.waitstatus_to_exitcode(shim.status)
+    return code if code >= 0 else 128 - code
+
+
+def main(folder: str, lock: str, ready: str) -> None:
+    """Be the shim in a session of our own: nobody waits for us."""
+    if os.fork():
+        os._exit(0)
+    settle()
+    keep(folder, ordered(), int(lock), int(ready))

@@ -26,8 +26,9 @@ from miglet.messages import Fact
 from miglet.runner import signs
 from miglet.runner.ending import Ending
 from miglet.runner.evidence import Evidence
+from miglet.runner.exitstatus import ExitStatus
 from miglet.runner.reader import Places, SignReader
-from miglet.runner.run import ExitStatus, Run
+from miglet.runner.run import Run
 from miglet.runner.signs import JobIdentity
 from miglet.runner.usage import Usage
 
@@ -202,7 +203,7 @@ class Watch:
             exit_code=status.exit_code if status else None,
             signal=status.signal if status else None,
             known=bool(status and status.known),
-            oom_kill_delta=max(0, oom_kills() - self._oom_kills),
+            oom_kill_delta=max(oom_kills() - self._oom_kills, self.run.oom_kills()),
             disk_free_bytes=free_bytes(self.run.directory),
             ghost=self._is_ghost(),
         )

@@ -6,6 +6,7 @@ goes on living in between, and may drop it at any point.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -37,6 +38,7 @@ from miglet.facts import (
     RunnerLaunched,
     TokenSpent,
 )
+from miglet.failpoints import reach
 from miglet.messages import Fact
 from miglet.orders import ProvideRunner
 from miglet.runner import hooks
@@ -49,7 +51,8 @@ from miglet.runner.environment import (
     runner_environment,
 )
 from miglet.runner.folder import forget_registration, registered, runner_version
-from miglet.runner.launcher import LaunchSpec, ProcessLauncher
+from miglet.runner.launcher import LAUNCH_SECONDS, LaunchSpec
+from miglet.runner.launchers import configuration_launcher, runner_launcher
 from miglet.runner.outcome import Next, Outcome
 from miglet.runner.run import Run
 from miglet.security import Account, account
@@ -113,6 +116,7 @@ class Registering:
         """The whole way; returns the Run. Raises Hopeless when there is none."""
         try:
             self._account = account(self._host.settings.runner.user)
+            yield from self._end_leftover()
             if not self._has_registration():
                 yield from self._configure()
             return self._launch()
@@ -132,7 +136,6 @@ class Registering:
         )
 
     def _configure(self) -> Steps:
-        yield from self._end_leftover()
         while True:
             forget_registration(self._directory)
             if self._token is None:
@@ -145,13 +148,12 @@ class Registering:
 
     def _end_leftover(self) -> Steps:
         """A config.sh that a dead watcher left may still register: see it end."""
-        leftover = Configuration.leftover(self._runtime / "configuration")
+        launcher = configuration_launcher(self._host.settings)
+        leftover = Configuration.leftover(launcher)
         if leftover is None:
             return
         yield from self._seen_to_end(leftover)
-        self._order = ProvideRunner(
-            self._order.name, keep_registration=True, spent_tokens=[]
-        )
+        self._order = dataclasses.replace(self._order, keep_registration=True)
 
     def _run_config(self, token: RegistrationToken) -> Generator[float, None, Outcome]:
         github = self._host.settings.github
@@ -166,10 +168,14 @@ class Registering:
             account=self._account,
         )
         self._host.report(TokenSpent(hashlib.sha256(token.token.encode()).hexdigest()))
-        running = Configuration.start(
-            self._runtime / "configuration", wanted, token.token
-        )
-        return (yield from self._seen_to_end(running))
+        launcher = configuration_launcher(self._host.settings)
+        self._host.be_patient(LAUNCH_SECONDS)
+        reach("configuration.starting")
+        running = Configuration.start(launcher, wanted, token.token)
+        reach("configuration.started")
+        outcome = yield from self._seen_to_end(running)
+        reach("configuration.ended")
+        return outcome
 
     def _seen_to_end(self, running: Configuration) -> Generator[float, None, Outcome]:
         """Wait for config.sh, but not for ever; dropped on the way, it is killed."""
@@ -298,7 +304,10 @@ class Registering:
             job_directory=job,
             earlier_logs=recent_logs(self._directory / "_diag", time.time()),
         )
-        run = ProcessLauncher(self._runtime / "runner").start(spec)
+        self._host.be_patient(LAUNCH_SECONDS)
+        reach("runner.launching")
+        run = runner_launcher(self._host.settings).start(spec)
+        reach("runner.launched")
         self._host.report(RunnerLaunched(self.described(run)))
         return run
 
@@ -328,6 +337,7 @@ def description(run: Run) -> dict[str, Any]:
         "name": run.name,
         "pid": run.listener.pid,
         "start_time": run.listener.start_time,
+        "unit": run.unit.name if run.unit else None,
         "folder": str(run.folder),
         "version": runner_version(run.directory),
         "agent_id": int(agent_id) if agent_id.isdigit() else None,

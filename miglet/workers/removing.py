@@ -15,9 +15,12 @@ from pathlib import Path
 from miglet.controller.client import RemovalToken
 from miglet.errors import ControllerError, MigletError
 from miglet.facts import ControllerFailed
+from miglet.failpoints import reach
 from miglet.runner.configuration import Configuration
 from miglet.runner.environment import account_environment, proxy_environment
 from miglet.runner.folder import forget_registration, registered
+from miglet.runner.launcher import LAUNCH_SECONDS
+from miglet.runner.launchers import configuration_launcher
 from miglet.security import account, remember_secret
 from miglet.workers.asking import asked
 from miglet.workers.registering import POLL_SECONDS, Host
@@ -32,13 +35,14 @@ class Removing:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._directory = Path(host.settings.runner.directory)
-        self._runtime = Path(host.settings.paths.runtime)
 
     def run(self) -> Generator[float, None, str]:
         """The whole way; returns what came of it, for people."""
         if registered(self._directory) is None:
             return "there was no registration left"
+        reach("removal.asking")
         token = yield from self._token()
+        reach("removal.asked")
         if isinstance(token, str):
             forget_registration(self._directory)
             return token
@@ -69,8 +73,9 @@ class Removing:
         remember_secret(token.token)
         who = account(self._host.settings.runner.user)
         proxy = proxy_environment(self._host.settings.controller.proxy)
+        self._host.be_patient(LAUNCH_SECONDS)
         running = Configuration.remove(
-            self._runtime / "configuration",
+            configuration_launcher(self._host.settings),
             self._directory,
             account_environment(who, os.environ) | proxy,
             who,
@@ -82,4 +87,5 @@ class Removing:
                 outcome = running.kill()
                 break
             yield POLL_SECONDS
+        reach("removal.ended")
         return "removed" if outcome.good else f"not removed: {outcome.message}"

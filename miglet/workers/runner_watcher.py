@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from pathlib import Path
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
@@ -17,7 +16,7 @@ from miglet.facts import RunnerExited, RunnerLaunched, RunnerRemoved
 from miglet.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from miglet.runner.ending import Ending
 from miglet.runner.evidence import Evidence
-from miglet.runner.launcher import ProcessLauncher
+from miglet.runner.launchers import runner_launcher
 from miglet.runner.run import Run
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.following import CLOSE_LOOK_SECONDS, Following
@@ -34,7 +33,7 @@ class RunnerWatcher(Worker):
     def __init__(self, settings: Settings, identity: Identity) -> None:
         super().__init__(settings, identity)
         self.client = Client(settings.controller, identity.vm_id)
-        self._launcher = ProcessLauncher(Path(settings.paths.runtime) / "runner")
+        self._launcher = runner_launcher(settings)
         self._following = Following(self)
         self._tasks: deque[Steps] = deque()
         self._task_due = 0.0

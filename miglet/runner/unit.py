@@ -1,0 +1,88 @@
+"""The transient unit that a run has to itself, told apart by its invocation id.
+
+systemd makes a new id each time that it starts a unit (systemd.exec(5)), so a unit of
+the same name is never taken for this one, and never signalled in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from miglet.runner import cgroup
+from miglet.runner.usage import Usage
+
+#: Where the service manager tells the journal which invocation a unit is in.
+INVOCATIONS = "/run/systemd/units"
+
+#: How long systemctl may take to pass on a signal; it takes about 10 ms.
+SIGNAL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One invocation of one transient service."""
+
+    name: str
+    invocation_id: str
+    #: The folder of its control group; None where there is no version 2.
+    group: str | None
+
+    @classmethod
+    def of_json(cls, document: Mapping[str, Any]) -> Unit:
+        """Read what the shim recorded; raises KeyError or TypeError."""
+        group = document["group"]
+        return cls(
+            str(document["name"]),
+            str(document["invocation_id"]),
+            str(group) if group else None,
+        )
+
+    def present(self, invocations: str = INVOCATIONS) -> bool:
+        """Whether systemd still has this invocation: not all of its end is over."""
+        with suppress(OSError):
+            current = os.readlink(f"{invocations}/invocation:{self.name}")
+            return current == self.invocation_id
+        return False
+
+    def pids(self) -> list[int]:
+        """Everybody in the unit, the shim as well."""
+        return cgroup.pids(self.group) if self.group else []
+
+    def usage(self, counted: Usage) -> Usage:
+        """What the whole unit has used; `counted` stands in for what is not told."""
+        if not self.group:
+            return counted
+        cpu = cgroup.cpu_seconds(self.group)
+        memory = cgroup.memory_bytes(self.group)
+        read = cgroup.io_bytes(self.group, "rbytes")
+        written = cgroup.io_bytes(self.group, "wbytes")
+        return Usage(
+            counted.cpu_seconds if cpu is None else cpu,
+            counted.max_memory_bytes if memory is None else memory,
+            counted.io_read_bytes if read is None else read,
+            counted.io_write_bytes if written is None else written,
+        )
+
+    def oom_kills(self) -> int | None:
+        """How many of the unit's processes were killed for want of memory."""
+        return cgroup.oom_kills(self.group) if self.group else None
+
+    def kill(self) -> bool:
+        """SIGKILL the whole unit at once; false when it is gone already."""
+        if not self.present():
+            return False
+        command = ["systemctl", "kill", "--kill-who=all", "--signal=KILL", self.name]
+        with suppress(OSError, subprocess.TimeoutExpired):
+            return not subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=SIGNAL_SECONDS,
+            ).returncode
+        return False
