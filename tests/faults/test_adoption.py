@@ -1,0 +1,117 @@
+"""MIGlet dies at every step that it takes, and is started again.
+
+Whatever the moment: one registration at a time, one runner at a time, one end of each
+job with its true result, and an orderly end.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.end_to_end.conftest import job
+from tests.faults import promises
+from tests.faults.deadly import deadly, fired, live_on
+
+#: Points that only the runner-watcher comes by, in the order of a life.
+WATCHER = [
+    "runner-watcher.opening",
+    "configuration.starting",
+    "configuration.started",
+    "configuration.ended",
+    "runner.launching",
+    "runner.launched",
+    "watcher.saw.RunnerListening",
+    "watcher.told.RunnerListening",
+    "watcher.saw.JobSeen",
+    "watcher.told.JobSeen",
+    "watcher.saw.JobIdentified",
+    "watcher.told.JobIdentified",
+    "watcher.saw.RunnerExited",
+    "watcher.told.RunnerExited",
+]
+
+#: Points on the way out of a machine that never had a job.
+REMOVAL = ["removal.asking", "removal.asked", "removal.ended"]
+
+#: More than any life has of them: the last numbers must come by without a death.
+MOST = 30
+
+
+def life(machine, result="Succeeded"):
+    return machine(job(result, seconds=0.4, name="build"))
+
+
+def check(vm, status: int) -> None:
+    assert status == 0, vm.agent.log()[-3000:]
+    promises.kept(vm.events(), vm)
+    assert vm.types().count("VMStarted") == 1
+    assert vm.types().count("VMShuttingDown") == 1
+    assert [kind for kind in vm.types() if kind != "Error"][-1] == "VMShuttingDown"
+
+
+def test_a_death_at_a_point_is_a_death_and_happens_once(machine):
+    vm = life(machine)
+    plan = deadly(vm, "journal.recorded 3 kill")
+    check(vm, live_on(vm))
+    assert fired(plan, "journal.recorded")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", [False, True], ids=["at once", "too late"])
+@pytest.mark.parametrize("number", range(1, MOST + 1))
+@pytest.mark.parametrize("point", ["journal.recorded", "arbiter.acted"])
+def test_killed_at_any_step_nothing_is_lost_or_repeated(machine, point, number, ended):
+    vm = life(machine, "Failed" if number % 2 else "Succeeded")
+    plan = deadly(vm, f"{point} {number} kill")
+    check(vm, live_on(vm, ended))
+    if number == MOST:
+        assert not fired(plan, point), "a life has more steps than are tried"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(1, 9))
+def test_killed_at_any_acknowledgement_no_event_is_told_twice(machine, number):
+    vm = life(machine)
+    deadly(vm, f"journal.delivered {number} kill")
+    check(vm, live_on(vm))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [4, 5, 6])
+def test_killed_again_and_again_it_still_comes_to_its_end(machine, every):
+    vm = life(machine)
+    deadly(vm, f"journal.recorded {every}+ kill")
+    check(vm, live_on(vm))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["kill", "kill-with-parent"])
+@pytest.mark.parametrize("point", WATCHER)
+def test_a_watcher_that_dies_at_any_point_is_replaced(machine, point, action):
+    vm = life(machine)
+    plan = deadly(vm, f"{point} 1 {action}")
+    check(vm, live_on(vm))
+    assert fired(plan, point)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["kill", "kill-with-parent"])
+@pytest.mark.parametrize("point", REMOVAL)
+def test_a_removal_that_dies_at_any_point_leaves_no_registration(
+    machine, point, action
+):
+    vm = machine(runner={"idle_timeout": "300ms"})
+    plan = deadly(vm, f"{point} 1 {action}")
+    assert live_on(vm) == 0
+    assert fired(plan, point)
+    promises.whole(vm.events())
+    assert vm.types().count("VMShuttingDown") == 1
+    assert not (vm.double.root / ".runner").exists()
+
+
+@pytest.mark.slow
+def test_killed_on_its_way_out_it_only_goes(machine):
+    vm = life(machine)
+    deadly(vm, "arbiter.leaving 1 kill")
+    check(vm, live_on(vm))
+    assert len(vm.double.truth("config_start")) == 1

@@ -1,0 +1,250 @@
+"""A controller that cannot be reached, before, during and after a job.
+
+Every event arrives, in order and once in effect; heartbeats return within seconds;
+and nobody storms a controller that has enough trouble.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+
+import pytest
+
+from tests.end_to_end.conftest import HELD, IDLE, pointed_at
+from tests.faults import promises, weather
+from tests.faults.weather import (
+    Weather,
+    answering,
+    saying,
+    weather_before,
+    whole,
+)
+from tests.stub_controller import GO_ON, answer, stub_controller
+from tests.support import eventually
+
+#: Time is short here: 5 s of silence would be a whole bout of bad weather.
+SETTINGS = {
+    "controller": {
+        "timeout": "1s",
+        "command_wait": "500ms",
+        "retry": {"initial_backoff": "50ms", "max_backoff": "500ms"},
+    },
+    "heartbeat": {"interval": "250ms", "timeout": "2s"},
+    "shutdown": {"grace_period": "15s"},
+}
+
+#: Seconds of each of the three bouts.
+BOUT = 2.0
+
+#: Most requests a second in bad weather: three workers that try, each at most with a
+#: 401's second attempt, and the first quick attempts of each.
+STORM = 24.0
+
+MEBIBYTE = bytes(1024 * 1024)
+
+WEATHERS: dict[str, weather.Treat] = {
+    "reset": weather.resetting,
+    "closed": weather.closing,
+    "answers lost": weather.losing,
+    "silent": weather.silent,
+    "one byte at a time": weather.dripping,
+    "slow": weather.slow,
+    "lossy": weather.lossy,
+    "500": answering(500),
+    "502": answering(502),
+    "503": answering(503),
+    "504": answering(504),
+    "408": answering(408),
+    "429": answering(429),
+    "429, a second": answering(429, "Retry-After: 1"),
+    "503, a second": answering(503, "Retry-After: 1"),
+    "429, negative": answering(429, "Retry-After: -7"),
+    "429, garbage": answering(429, "Retry-After: soon"),
+    "429, a date": answering(429, f"Retry-After: {formatdate(0, usegmt=True)}"),
+    "401": answering(401),
+    "403": answering(403),
+    "redirect": answering(302, "Location: http://127.0.0.1:1/"),
+    "to plain http": answering(307, "Location: http://127.0.0.1:1/"),
+    "captive portal": saying(whole(200, b"<html>Welcome</html>", kind="html")),
+    "not HTTP": saying(b"SSH-2.0-OpenSSH_9.2\r\n", last=True),
+    "cut": saying(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}", last=True),
+    "huge": saying(whole(200, MEBIBYTE + b"{}"), last=True),
+    "endless": saying(b"HTTP/1.1 200 OK\r\n\r\n" + 3 * MEBIBYTE, last=True),
+    "packed": saying(whole(200, b"\x1f\x8b", "Content-Encoding: gzip")),
+    "500 headers": saying(whole(200, b"{}", *(f"X-{n}: y" for n in range(500)))),
+}
+
+#: Those that run in `make test`, too.
+QUICK = ("answers lost",)
+
+
+@pytest.fixture
+def way(controller) -> Iterator[Weather]:
+    """The way to the controller."""
+    with weather_before(controller.endpoint) as between:
+        yield between
+
+
+def pause(seconds: float) -> None:
+    """Let a bout of weather last."""
+    until = time.monotonic() + seconds
+    eventually(lambda: time.monotonic() >= until, seconds + 5)
+
+
+def bout(way: Weather, treat: weather.Treat | None, seconds: float = BOUT) -> None:
+    """Bad weather for so long, without a storm of ours."""
+    began = way.change(treat)
+    pause(seconds)
+    ended = way.change(None)
+    assert way.count(began, ended) <= STORM * seconds
+
+
+def beats_again(vm, way: Weather, seconds: float = 3.0) -> None:
+    """Heartbeats arrive soon after the weather has changed."""
+    since = time.monotonic()
+    eventually(
+        lambda: any(
+            beat["received_mono"] > since for beat in vm.controller.heartbeats(vm.vm)
+        ),
+        seconds,
+        "a heartbeat",
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in WEATHERS
+    ],
+)
+def test_bad_weather_loses_and_repeats_nothing(machine, way, name):
+    treat = WEATHERS[name]
+    vm = pointed_at(machine({**HELD, "result": "Failed"}, **SETTINGS), way.endpoint)
+    way.change(treat)
+    vm.agent.start()
+    bout(way, treat)
+    vm.event("RunnerRegistered")
+    beats_again(vm, way)
+
+    way.change(treat)
+    vm.double.release_job()
+    eventually(lambda: vm.double.truth("step_start"), what="the step")
+    bout(way, treat)
+    beats_again(vm, way)
+
+    way.change(treat)
+    vm.double.finish_step()
+    eventually(lambda: vm.double.truth("result"), what="the result")
+    bout(way, treat)
+    assert vm.agent.wait(30) == 0
+    promises.kept(vm.events(), vm)
+    assert vm.types()[0] == "VMStarted"
+    assert vm.types()[-1] == "VMShuttingDown"
+    assert "Traceback" not in vm.agent.log()
+
+
+@pytest.mark.slow
+def test_a_controller_that_is_not_there_for_long_gets_everything_later(
+    machine, controller, free_port
+):
+    vm = pointed_at(machine(HELD, **SETTINGS), f"http://127.0.0.1:{free_port}")
+    vm.agent.start()
+    vm.agent.until("waiting_for_controller")
+    pause(10)
+    with weather_before(controller.endpoint, free_port):
+        vm.event("RunnerRegistered")
+    vm.double.release_job()
+    vm.agent.until("job_running")
+    pause(10)
+    assert vm.agent.status()["controller"]["reachable"] is False
+    vm.double.finish_step()
+    eventually(lambda: vm.double.truth("listener_exit"))
+    with weather_before(controller.endpoint, free_port) as way:
+        since = time.monotonic()
+        assert vm.agent.wait(30) == 0
+        assert way.count(since, time.monotonic()) < 60
+    promises.kept(vm.events(), vm)
+
+
+@pytest.mark.slow
+def test_a_controller_that_asks_for_an_age_is_given_five_minutes(machine):
+    told: list[float] = []
+
+    def script(call, body):
+        if call != "events":
+            return GO_ON
+        told.append(time.monotonic())
+        return answer({}, 429, Retry_After="1000000000")
+
+    with stub_controller(script=script) as stub:
+        vm = pointed_at(machine(IDLE, **SETTINGS), stub.endpoint)
+        vm.agent.start()
+        eventually(lambda: told)
+        eventually(lambda: len(stub.calls("heartbeat")) > 8)
+        assert len(told) == 1
+        lines = [line for line in vm.agent.log().splitlines() if '"events:' in line]
+        (seconds,) = (float(line.split("again in ")[1].split()[0]) for line in lines)
+        assert 300 <= seconds <= 360
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 413, 422])
+def test_an_event_that_is_refused_is_set_aside_and_the_rest_goes_on(machine, status):
+    def script(call, body):
+        refused = call == "events" and body["type"] == "JobStarted"
+        return answer({"detail": "no such column"}, status) if refused else GO_ON
+
+    with stub_controller(script=script) as stub:
+        vm = pointed_at(machine(HELD, **SETTINGS), stub.endpoint)
+        vm.agent.start()
+        vm.agent.until("idle")
+        vm.double.release_job()
+        eventually(lambda: stub.events("JobStarted"))
+        eventually(lambda: vm.agent.status()["events"]["rejected"] == 1)
+        vm.double.finish_step()
+        assert vm.agent.wait() == 0
+        kinds = [event["type"] for event in stub.events()]
+        assert kinds.count("JobStarted") == 1
+        assert kinds[-2:] == ["JobCompleted", "VMShuttingDown"]
+        assert "no such column" in vm.agent.log()
+
+
+def test_a_duplicate_counts_as_delivered(machine):
+    def script(call, body):
+        return answer({"detail": "seen"}, 409) if call == "events" else GO_ON
+
+    with stub_controller(script=script) as stub:
+        vm = pointed_at(machine(IDLE, **SETTINGS), stub.endpoint)
+        vm.agent.start()
+        vm.agent.until("idle")
+        counts = eventually(
+            lambda: (
+                (seen := vm.agent.status()["events"])["pending"] == 0
+                and seen["delivered"] == 2
+                and seen
+            )
+        )
+        assert counts["rejected"] == 0
+        kinds = [event["type"] for event in stub.events()]
+        assert kinds == ["VMStarted", "RunnerRegistered"]
+
+
+def test_a_controller_that_forbids_is_asked_ever_more_rarely(machine):
+    def script(call, body):
+        return answer({"detail": "not yours"}, 403) if call == "events" else GO_ON
+
+    with stub_controller(script=script) as stub:
+        vm = pointed_at(machine(IDLE, **SETTINGS), stub.endpoint)
+        vm.agent.start()
+        eventually(lambda: stub.calls("events"))
+        pause(3)
+        assert len(stub.calls("events")) < 30
+        assert vm.agent.state() == "waiting_for_controller"
+        assert vm.agent.status()["events"]["rejected"] == 0
+        vm.agent.signal(signal.SIGTERM)
+        vm.agent.signal(signal.SIGTERM)
+        vm.agent.signal(signal.SIGTERM)
+        vm.agent.wait()

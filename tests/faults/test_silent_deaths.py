@@ -1,0 +1,263 @@
+"""Runners that die, or live on uselessly, without saying so.
+
+Each is told with its cause, in JobCompleted, RunnerCrashed or Error, and with what
+there is to show for it; and none of them costs the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.end_to_end.conftest import HELD, IDLE, job
+from tests.faults import promises
+from tests.faults.cgroups import as_root, group_of
+from tests.support import eventually
+
+MEBIBYTE = 1024 * 1024
+
+
+def errors(vm) -> dict[str, str]:
+    """The messages of the Error events by their codes."""
+    found = [each["data"] for each in vm.events("Error")]
+    return {each["code"]: each["message"] for each in found}
+
+
+def completed(vm) -> tuple[str, str]:
+    data = vm.event("JobCompleted", 30)["data"]
+    assert data["evidence"]
+    return data["result"], data["cause"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "code", "evidence"),
+    [
+        ("ghost", "ghost", "a job was sent and never came"),
+        ("deprecated", "version_deprecated", "is deprecated and cannot receive"),
+        ("session_conflict", "session_conflict", "listener exited with 5"),
+        ("registration_deleted", "registration_gone", "registration gone"),
+        ("runner_unknown", "registration_gone", "registration gone"),
+        ("deleted_while_idle", "registration_gone", "listener exited with 0"),
+        ("token_revoked", "registration_gone", "listener exited with 0"),
+    ],
+)
+def test_a_runner_that_is_of_no_use_is_replaced_and_told(
+    machine, scenario, code, evidence
+):
+    vm = machine(
+        {"scenario": scenario}, job(), plan={"scale": 0.002}, runner={"max_restarts": 3}
+    )
+    vm.agent.start()
+    assert vm.agent.wait(60) == 0
+    assert completed(vm) == ("succeeded", "success")
+    told = errors(vm)
+    assert evidence in told[code], told
+    promises.one_listener_at_a_time(vm.double.truth())
+    promises.whole(vm.events())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "last_words"),
+    [
+        ("crash_loop", "Resource temporarily unavailable"),
+        ("not_authorised", "not authorized"),
+        ("no_work_folder", "work directory"),
+        ("clock_skew", "clock may be out of sync"),
+    ],
+)
+def test_a_runner_that_crashes_is_told_with_its_last_words(
+    machine, scenario, last_words
+):
+    settings = {"max_restarts": 3, "ready_timeout": "3s"}
+    vm = machine({"scenario": scenario}, job(), runner=settings)
+    vm.agent.start()
+    assert vm.agent.wait(60) == 0
+    assert completed(vm) == ("succeeded", "success")
+    crash = vm.events("RunnerCrashed")[0]["data"]
+    assert crash["will_retry"]
+    assert any(last_words in line for line in crash["last_lines"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["crash_loop", "deprecated"])
+def test_a_runner_that_never_works_is_given_up(machine, scenario):
+    vm = machine({"scenario": scenario}, runner={"max_restarts": 2})
+    vm.agent.start()
+    assert vm.agent.wait(60) == 69
+    assert len(vm.double.truth("listener_start")) == 3
+    last = vm.events("Error")[-1]["data"]
+    assert "end 3 in a row" in last["message"]
+    assert vm.types()[-1] == "VMShuttingDown"
+    assert vm.events("VMShuttingDown")[0]["data"]["reason"] == last["code"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "result", "cause"),
+    [
+        ("listener_killed", "unknown", "runner_crash"),
+        ("worker_killed", "failed", "worker_crash"),
+        ("job_lost", "unknown", "runner_crash"),
+        ("setup_failed", "failed", "setup_failed"),
+        ("abandoned", "abandoned", "unknown"),
+        ("server_cancel", "cancelled", "cancelled"),
+        ("job_cancelled_hard", "cancelled", "cancelled"),
+    ],
+)
+def test_a_job_that_dies_has_its_cause(machine, scenario, result, cause):
+    vm = machine({"scenario": scenario})
+    vm.agent.start()
+    assert completed(vm) == (result, cause)
+    assert vm.agent.wait(30) == 0
+    assert vm.types().count("JobCompleted") == 1
+    crashes = vm.events("RunnerCrashed")
+    assert bool(crashes) == cause.endswith("_crash")
+    assert all(crash["data"]["last_lines"] for crash in crashes)
+
+
+def busy_with(machine, **work):
+    """A machine with a Listener that gets its job when it is released."""
+    vm = machine({"scenario": "job", "hold_job": True, **work})
+    vm.agent.start()
+    vm.event("RunnerRegistered")
+    return vm, vm.agent.status()["runner"]["pid"]
+
+
+@as_root
+@pytest.mark.slow
+def test_a_job_that_eats_all_memory_is_told_as_such(machine):
+    vm, listener = busy_with(machine, allocate_mb=500, seconds=1)
+    with group_of("memory") as group:
+        group.limit(150 * MEBIBYTE)
+        group.take(listener)
+        vm.double.release_job()
+        assert completed(vm)[1] in ("oom_job", "oom_runner")
+        data = vm.events("JobCompleted")[0]["data"]
+        assert any("out-of-memory" in reason for reason in data["evidence"])
+        assert vm.agent.wait(30) == 0
+
+
+@as_root
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["listener", "worker"])
+def test_a_runner_that_is_killed_for_memory_is_told_as_such(machine, victim):
+    vm, listener = busy_with(machine, hold_step=True)
+    vm.double.release_job()
+    vm.event("JobStarted")
+    eventually(lambda: vm.double.truth("step_start"), what="the step")
+    (worker,) = eventually(lambda: vm.double.truth("worker_start"))
+    pid = listener if victim == "listener" else worker["pid"]
+    with group_of("memory") as group:
+        group.take(pid)
+        group.limit(1 * MEBIBYTE)
+        starve(group, pid)
+        result, cause = completed(vm)
+        assert cause == "oom_runner"
+        assert result in ("unknown", "failed")
+        assert vm.agent.wait(30) == 0
+
+
+def starve(group, pid: int) -> None:
+    """Have the process touch memory until the kernel has none for it."""
+    eater = os.fork()
+    if eater == 0:
+        group.take(os.getpid())
+        with open("/proc/self/oom_score_adj", "w") as own:
+            own.write("-900")
+        eaten = []
+        while True:
+            eaten.append(bytearray(b"x" * MEBIBYTE))
+    eventually(lambda: not promises.lives(pid), 10, "the victim's death")
+    os.kill(eater, signal.SIGKILL)
+    os.waitpid(eater, 0)
+
+
+@pytest.mark.slow
+def test_a_runner_that_heeds_no_signal_does_not_put_the_end_off(machine):
+    vm = machine({"scenario": "ignores_signals"}, shutdown={"grace_period": "1s"})
+    vm.agent.start()
+    vm.agent.until("idle")
+    began = time.monotonic()
+    vm.agent.signal(signal.SIGTERM)
+    assert vm.agent.wait(20) == 0
+    assert time.monotonic() - began < 8
+    assert not vm.double.pids()
+
+
+@pytest.mark.slow
+def test_a_job_that_heeds_no_signal_is_killed_after_the_grace_period(machine):
+    held = {**HELD, "ignore_signals": True, "ignores": ["INT", "TERM"]}
+    vm = machine(held, shutdown={"grace_period": "1s"})
+    vm.agent.start()
+    vm.event("RunnerRegistered")
+    vm.double.release_job()
+    vm.event("JobStarted")
+    vm.order("Shutdown", mode="immediate", reason="rack 7")
+    assert completed(vm) == ("cancelled", "shutdown")
+    assert vm.agent.wait(20) == 0
+    assert not vm.double.pids()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [True, "setsid", "untracked"])
+def test_what_a_job_leaves_behind_ends_with_its_runner(machine, left):
+    vm = machine(job(leave_process=left))
+    vm.agent.start()
+    assert vm.agent.wait(30) == 0
+    assert completed(vm) == ("succeeded", "success")
+    assert not vm.double.pids()
+
+
+@pytest.mark.slow
+def test_a_registration_that_succeeded_and_timed_out_is_used(machine):
+    hang = {"outcome": "hang", "at": "registered", "ignore_signals": True}
+    vm = machine(
+        job(),
+        plan={"config": [hang, {}]},
+        github={"org": "octo", "registration_timeout": "1s"},
+    )
+    vm.agent.start()
+    assert vm.agent.wait(40) == 0
+    assert completed(vm) == ("succeeded", "success")
+    promises.one_registration_at_a_time(vm.double.registry()["history"])
+    promises.one_listener_at_a_time(vm.double.truth())
+
+
+@pytest.mark.slow
+def test_a_registration_that_hangs_is_tried_again(machine):
+    hang = {"outcome": "hang", "at": "registration"}
+    vm = machine(
+        job(),
+        plan={"config": [hang, {}]},
+        github={"org": "octo", "registration_timeout": "1s"},
+    )
+    vm.agent.start()
+    assert vm.agent.wait(40) == 0
+    assert completed(vm) == ("succeeded", "success")
+    assert any("in time" in text or "longer" in text for text in errors(vm).values())
+
+
+@pytest.mark.slow
+def test_a_listener_that_never_listens_is_replaced(machine):
+    vm = machine({"scenario": "network_error"}, job(), runner={"ready_timeout": "1s"})
+    vm.double.replan({"scale": 1.0, "listener": [{"scenario": "network_error"}, job()]})
+    vm.agent.start()
+    assert vm.agent.wait(60) == 0
+    assert completed(vm) == ("succeeded", "success")
+
+
+@pytest.mark.slow
+def test_a_listener_that_is_stopped_still_lets_the_machine_end(machine):
+    vm = machine(IDLE, shutdown={"grace_period": "1s"})
+    vm.agent.start()
+    vm.agent.until("idle")
+    psutil.Process(vm.agent.status()["runner"]["pid"]).suspend()
+    vm.agent.signal(signal.SIGTERM)
+    assert vm.agent.wait(20) == 0
+    assert not vm.double.pids()
