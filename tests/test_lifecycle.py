@@ -523,7 +523,7 @@ HISTORY = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.sampled_from(HISTORY), max_size=25), st.booleans())
 def test_in_any_history_started_and_completed_alternate(history, again):
     vm = fresh(after_job="register" if again else "shutdown")

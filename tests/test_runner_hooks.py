@@ -299,7 +299,9 @@ def test_control_characters_in_a_report_do_not_arrive(directory):
     assert report(directory).identity.actor == "ab"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.binary(max_size=200))
 def test_no_content_breaks_the_reader(directory, content):
     lay(directory, content)

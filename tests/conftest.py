@@ -1,0 +1,11 @@
+"""How all tests are run."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+# How quick a machine is, is not what these tests are about: it may be busy.
+settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
