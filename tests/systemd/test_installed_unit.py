@@ -44,8 +44,15 @@ from miglet.cli import main
 sys.exit(main())
 """
 
-#: A second is what a test of the watchdog can wait for.
-QUICKER = "[Service]\nTimeoutStartSec=10s\nWatchdogSec=2s\nRestartSec=100ms\n"
+#: A second is what a test of the watchdog can wait for; and the checkout may be in /tmp,
+#: of which the unit has one of its own.
+QUICKER = f"""\
+[Service]
+TimeoutStartSec=10s
+WatchdogSec=2s
+RestartSec=100ms
+BindReadOnlyPaths={CHECKOUT}
+"""
 
 UNPRIVILEGED = ("heartbeat-sender", "metrics-sampler", "command-poller")
 
