@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 PROLOGUE = "import json, sys, miglet.slimming as slimming; "
+SPARED = ["ast", "asyncio", "brotli", "charset_normalizer", "dill", "pickle"]
+
 REPORT = "; print(json.dumps({}))"
 
 
@@ -22,17 +24,31 @@ def told(script: str, value: str) -> Any:
     return json.loads(ran.stdout)
 
 
-@pytest.mark.parametrize("spared", ["asyncio", "brotli", "charset_normalizer", "dill"])
+@pytest.mark.parametrize("spared", SPARED)
 def test_what_nobody_needs_is_not_in_memory(spared):
-    loaded = told("slimming.import_for_workers()", "sorted(sys.modules)")
+    script = "slimming.import_for_workers(); import miglet.daemon"
+    loaded = told(script, "sorted(sys.modules)")
     assert {"backoff", "requests", "urllib3"} <= set(loaded)
     assert spared not in loaded
 
 
-@pytest.mark.parametrize("name", ["idna", "importlib.metadata"])
+@pytest.mark.parametrize("name", ["idna", "importlib.metadata", "pickle"])
 def test_what_is_needed_after_all_is_the_real_thing(name):
     script = f"slimming.import_for_workers(); import {name}"
     assert told(script, f"sys.modules[{name!r}].__file__").endswith(".py")
+
+
+def test_what_is_wanted_late_is_fetched_and_then_stays():
+    script = "import inspect; code = inspect.isfunction(slimming.late)"
+    assert told(script, "[code, hasattr(sys.modules['inspect'], '__file__')]") == [
+        True,
+        True,
+    ]
+
+
+def test_a_class_without_a_docstring_is_described_as_ever():
+    script = "import dataclasses; made = dataclasses.make_dataclass('A', ['b'])"
+    assert told(script, "made.__doc__").startswith("A(b:")
 
 
 def test_a_host_name_that_is_not_ascii_is_still_understood():
