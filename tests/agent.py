@@ -68,6 +68,8 @@ class Agent:
     config: Path
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    #: Where its commands are.
+    commands: Path = BIN
 
     @property
     def socket(self) -> Path:
@@ -81,7 +83,7 @@ class Agent:
         """Start the process; it logs to `log_path`, which grows over restarts."""
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [BIN / "miglet", "--config", str(self.config)],
+                [self.commands / "miglet", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -130,7 +132,7 @@ class Agent:
     def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`miglet-ctl` with these arguments."""
         return subprocess.run(
-            [BIN / "miglet-ctl", "--socket", str(self.socket), *arguments],
+            [self.commands / "miglet-ctl", "--socket", str(self.socket), *arguments],
             capture_output=True,
             text=True,
             timeout=15,

@@ -28,13 +28,21 @@ from tests.reference import ReferenceController, running_controller
 from tests.runner_double import Double, install
 from tests.support import eventually
 
-VM = "vm-1"
+CHECKOUT = Path(__file__).parents[1]
 STARTS = 7
 JOBS = 30
 KILLS = 12
 CALLS = 15
 REST_SECONDS = 30.0
 CPU_SECONDS = 60.0
+
+#: The commands as Debian's packages install them, but from this checkout.
+DEBIAN = {"miglet": "miglet.cli", "miglet-ctl": "miglet.ctl.__main__"}
+DEBIAN_PYTHON = "/usr/bin/python3"
+IMPORTS = (
+    "import backoff, jsonschema, multiprocess, prometheus_client, psutil,"
+    " pythonjsonlogger, requests, yaml"
+)
 
 #: What the agent runs with: defaults, but for what a benchmark on one machine needs.
 RESTING: dict[str, Any] = {
@@ -54,6 +62,7 @@ def main() -> None:
             rows = [
                 *starts(folder, controller),
                 *rest(folder, controller, peer),
+                installed_memory(folder, controller),
                 *jobs(folder, controller),
                 *journal(folder),
             ]
@@ -118,8 +127,8 @@ def rest(
         agent.start()
         agent.until("idle")
         wait(REST_SECONDS)
-        tree = [psutil.Process(agent.pid), *agent.workers().values()]
-        memory = f"{sum(map(pss_bytes, tree)) / 1e6:.1f} MB"
+        tree = tree_of(agent)
+        memory = megabytes(tree)
         share = f"{cpu_percent(tree, CPU_SECONDS):.2f} %"
         calls = wall_times([BIN / "miglet-ctl", "--socket", agent.socket, "status"])
         kills = [replaced(agent, name) for name in kill_order(agent)]
@@ -139,6 +148,43 @@ def rest(
             "< 80 ms",
         ),
     ]
+
+
+def installed_memory(folder: Path, controller: ReferenceController) -> tuple[str, ...]:
+    """Memory at rest with the Python and the packages that the .deb depends on."""
+    name = "memory at rest, with Debian's packages"
+    there = subprocess.run([DEBIAN_PYTHON, "-c", IMPORTS], capture_output=True)
+    if there.returncode:
+        return (name, "not installed", "-", "< 50 MB")
+    idle = {"listener": {"scenario": "idle"}}
+    with machine(folder, controller, "debian", idle, **RESTING) as (agent, _):
+        agent.commands = debian_commands(folder / "bin")
+        agent.start()
+        agent.until("idle")
+        wait(REST_SECONDS)
+        return (name, megabytes(tree_of(agent)), "-", "< 50 MB")
+
+
+def debian_commands(folder: Path) -> Path:
+    """The folder, with the commands in it."""
+    folder.mkdir()
+    for command, module in DEBIAN.items():
+        (folder / command).write_text(
+            f"#!{DEBIAN_PYTHON} -I\nimport sys\nsys.path.insert(0, {str(CHECKOUT)!r})\n"
+            f"from {module} import main\nsys.exit(main())\n"
+        )
+        (folder / command).chmod(0o755)
+    return folder
+
+
+def tree_of(agent: Agent) -> list[psutil.Process]:
+    """The parent and its workers."""
+    return [psutil.Process(agent.pid), *agent.workers().values()]
+
+
+def megabytes(tree: list[psutil.Process]) -> str:
+    """Memory of all of them."""
+    return f"{sum(map(pss_bytes, tree)) / 1e6:.1f} MB"
 
 
 def kill_order(agent: Agent) -> Iterator[str]:
@@ -255,7 +301,7 @@ def peer_figures(folder: Path, config: Path, daemon: psutil.Process) -> dict[str
     eventually(lambda: len(started(folder)) == 4, 20, "supervisord's programs")
     wait(2.0)
     tree = [daemon, *daemon.children()]
-    memory = sum(map(pss_bytes, tree)) / 1e6
+    memory = megabytes(tree)
     share = cpu_percent(tree, 20.0)
     calls = wall_times([BIN / "supervisorctl", "-c", config, "status"])
     kills = []
@@ -268,7 +314,7 @@ def peer_figures(folder: Path, config: Path, daemon: psutil.Process) -> dict[str
         kills.append(max(started(folder)) - began)
         wait(1.5)
     return {
-        "memory": f"{memory:.1f} MB",
+        "memory": memory,
         "cpu": f"{share:.2f} %",
         "kill": milliseconds(kills),
         "status": milliseconds(calls),
