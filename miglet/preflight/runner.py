@@ -1,4 +1,4 @@
-"""Checks of the runner: its folder, its user, its launch, what was left over."""
+"""Checks of the runner: folder, user, launch, what it may reach, what was left over."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from miglet.config.settings import Settings
-from miglet.preflight.registry import Misconfiguration, Notable, check
+from miglet.preflight.registry import Misconfiguration, Notable, Unavailable, check
+from miglet.runner import metadata_block
 from miglet.runner.folder import (
     MIGRATED_FILES,
     UNPACK,
@@ -82,6 +83,23 @@ def runner_isolation(settings: Settings, deadline: float) -> str:
         raise Misconfiguration("no transient systemd service can be started", hint)
     what = "systemd service" if unit_wanted(wanted, usable) else "session"
     return f"the runner gets a {what} of its own"
+
+
+@check
+def runner_metadata(settings: Settings, deadline: float) -> str:
+    """Jobs can be kept from the metadata server, where they are to be."""
+    if not settings.runner.block_metadata:
+        return "jobs may ask the metadata server"
+    user = runner_account(settings)
+    if user is None:
+        return "no user to keep from the metadata server"
+    try:
+        metadata_block.rehearse(settings, user)
+    except metadata_block.Unblockable as error:
+        raise Misconfiguration(str(error), error.hint) from None
+    except metadata_block.MetadataOpen as error:
+        raise Unavailable(str(error), error.hint) from None
+    return f"{user.name} will be kept from the metadata server"
 
 
 @check

@@ -41,7 +41,7 @@ from miglet.facts import (
 from miglet.failpoints import reach
 from miglet.messages import Fact
 from miglet.orders import ProvideRunner
-from miglet.runner import hooks
+from miglet.runner import hooks, metadata_block
 from miglet.runner.configuration import Configuration, Registration
 from miglet.runner.diag import recent_logs
 from miglet.runner.environment import (
@@ -116,6 +116,8 @@ class Registering:
         """The whole way; returns the Run. Raises Hopeless when there is none."""
         try:
             self._account = account(self._host.settings.runner.user)
+            self._host.be_patient(metadata_block.LOAD_SECONDS)
+            metadata_block.apply(self._host.settings, self._account)
             yield from self._end_leftover()
             if not self._has_registration():
                 yield from self._configure()

@@ -1,0 +1,239 @@
+"""Keeps the runner's user from the clouds' metadata servers, by a table of nftables.
+
+The table is ours alone: loading replaces it as a whole and in one step, and no other
+table is looked at. What cannot be blocked for certain is a MetadataOpen, and then no
+runner may be launched.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from miglet.config.settings import Settings
+from miglet.confinement import miglet_account
+from miglet.errors import MISCONFIGURED, UNAVAILABLE, RunnerError
+from miglet.runner.launchers import systemd_usable
+from miglet.runner.records import tail
+from miglet.security import Account
+
+#: Google, Amazon and Azure answer at the first; Azure's agents at the second.
+IPV4_ADDRESSES = ("169.254.169.254", "168.63.129.16")
+
+#: Amazon and Google, where a machine has IPv6.
+IPV6_ADDRESSES = ("fd00:ec2::254", "fd20:ce::254")
+
+#: Where subordinate user ids are given to users: subuid(5).
+SUBUID = Path("/etc/subuid")
+
+#: Exists below paths.runtime while the table may, and is lost with it at a reboot.
+MARKER = "metadata-blocked"
+
+#: Seconds that loading may take; it takes about 15 ms, through systemd too.
+LOAD_SECONDS = 10.0
+
+#: Bytes of what nft complained of that are passed on.
+LONGEST_COMPLAINT = 2000
+
+#: The bit of CAP_NET_ADMIN: linux/capability.h.
+NET_ADMIN = 1 << 12
+
+#: The folders of administration, which are not in everybody's PATH.
+ADMINISTRATION = "/usr/sbin:/sbin"
+
+INSTALL = "apt-get install nftables, or set runner.block_metadata to false"
+ANOTHER_USER = "set runner.user to a user of its own"
+RIGHTS = "start MIGlet as root, or set runner.block_metadata to false"
+KERNEL = "does this kernel have nf_tables? See nft(8)"
+
+#: Adding first makes deleting succeed where there was no table.
+REMOVAL = "add table inet miglet\ndelete table inet miglet\n"
+
+#: A connection is reset: the kernel takes an ICMP message that comes while connect(2)
+#: holds the socket for a passing trouble, and tries again after a second.
+TABLE = """\
+table inet miglet {{
+	chain output {{
+		type filter hook output priority 0; policy accept;
+		{jumps}
+	}}
+	chain metadata {{
+		meta l4proto {{ tcp, udp }} th dport 53 return
+		udp dport 123 return
+		ip daddr {{ {ipv4} }} goto refusal
+		ip6 daddr {{ {ipv6} }} goto refusal
+	}}
+	chain refusal {{
+		counter
+		meta l4proto tcp reject with tcp reset
+		reject with icmpx type admin-prohibited
+	}}
+}}
+"""
+
+
+class MetadataOpen(RunnerError):
+    """The runner's user is not kept from the metadata servers, though it is to be."""
+
+    category = "infrastructure"
+    exit_status = UNAVAILABLE
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+class Unblockable(MetadataOpen):
+    """This machine, or this configuration, leaves no way of blocking."""
+
+    category = "misconfig"
+    exit_status = MISCONFIGURED
+
+
+def apply(settings: Settings, account: Account) -> None:
+    """Block, or take away what an earlier start blocked; raises MetadataOpen.
+
+    Takes LOAD_SECONDS at most, and nothing where nothing is nor was to be blocked.
+    """
+    runtime = Path(settings.paths.runtime)
+    marker = runtime / MARKER
+    try:
+        if settings.runner.block_metadata:
+            marker.touch(mode=0o600)
+            load(ruleset(*owners(account)), runtime)
+        elif marker.exists():
+            load(REMOVAL, runtime)
+            marker.unlink()
+    except OSError as error:
+        raise MetadataOpen(str(error), "see paths.runtime") from error
+
+
+def rehearse(settings: Settings, account: Account) -> None:
+    """Have the kernel judge what `apply` would load, and change nothing.
+
+    Raises MetadataOpen.
+    """
+    runtime = Path(settings.paths.runtime)
+    load(ruleset(*owners(account)), runtime, ("--check",))
+
+
+def ruleset(*uids: str) -> str:
+    """What makes nft(8) put our table in place, whatever was in it before.
+
+    Each of `uids` is a user id or a range of them. Names (DNS) and time (NTP) stay:
+    at Google and Azure the same addresses serve them.
+    """
+    jumps = (f"meta skuid {each} jump metadata" for each in uids)
+    table = TABLE.format(
+        jumps="\n\t\t".join(jumps),
+        ipv4=", ".join(IPV4_ADDRESSES),
+        ipv6=", ".join(IPV6_ADDRESSES),
+    )
+    return REMOVAL + table
+
+
+def owners(account: Account, subuid: Path = SUBUID) -> tuple[str, ...]:
+    """The user ids under which processes of `account` may send without being root.
+
+    Raises Unblockable for an account that MIGlet needs itself.
+    """
+    ours = miglet_account()
+    if account.uid == 0:
+        raise Unblockable("nothing keeps root from the metadata server", ANOTHER_USER)
+    if account.uid in (os.geteuid(), ours.uid if ours else None):
+        reason = f"jobs run as {account.name}, and so does what asks for metadata"
+        raise Unblockable(reason, ANOTHER_USER)
+    return (str(account.uid), *subordinate(account, subuid))
+
+
+def subordinate(account: Account, subuid: Path) -> Iterator[str]:
+    """The ranges that newuidmap(1) would let `account` become, as nft writes them."""
+    try:
+        text = subuid.read_text(errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        found = re.fullmatch(r"([^:#]+):(\d{1,10}):(\d{1,10})", line.strip())
+        if found and found[1] in (account.name, str(account.uid)) and int(found[3]):
+            first = int(found[2])
+            yield f"{first}-{first + int(found[3]) - 1}"
+
+
+def load(rules: str, runtime: Path, options: Sequence[str] = ()) -> None:
+    """Give `rules` to nft(8), all or nothing; raises MetadataOpen."""
+    command = (nft(), *options, "-f", "-")
+    if may_filter():
+        ran = executed(command, rules)
+        insist_on(ran, ran.stderr)
+        return
+    complaints = runtime / f"nft-{os.getpid()}.err"
+    try:
+        ran = executed(in_unit(command, rules, complaints))
+        insist_on(ran, tail(complaints, LONGEST_COMPLAINT) or ran.stderr)
+    finally:
+        complaints.unlink(missing_ok=True)
+
+
+def nft() -> str:
+    """The program's path; raises Unblockable where it is not installed."""
+    places = f"{os.environ.get('PATH', os.defpath)}:{ADMINISTRATION}"
+    found = shutil.which("nft", path=places)
+    if found is None:
+        raise Unblockable("nft is not installed", INSTALL)
+    return found
+
+
+def may_filter(status: Path = Path("/proc/self/status")) -> bool:
+    """Whether we may change packet filters ourselves; MIGlet's own unit may not."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status.read_text(), re.MULTILINE)
+    return bool(found and int(found[1], 16) & NET_ADMIN)
+
+
+def in_unit(command: Sequence[str], rules: str, complaints: Path) -> tuple[str, ...]:
+    """The same command outside our sandbox; raises Unblockable if that cannot be.
+
+    Starting a oneshot waits for its end without a message bus, which --wait needs.
+    """
+    if not systemd_usable():
+        raise Unblockable("MIGlet may not change packet filters", RIGHTS)
+    properties = (
+        "Type=oneshot",
+        f"TimeoutStartSec={LOAD_SECONDS:g}",
+        "StandardInput=data",
+        f"StandardInputData={base64.b64encode(rules.encode()).decode()}",
+        f"StandardError=truncate:{complaints}",
+    )
+    return (
+        *("systemd-run", "--quiet", "--collect"),
+        "--description=MIGlet: who may ask the metadata server",
+        *(f"--property={each}" for each in properties),
+        *("--", *command),
+    )
+
+
+def executed(
+    command: Sequence[str], given: str = ""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run it to its end; raises MetadataOpen where that cannot be."""
+    try:
+        return subprocess.run(
+            command,
+            input=given.encode(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=LOAD_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MetadataOpen(f"nft cannot be run: {error}", KERNEL) from error
+
+
+def insist_on(ran: subprocess.CompletedProcess[bytes], told: bytes) -> None:
+    """Raise MetadataOpen unless nft did what it was to do; `told` is why it did not."""
+    if ran.returncode:
+        reason = told[:LONGEST_COMPLAINT].decode(errors="replace").strip()
+        raise MetadataOpen(f"nft refuses the rules: {reason}", KERNEL)
