@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -166,11 +168,25 @@ class Agent:
         return [json.loads(line) for line in found]
 
 
+def let_pass(path: Path) -> None:
+    """Let others through the temporary folders above `path`.
+
+    Where root runs the tests and there is a user `miglet`, the workers become it, and
+    must still find their files.
+    """
+    top = Path(tempfile.gettempdir())
+    for folder in path.parents:
+        if top in folder.parents and not folder.stat().st_mode & stat.S_IXOTH:
+            folder.chmod(0o711)
+
+
 def configured(
     folder: Path, endpoint: str, token_path: Path, root: Path, /, **settings: Any
 ) -> Agent:
     """An agent with folders of its own, not started yet."""
     folder.mkdir(exist_ok=True)
+    for path in (folder, token_path):
+        let_pass(path)
     places: dict[str, Any] = {
         "controller": {
             "endpoint": endpoint,
