@@ -6,6 +6,7 @@ the first of them is forked.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -13,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from miglet import __version__, confinement, logger
+from miglet import __version__, confinement, logger, poweroff
 from miglet.arbiter import Arbiter
 from miglet.children import Child
 from miglet.config.settings import Settings
@@ -24,6 +25,7 @@ from miglet.herald import present
 from miglet.house import House
 from miglet.messages import Fact
 from miglet.runner.identity import ProcessIdentity, boot_id
+from miglet.runner.launchers import runner_launcher
 from miglet.runner.verdict import Verdict
 from miglet.state.ends import concluded
 from miglet.state.journal import Journal
@@ -66,9 +68,12 @@ def serve(heard: list[Fact], child: Child, sources: dict[str, Any]) -> int:
         status = arbiter.run()
     if house.vm.flushing:
         # An end in order leaves nothing to go on with: another start is another life.
+        settle_runner(known.settings)
         journal.discard_state()
     journal.close()
     log.info("the end: exit status %d", status)
+    if poweroff.due(known.settings.shutdown.action, house.vm.end, status):
+        poweroff.power_off()
     return status
 
 
@@ -131,6 +136,14 @@ def take_over(house: House) -> None:
         house.record(house.vm, concluded(former, REBOOTED, moment)[1], moment)
     else:
         journal.discard_state()
+
+
+def settle_runner(settings: Settings) -> None:
+    """All that the last runner did is told: the next life is not to tell it again."""
+    run = runner_launcher(settings).recorded()
+    with contextlib.suppress(OSError):
+        if run:
+            run.settle()
 
 
 def hung_bootstrap() -> PreflightDone:

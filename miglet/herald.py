@@ -44,6 +44,7 @@ class Herald:
         self._notifier = notifier
         #: Where watchers are; None until the control socket is open.
         self.control: ControlServer | None = None
+        self._shown = ""
 
     def status(self, vm: Vm) -> dict[str, Any]:
         """The status object."""
@@ -87,12 +88,19 @@ class Herald:
             shown = status.snapshot(vm, self._known, health, counts, moment)
             self._supervisor.tell("metrics-sampler", ShowStatus(shown))
 
+    def keep_line(self, vm: Vm) -> None:
+        """What systemd shows names the job and its minutes as they are now."""
+        line = status.one_line(vm, present())
+        if line != self._shown:
+            self._shown = line
+            self._notifier.status(line)
+
     def _proclaim(self, vm: Vm) -> None:
-        moment = present()
-        told = self._notifier.status if vm.state in UNREADY else self._notifier.ready
-        told(status.one_line(vm, moment))
+        if vm.state not in UNREADY:
+            self._notifier.ready(status.one_line(vm, present()))
+        self.keep_line(vm)
         if self.control:
-            news = {"state": vm.state.value, "at": timestamp(moment.at)}
+            news = {"state": vm.state.value, "at": timestamp(present().at)}
             self.control.publish(news)
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from miglet.control import rpc
@@ -457,6 +457,7 @@ ANYTHING = st.recursive(
 )
 
 
+@example({"state": {"uptime_seconds": float("inf")}})
 @given(st.dictionaries(st.sampled_from(list(STATUS)), ANYTHING))
 def test_any_status_can_be_shown(status):
     for line in [*view.status_lines(status), *doctor.complaints(status)]:

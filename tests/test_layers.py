@@ -20,7 +20,7 @@ FLOORS = [
     {"queues", "forms", "runner", "metadata"},
     {"children", "state", "preflight", "examiner"},
     {"bootstrap", "inspection", "workers", "supervisor", "errands", "commands"},
-    {"crew", "status"},
+    {"crew", "status", "poweroff"},
     {"examination", "uplink", "herald"},
     {"house"},
     {"desk", "noting", "performing"},

@@ -7,6 +7,7 @@ Only the standard library is imported: this is part of how fast ``miglet-ctl`` i
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -50,6 +51,8 @@ def number(value: Any) -> float:
 def duration(seconds: Any) -> str:
     """Seconds as people say them: ``4.2 s``, ``3 min 5 s``, ``2 h 10 min``."""
     if not isinstance(seconds, (int, float)):
+        return "-"
+    if isinstance(seconds, float) and not math.isfinite(seconds):
         return "-"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

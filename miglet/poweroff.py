@@ -1,0 +1,61 @@
+"""The end of the machine after the end of MIGlet: `shutdown.action: poweroff`.
+
+The order is given when the journal is closed and nothing is left to be told. It is not
+given to a machine that ends already, nor because an administrator stops the service.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+
+from miglet.errors import DONE
+from miglet.runner.launchers import systemd_usable
+from miglet.state.vm import End
+
+#: How long the order may take to be taken; it takes about 10 ms.
+ORDER_SECONDS = 10.0
+
+#: What `systemctl poweroff` asks of the service manager, without asking logind first,
+#: which wants capabilities that the unit has not (systemctl(1), systemd.special(7)).
+UNDER_SYSTEMD = (
+    *("systemctl", "--no-block", "--job-mode=replace-irreversibly"),
+    *("start", "poweroff.target"),
+)
+ELSEWHERE = ("poweroff",)
+
+log = logging.getLogger(__name__)
+
+
+def due(action: str, end: End | None, exit_status: int) -> bool:
+    """Whether the machine goes, too: its work is done, and nobody else ended it.
+
+    After any other exit status MIGlet is started again, or somebody has to look.
+    """
+    ours = end is not None and end.requested_by != "signal"
+    return action == "poweroff" and ours and exit_status == DONE
+
+
+def power_off() -> None:
+    """Have the machine switched off, in order; only a log line tells of a failure."""
+    command = UNDER_SYSTEMD if systemd_usable() else ELSEWHERE
+    log.info("the machine is switched off: %s", " ".join(command))
+    ordered(command)
+
+
+def ordered(command: tuple[str, ...]) -> bool:
+    """Whether the order was taken."""
+    try:
+        ran = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=ORDER_SECONDS,
+        )
+        trouble = ran.stderr.decode(errors="replace").strip() if ran.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        trouble = str(error)
+    if trouble:
+        log.error("the machine cannot be switched off: %s", trouble)
+    return not trouble

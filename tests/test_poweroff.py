@@ -1,0 +1,43 @@
+"""Whether the machine goes when MIGlet has ended; that it does, tests/image shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from miglet import poweroff
+from miglet.errors import CRASH_LOOP, DONE, REFUSED
+from miglet.state.vm import End
+
+WORK_DONE = End("job_completed", "miglet")
+
+
+@pytest.mark.parametrize(
+    ("action", "end", "exit_status", "wanted"),
+    [
+        ("poweroff", WORK_DONE, DONE, True),
+        ("poweroff", End("drain", "controller"), DONE, True),
+        ("none", WORK_DONE, DONE, False),
+        ("poweroff", End("sigterm", "signal"), DONE, False),
+        ("poweroff", WORK_DONE, CRASH_LOOP, False),
+        ("poweroff", WORK_DONE, REFUSED, False),
+        ("poweroff", None, DONE, False),
+    ],
+)
+def test_a_machine_whose_work_is_done_is_switched_off_if_it_should_be(
+    action, end, exit_status, wanted
+):
+    assert poweroff.due(action, end, exit_status) is wanted
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("exit 0", ""), ("echo not today >&2; exit 1", "not today")],
+)
+def test_an_order_that_is_not_taken_is_told_in_the_log(caplog, script, said):
+    assert poweroff.ordered(("sh", "-c", script)) is not bool(said)
+    assert said in caplog.text and bool(caplog.records) is bool(said)
+
+
+def test_a_machine_that_has_no_such_command_is_told_of_in_the_log(caplog):
+    assert not poweroff.ordered(("/no/such/poweroff",))
+    assert "cannot be switched off" in caplog.text
