@@ -3,7 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test test-faults lint bench soak deb deb-check clean
+# What only some tests want, so that with Debian's packages they are not skipped.
+DEBIAN_EXTRA := ', python3-cryptography, python3-botocore, openssl, git, dpkg-dev, nftables'
+
+.PHONY: venv demo test test-faults test-ends test-other-faults test-image test-debian \
+	packages lint bench soak deb deb-check clean
 .DEFAULT_GOAL := test
 
 venv: $(STAMP)
@@ -21,9 +25,32 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest
 
-# Every fault of docs/faults.rst; as root none is skipped for want of rights.
+# Every fault of docs/faults.rst; as root none is skipped for want of rights. Most of the
+# time is spent waiting, so that two halves run side by side.
+ENDS := $(patsubst %,tests/faults/test_%.py,adoption ends silent_deaths)
+
 test-faults: venv
-	$(BIN)/python -m pytest tests/faults -m "" -rs
+	+$(MAKE) --no-print-directory --output-sync -j2 test-ends test-other-faults
+
+test-ends: venv
+	$(BIN)/python -m pytest $(ENDS) -m "" -rs --durations=5
+
+test-other-faults: venv
+	$(BIN)/python -m pytest tests/faults $(ENDS:%=--ignore=%) -m "" -rs --durations=5
+
+# As root: the packages on machines of their own, which boot with systemd, take jobs, are
+# upgraded and switched off. This machine stays as it is, but for what `deb` installs.
+test-image: packages
+	tests/image/run build/image python3 -m pytest -v -p no:cacheprovider tests/image
+
+# As root: the tests of the modules with Debian's own Python and Debian's packages.
+test-debian: packages
+	EXTRA=$(DEBIAN_EXTRA) tests/image/run build/image tests/image/units -q
+
+packages:
+	rm -rf build/image
+	debian/make-deb build/image
+	tests/image/newer build/image/newer
 
 lint: venv
 	$(BIN)/ruff check
