@@ -16,7 +16,8 @@ from typing import Any
 
 from miglet import commands, desk, facts
 from miglet.control.server import ControlServer
-from miglet.examination import reload_errand
+from miglet.crew import CRITICAL
+from miglet.examination import RELOAD, reload_errand
 from miglet.failpoints import reach
 from miglet.filewatch import FileWatch
 from miglet.herald import present
@@ -36,7 +37,7 @@ TICK_SECONDS = 1.0
 LAST_GRACE_SECONDS = 1.0
 
 #: The signals that are not the lifecycle's business.
-RELOAD, DUMP = "SIGHUP", "SIGUSR1"
+RELOADING, DUMP = "SIGHUP", "SIGUSR1"
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,10 @@ class Arbiter:
         self.house = house
         #: The file that the settings came from, as far as they came from one.
         self._file = FileWatch(configuration)
+        #: Whether the settings are to be read again, by one child at a time.
+        self._stale = False
+        #: When the loop last woke up: from then until it waits again it is deaf.
+        self._woke = time.monotonic()
         self._signals = SignalPipe(PARENT)
         self._listen(self._signals, self._heed_signals)
 
@@ -70,6 +75,7 @@ class Arbiter:
         """Serve until the lifecycle says that it is over; the exit status."""
         house = self.house
         close_open_commands(house)
+        self._woke = time.monotonic()
         while house.exit_status is None:
             self._wait()
             self._keep_time()
@@ -85,10 +91,13 @@ class Arbiter:
     def _wait(self) -> None:
         """Sleep until somebody has something to say or something is due."""
         house, now = self.house, time.monotonic()
+        house.known.stood_still(now - self._woke)
         dues = (house.timers.next_due(), house.supervisor.next_due())
         waits = [due - now for due in dues if due is not None]
         patience = 0.0 if house.inbox else max(0.0, min([TICK_SECONDS, *waits]))
-        for key, _ in house.selector.select(patience):
+        ready = house.selector.select(patience)
+        self._woke = time.monotonic()
+        for key, _ in ready:
             key.data()
 
     def _keep_time(self) -> None:
@@ -97,17 +106,20 @@ class Arbiter:
         house.errands.check(now)
         if house.herald.control:
             house.herald.control.expire(now)
-        if self._file.changed():
+        self._stale |= self._file.changed()
+        if self._stale and not house.errands.under_way(RELOAD):
             self._reload()
         for name in house.timers.take_due(now):
             house.inbox.append(facts.DeadlinePassed(name))
-        house.notifier.alive()
+        house.herald.keep_line(house.vm)
+        if house.supervisor.lives(CRITICAL):
+            house.notifier.alive()
 
     def _heed_signals(self) -> None:
         house = self.house
         for name in self._signals.drain():
-            if name == RELOAD:
-                self._reload()
+            if name == RELOADING:
+                self._stale = True
             elif name == DUMP:
                 log.warning("status: %s", house.herald.status(house.vm))
             else:
@@ -115,6 +127,7 @@ class Arbiter:
 
     def _reload(self) -> None:
         """Read the configuration again; what comes of it is judged as a command."""
+        self._stale = False
         self.house.errands.send(*reload_errand(self.house.known))
 
     def _take(self, fact: Fact) -> None:
@@ -127,6 +140,8 @@ class Arbiter:
         after, wanted = decide(house.vm, fact, moment)
         if after is not house.vm or wanted:
             self._go_on(after, wanted, fact, moment)
+        if decide is commands.obey:
+            reach("arbiter.obeyed")
         settle = AFTERWARDS.get(type(fact))
         if settle:
             settle(house, fact)

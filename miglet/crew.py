@@ -24,6 +24,10 @@ LATE = {IN_A_CLOUD: ("miglet.workers.notice_watcher", "NoticeWatcher")}
 #: The last to go: it delivers what the others had to say.
 UPLINK = HeartbeatSender.name
 
+#: Without them no job can be taken or told of: while one of them does not live, systemd
+#: is not told that MIGlet is well, and starts another one.
+CRITICAL = (UPLINK, RunnerWatcher.name)
+
 #: Everybody who may be in the crew.
 NAMES = (*ALWAYS, *LATE)
 

@@ -66,6 +66,10 @@ class Errands:
             child.queue, selectors.EVENT_READ, lambda: self._hear(errand)
         )
 
+    def under_way(self, name: str) -> bool:
+        """Whether such an errand has not come back yet."""
+        return any(errand.child.name == name for errand in self._errands)
+
     def check(self, now: float) -> None:
         """Kill who dawdles."""
         for errand in self._errands:

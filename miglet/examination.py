@@ -20,6 +20,9 @@ LIMIT_SECONDS = 10.0
 
 EXAMINER = "miglet.examiner"
 
+#: The name of the child that reads the configuration again.
+RELOAD = "reload"
+
 #: What a failed examination is answered with.
 FAILED = "the examination of the command failed; MIGlet's log says why"
 
@@ -46,7 +49,7 @@ def reload_errand(known: Knowledge) -> ErrandPlan:
     """Read the configuration again, because of SIGHUP."""
     main = by_name(EXAMINER, "examine_reload", known.sources, _loaded(known))
     otherwise = CommandExamined("", "UpdateConfig", {}, [FAILED], requested_by="SIGHUP")
-    return ErrandPlan("examiner", main, LIMIT_SECONDS, otherwise)
+    return ErrandPlan(RELOAD, main, LIMIT_SECONDS, otherwise)
 
 
 def _expired(fact: CommandReceived, known: Knowledge, at: float) -> list[str]:

@@ -16,6 +16,7 @@ from miglet import facts
 from miglet.crew import IN_A_CLOUD, UPLINK
 from miglet.events import CommandCompleted, Error
 from miglet.examination import errand_for
+from miglet.failpoints import reach
 from miglet.house import House
 from miglet.messages import Fact
 from miglet.orders import FollowJob
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 def welcome(house: House, fact: facts.WorkerStarted) -> None:
     """A new worker hears what its predecessor knew."""
     if fact.worker == UPLINK:
-        house.uplink.renew()
+        house.uplink.renew(fact.pid)
     if fact.worker == "runner-watcher":
         for order in standing_orders(house.vm):
             house.supervisor.tell(fact.worker, order)
@@ -84,6 +85,7 @@ def take_command(house: House, fact: facts.CommandReceived) -> None:
         return
     accepted = {"command_id": fact.id, "command_type": fact.type}
     house.journal.record(None, [], {fact.id: accepted})
+    reach("command.accepted")
     house.errands.send(*errand_for(fact, house.known, time.time()))
 
 

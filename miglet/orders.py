@@ -86,6 +86,9 @@ class ProvideRunner(Order):
     instead_of: str = ""
     #: SHA-256 of registration tokens that were already used.
     spent_tokens: list[str] = field(default_factory=list)
+    #: The last run that was told of from its launch to its end; another one of this
+    #: name was launched by a watcher that died before it could say so.
+    former_run: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ class StopRunner(Order):
     to = "runner-watcher"
     #: Seconds that the listener gets to end by itself before SIGINT.
     settle_seconds: float = 0.0
+    #: Seconds between SIGINT and SIGKILL; None: as configured.
+    grace_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,8 @@ class Knowledge:
     controller_error: str | None = None
     last_error: str | None = None
     clock_offset_seconds: float | None = None
+    #: The longest time for which the arbiter's loop heard nobody.
+    longest_stall_seconds: float = 0.0
 
     def heard(self, fact: ControllerAnswered, now: float) -> None:
         """The controller answered."""
@@ -69,6 +71,10 @@ class Knowledge:
     def missed(self, fact: ControllerFailed) -> None:
         """The controller did not answer as it should."""
         self.controller_error = f"{fact.call}: {fact.reason}"
+
+    def stood_still(self, seconds: float) -> None:
+        """The arbiter was busy for so long with one turn of its loop."""
+        self.longest_stall_seconds = max(self.longest_stall_seconds, seconds)
 
     def health_of_machine(self) -> dict[str, Any]:
         """The heartbeat's ``vm_health``: the latest sample, and our clock's error."""
@@ -109,6 +115,7 @@ def status_object(
         "pool_id": known.identity.pool_id,
         "org_id": known.identity.org_id,
         "degraded": degraded(health, journal),
+        "arbiter": {"longest_stall_seconds": round(known.longest_stall_seconds, 4)},
         "workers": health,
         "runner": _runner(vm),
         "job": _job(vm.job, moment) if vm.job else None,
@@ -133,6 +140,7 @@ def _runner(vm: Vm) -> dict[str, Any] | None:
         "name": vm.runner["name"],
         "version": vm.runner.get("version"),
         "pid": vm.runner.get("pid"),
+        "unit": vm.runner.get("unit"),
         "adopted": bool(vm.runner.get("adopted")),
     }
 

@@ -162,6 +162,16 @@ class Supervisor:
         now = time.monotonic()
         return {name: post.health(now) for name, post in self._posts.items()}
 
+    def lives(self, names: Iterable[str]) -> bool:
+        """Whether none of these is lost: dead again and again, and still wanted."""
+        posts = [self._posts[name] for name in names if name in self._posts]
+        return not any(post.lost and not post.released for post in posts)
+
+    def pid_of(self, name: str) -> int | None:
+        """The pid of a worker; None while there is none."""
+        post = self._posts.get(name)
+        return post.child.pid if post and post.child else None
+
     def pids(self) -> set[int]:
         """The living workers' pids."""
         return {post.child.pid for post in self._children() if post.child}

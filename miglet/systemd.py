@@ -37,7 +37,7 @@ class Notifier:
         self._say(f"STATUS={status}")
 
     def alive(self) -> None:
-        """The loop ran and the workers live."""
+        """The loop ran and the critical workers live."""
         self._say("WATCHDOG=1")
 
     def stopping(self) -> None:

@@ -20,6 +20,8 @@ class Uplink:
         self._journal = journal
         self._supervisor = supervisor
         self._in_hand: int | None = None
+        #: Who has it: a worker may have got its first event before it is welcomed.
+        self._holder: int | None = None
 
     def offer(self) -> bool:
         """Give it the oldest event unless it is busy; whether nothing is left."""
@@ -30,11 +32,13 @@ class Uplink:
             return True
         self._in_hand = event["sequence"]
         self._supervisor.tell(UPLINK, DeliverEvent(event))
+        self._holder = self._supervisor.pid_of(UPLINK)
         return False
 
-    def renew(self) -> None:
-        """A new heartbeat-sender has nothing in hand."""
-        self._in_hand = None
+    def renew(self, pid: int) -> None:
+        """A new heartbeat-sender has nothing in hand but what it was given itself."""
+        if pid != self._holder:
+            self._in_hand = None
 
     def delivered(self, fact: EventDelivered) -> None:
         """The controller has it."""

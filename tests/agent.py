@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,12 @@ class Agent:
             workers = self.status()["workers"]
         except AssertionError:
             return {}
-        pids = {name: each["pid"] for name, each in workers.items() if each["pid"]}
-        return {name: psutil.Process(pid) for name, pid in pids.items()}
+        living = {}
+        for name, each in workers.items():
+            with suppress(psutil.NoSuchProcess):  # it may have died meanwhile
+                if each["pid"]:
+                    living[name] = psutil.Process(each["pid"])
+        return living
 
     def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`miglet-ctl` with these arguments."""

@@ -38,6 +38,7 @@ class JournalModel(RuleBasedStateMachine):
         self.waiting: dict[int, tuple[str, str]] = {}
         self.sequence = self.delivered = self.rejected = self.dropped = self.base = 0
         self.copies = self.names = 0
+        self.filled = False
         self.state: dict | None = None
         self.commands: dict[str, dict] = {}
 
@@ -80,6 +81,8 @@ class JournalModel(RuleBasedStateMachine):
     @rule(few=st.lists(kinds, max_size=4), size=st.integers(0, 2000))
     def append(self, few: list[str], size: int) -> None:
         self.note(self.journal.record(None, [self.event(kind, size) for kind in few]))
+        if self.filled:
+            self.settle_drops()
         assert self.stored() == self.waiting
 
     @rule(kind=kinds, count=st.integers(1, 60))
@@ -165,6 +168,21 @@ class JournalModel(RuleBasedStateMachine):
     @rule()
     def disk_fails(self) -> None:
         self.journal.chain.storage.db.execute("PRAGMA query_only = ON")
+
+    # Once: results are not dropped, and even memory has an end.
+    @precondition(lambda self: not self.filled)
+    @precondition(lambda self: self.journal.chain.storage.path == self.path)
+    @rule()
+    def disk_is_full(self) -> None:
+        # SQLite finds no room for another page.
+        self.filled = True
+        db = self.journal.chain.storage.db
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        while self.journal.chain.storage.path == self.path:
+            results = [self.event("JobCompleted", 50_000) for _ in range(60)]
+            self.note(self.journal.record(None, results))
+            self.settle_drops()
 
     def closed_in_its_first_place(self) -> None:
         self.reopen()

@@ -220,6 +220,13 @@ def test_a_runner_that_ends_idle_is_provided_again_with_growing_delay():
     assert told(effects)[-1].delay_seconds == 2.0
 
 
+def test_a_run_that_is_over_is_named_so_that_an_untold_one_is_known_from_it():
+    vm, effects = live(idle(), gone(exit_code=2))
+    assert told(effects)[0].former_run == RUN
+    assert standing_orders(vm)[0].former_run == RUN
+    assert standing_orders(reborn(vm).having(state=vm.state))[0].former_run == RUN
+
+
 def test_but_not_for_ever():
     vm = idle(max_restarts=2)
     for _ in range(3):
@@ -398,7 +405,7 @@ def test_the_earliest_of_several_announced_ends_counts():
 
 def test_a_job_that_is_stopped_for_a_notice_has_it_as_its_cause():
     vm, effects = live(busy(), PREEMPTED, DeadlinePassed("notice"))
-    assert told(effects)[-1] == StopRunner()
+    assert told(effects)[-1] == StopRunner(grace_seconds=23.0)
     vm, effects = live(vm, finished("Canceled", 102))
     assert events(effects)[0].cause == "termination_notice"
 
@@ -445,6 +452,12 @@ def test_a_drain_outlives_a_restart():
     vm, _ = live(busy(), CommandExamined("c1", "Drain", {}))
     vm, effects = live(reborn(vm), LOADED, LISTENING)
     assert vm.state is State.DRAINING
+
+
+def test_an_announced_end_outlives_a_restart():
+    vm, _ = live(busy(), PREEMPTED)
+    _, effects = live(reborn(vm), LOADED, LISTENING)
+    assert [each.name for each in effects if isinstance(each, SetTimer)][-1] == "notice"
 
 
 def test_an_acknowledged_start_is_not_announced_again():

@@ -16,7 +16,8 @@ from miglet.orders import ProvideRunner
 from miglet.runner import metadata_block
 from miglet.runner.metadata_block import MetadataOpen, Unblockable
 from miglet.security import Account
-from miglet.workers.registering import Hopeless, Registering
+from miglet.workers.registering import Registering
+from miglet.workers.sequences import Hopeless
 from tests.preflight_machine import look
 from tests.test_metadata_block import NOBODY, settings
 

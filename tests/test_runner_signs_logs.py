@@ -410,8 +410,22 @@ def test_what_another_run_logged_in_the_same_second_is_not_read_again(tmp_path):
     assert logs.read(STARTED) == []
     with (folder / shared).open("a") as log:
         log.write(f"{line}137\n")
-    os.utime(folder, (STARTED + 9, STARTED + 9))
     told = logs.read(STARTED + 20)
     codes = [sign.code for sign in told if isinstance(sign, signs.WorkerEnded)]
     assert codes == [137]
+    logs.close()
+
+
+def test_a_log_of_another_run_that_is_gone_does_not_hide_the_others(tmp_path):
+    folder = tmp_path / "_diag"
+    folder.mkdir()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(STARTED))
+    gone, shared = f"Runner_{stamp}-utc.log", f"Worker_{stamp}-utc.log"
+    for name in (gone, shared):
+        (folder / name).write_text("")
+    logs = DiagFolder(folder, STARTED, recent_logs(folder, STARTED))
+    (folder / gone).unlink()
+    (folder / shared).write_text("[2026-01-02 03:04:05Z INFO Worker] Hello\n")
+    told = logs.read(STARTED + 20)
+    assert [type(sign) for sign in told] == [signs.WorkerStarted]
     logs.close()

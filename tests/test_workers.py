@@ -128,6 +128,23 @@ def test_a_pulse_comes_at_once_and_then_every_second():
         assert 1.5 < time.monotonic() - began < 4.0
 
 
+class Patient(Parrot):
+    """Asks for patience, and then is not busy for long."""
+
+    def work(self) -> None:
+        self.pulse(60.0)
+
+
+def test_patience_ends_with_what_it_was_asked_for():
+    heard: list[float] = []
+    with forked(Patient()) as worker:
+        while 60.0 not in heard[:-1]:
+            assert select.select([worker.child.queue], [], [], 0.9)[0], heard
+            pulses = worker.child.queue.drain()
+            heard += [each.patience for each in pulses if isinstance(each, Pulse)]
+    assert heard[heard.index(60.0) + 1] == 0.0
+
+
 def test_a_worker_whose_queue_ends_leaves_within_a_second():
     worker = Parrot()
     ours, theirs = queues.pair()

@@ -238,10 +238,11 @@ class DiagFolder:
     def _new_names(self, seen: float) -> list[str]:
         try:
             folder = self._opened()
-            if not self._has_changed(folder, seen):
-                return []
-            with os.scandir(folder) as entries:
-                names = [entry.name for entry in islice(entries, _ENTRIES)]
+            # A log that another run has begun grows without a change of the folder.
+            names = list(self._earlier)
+            if self._has_changed(folder, seen):
+                with os.scandir(folder) as entries:
+                    names = [entry.name for entry in islice(entries, _ENTRIES)]
         except OSError:
             return []
         return sorted(name for name in names if self._is_new(name))
@@ -273,7 +274,10 @@ class DiagFolder:
 
     def _has_grown(self, name: str) -> bool:
         """Whether somebody went on writing a log that was begun before."""
-        size = os.stat(name, dir_fd=self._folder, follow_symlinks=False).st_size
+        try:
+            size = os.stat(name, dir_fd=self._folder, follow_symlinks=False).st_size
+        except OSError:
+            return False
         return size > self._earlier[name]
 
     def _follow(self, name: str, source: str) -> bool:

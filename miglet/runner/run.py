@@ -26,6 +26,9 @@ from miglet.runner.usage import Usage, usage_of
 #: How long `ended` waits for the shim to record an end that has just happened.
 SETTLE_SECONDS = 0.5
 
+#: The note in a run's folder that its end has been told.
+SETTLED = "settled"
+
 
 class RunnerPresent(RunnerError):
     """A run lives, or has ended and nobody has read how; there is only ever one."""
@@ -195,6 +198,18 @@ class Run:
             return descriptor
         os.close(descriptor)
         return None
+
+    def settle(self) -> None:
+        """Note that all that it did is told: a new life is not to tell it again.
+
+        Raises OSError where there is no room for the note.
+        """
+        (self.folder / SETTLED).touch(mode=0o600)
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that it did is told."""
+        return (self.folder / SETTLED).exists()
 
     def forget(self) -> None:
         """Remove all that is known of an ended run; RunnerPresent if it lives."""

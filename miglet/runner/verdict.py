@@ -77,6 +77,8 @@ class Case:
     @property
     def worker_crashed(self) -> bool:
         """Whether the Worker died, by its status, or by what it left undone."""
+        if self._put_down:
+            return False
         if self.evidence.worker_code is not None:
             return self.evidence.worker_code not in _WORKER_CODES
         return self.told == "Failed" and self._ended_between_hooks
@@ -112,6 +114,12 @@ class Case:
         """Whether a job was announced and never came."""
         announced = self.ending.ghost or self.evidence.saw(signs.JobSkipped)
         return announced and not self.evidence.saw(signs.JobRunning) and not self.told
+
+    @property
+    def _put_down(self) -> bool:
+        """Whether its Listener killed the Worker of a job that it had given up."""
+        given_up = self.told in ("Canceled", "Abandoned")
+        return given_up and self.evidence.worker_code == _KILLED
 
     @property
     def _hooks_trusted(self) -> bool:

@@ -67,6 +67,8 @@ class Watch:
         self._usage = Usage()
         self._sampled = 0.0
         self._result_at: float | None = None
+        #: Monotonic: the wall clock may jump between a job's message and its start.
+        self._requested_now: float | None = None
         self._oom_kills = oom_kills()
         self._reader = SignReader(places_of(run), run.started_at, features)
         self._reader.open()
@@ -114,6 +116,8 @@ class Watch:
         found = self._reader.finish() if status else self._reader.read()
         for sign in found:
             self.evidence = self.evidence.noted(sign)
+        if self._requested_now is None and self.evidence.saw(signs.JobRequested):
+            self._requested_now = now
         return [*self._job_facts(now, status), *self._end_facts(status)]
 
     def _job_facts(self, now: float, status: ExitStatus | None) -> Iterator[Fact]:
@@ -177,8 +181,8 @@ class Watch:
             return False
         if self.evidence.saw(signs.JobSkipped):
             return True
-        requested = self.evidence.at(signs.JobRequested)
-        return requested is not None and time.time() - requested > self._ghost_timeout
+        since = self._requested_now
+        return since is not None and time.monotonic() - since > self._ghost_timeout
 
     def _end_facts(self, status: ExitStatus | None) -> Iterator[Fact]:
         if status is None or self.ended:

@@ -22,7 +22,7 @@ from miglet.facts import (
     WorkerLost,
 )
 from miglet.runner.verdict import Verdict
-from miglet.state.effects import Effect, Emit, Exit, SetTimer, StopTimer
+from miglet.state.effects import Emit, Exit, SetTimer, StopTimer
 from miglet.state.ends import (
     Step,
     concluded,
@@ -30,6 +30,7 @@ from miglet.state.ends import (
     exited,
     failed,
     flushed,
+    last_call,
     shut_down,
     stop_now,
 )
@@ -95,7 +96,7 @@ def heed_notice(vm: Vm, fact: TerminationNoticed, moment: Moment) -> Step:
     told = Emit(TerminationNotice(fact.kind, deadline, fact.source))
     vm = vm.having(notices={**vm.notices, fact.kind: due})
     vm, effects = drained(vm, End("termination_notice", fact.source), moment)
-    return vm, [told, *effects, *_last_call(vm, moment)]
+    return vm, [told, *effects, *last_call(vm, moment)]
 
 
 def _is_known(vm: Vm, kind: str, due: float | None) -> bool:
@@ -104,15 +105,6 @@ def _is_known(vm: Vm, kind: str, due: float | None) -> bool:
         return False
     before = vm.notices[kind]
     return due is None or (before is not None and due > before - SAME_SECONDS)
-
-
-def _last_call(vm: Vm, moment: Moment) -> list[Effect]:
-    """The timer for the earliest of all announced ends."""
-    dues = [due for due in vm.notices.values() if due is not None]
-    if not dues:
-        return []
-    left = min(dues) - vm.policy.last_seconds - moment.now
-    return [SetTimer("notice", max(0.0, left))]
 
 
 def time_is_up(vm: Vm, moment: Moment) -> Step:

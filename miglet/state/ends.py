@@ -21,7 +21,16 @@ from miglet.runner.evidence import Evidence
 from miglet.runner.signs import JobResult
 from miglet.runner.verdict import Verdict, verdict
 from miglet.state.effects import Effect, Emit, Exit, SetTimer, StopCrew, StopTimer, Tell
-from miglet.state.vm import USAGE, End, Job, Moment, State, Vm, grown
+from miglet.state.vm import (
+    TELLING_SECONDS,
+    USAGE,
+    End,
+    Job,
+    Moment,
+    State,
+    Vm,
+    grown,
+)
 
 Step = tuple[Vm, list[Effect]]
 
@@ -147,11 +156,13 @@ def provided(
     kept = keep_registration and bool(vm.name)
     name = vm.name if kept else vm.next_name
     spent = list(vm.spent_tokens)
-    order = ProvideRunner(name, delay_seconds, kept, instead_of, spent)
+    former = vm.runner["run_id"] if vm.runner else vm.former_run
+    order = ProvideRunner(name, delay_seconds, kept, instead_of, spent, former)
     vm = vm.entered(
         State.REGISTERING_RUNNER,
         moment,
         runner=None,
+        former_run=former,
         registered=False,
         finished=False,
         stopped_by=None,
@@ -200,7 +211,24 @@ def shut_down(vm: Vm, end: End, moment: Moment) -> Step:
         return vm, [*effects, *more]
     settle = vm.policy.drain_settle if vm.finished else 0.0
     limit = settle + vm.policy.grace_period + REMOVAL_SECONDS
-    return vm, [*effects, Tell(StopRunner(settle)), SetTimer("stop", limit)]
+    order = StopRunner(settle, hasty_grace(vm, moment))
+    return vm, [*effects, Tell(order), SetTimer("stop", limit)]
+
+
+def last_call(vm: Vm, moment: Moment) -> list[Effect]:
+    """The timer for the earliest of all announced ends of the machine."""
+    left = vm.seconds_left(moment.now)
+    if left is None:
+        return []
+    return [SetTimer("notice", max(0.0, left - vm.policy.last_seconds))]
+
+
+def hasty_grace(vm: Vm, moment: Moment) -> float | None:
+    """What the machine's announced end leaves of the grace period; None: all of it."""
+    left = vm.seconds_left(moment.now)
+    if left is None or left - TELLING_SECONDS >= vm.policy.grace_period:
+        return None
+    return max(0.0, left - TELLING_SECONDS)
 
 
 def stop_now(vm: Vm, end: End, moment: Moment, stopped_by: str = "shutdown") -> Step:

@@ -25,6 +25,7 @@ from miglet.state.ends import (
     crashed,
     drained,
     failed,
+    last_call,
     provided,
     seen,
     shut_down,
@@ -91,7 +92,7 @@ def _ended_if_wanted(vm: Vm, effects: list[Effect], moment: Moment) -> Step:
         return vm, effects
     go = shut_down if vm.finished or vm.end.told else drained
     vm, more = go(vm, vm.end, moment)
-    return vm, [*effects, *more]
+    return vm, [*effects, *more, *last_call(vm, moment)]
 
 
 def runner_gone(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:

@@ -25,5 +25,12 @@ def _about_runner(vm: Vm) -> list[Order]:
     if vm.state is State.REGISTERING_RUNNER:
         # A registration that the dead watcher achieved is used, not repeated.
         spent = list(vm.spent_tokens)
-        return [ProvideRunner(vm.name, keep_registration=True, spent_tokens=spent)]
+        return [
+            ProvideRunner(
+                vm.name,
+                keep_registration=True,
+                spent_tokens=spent,
+                former_run=vm.former_run,
+            )
+        ]
     return []

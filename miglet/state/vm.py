@@ -39,6 +39,9 @@ class Moment(NamedTuple):
 #: The cloud's shortest notice is 30 s (GCE): so many of them are kept for the end.
 LAST_SECONDS = 15.0
 
+#: How many of them are left when a job that heeds no signal is killed at last.
+TELLING_SECONDS = 7.0
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -58,7 +61,7 @@ class Policy:
     @property
     def last_seconds(self) -> float:
         """What stopping a job and telling its end take of a machine's last seconds."""
-        return min(self.grace_period, LAST_SECONDS)
+        return min(self.grace_period + TELLING_SECONDS, LAST_SECONDS)
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
@@ -154,6 +157,8 @@ class Vm:
     name: str = ""
     #: The present run: run_id, name, pid, start_time, version, agent_id, …
     runner: dict[str, Any] | None = None
+    #: The run before it, whose end is in the journal.
+    former_run: str = ""
     #: Whether RunnerRegistered is in the journal for it, and JobCompleted.
     registered: bool = False
     finished: bool = False
@@ -187,6 +192,11 @@ class Vm:
             return self
         now = round(moment.now * 1000, 1)
         return self.having(timeline={**self.timeline, step: now})
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds until the earliest announced end of the machine, if any."""
+        dues = [due for due in self.notices.values() if due is not None]
+        return min(dues) - now if dues else None
 
     @property
     def next_name(self) -> str:

@@ -49,6 +49,8 @@ class Worker:
         self.period = 1.0
         self._due = 0.0
         self._pulsed = 0.0
+        #: What was asked for with the last pulse, for something that takes long.
+        self._patience = 0.0
         self._told_to_stop = False
 
     def __call__(self, queue: Queue) -> None:
@@ -78,6 +80,9 @@ class Worker:
                 self._due = math.inf
                 self.work()
                 self._due = min(self._due, time.monotonic() + self.period)
+            if self._patience:
+                # What took long is over: from here on silence is a fault again.
+                self.pulse()
             wake = min(self._due, self._pulsed + PULSE_SECONDS) - time.monotonic()
             for key, _ in self._selector.select(max(0.0, wake)):
                 key.data()
@@ -117,6 +122,7 @@ class Worker:
     def pulse(self, patience: float = 0.0) -> None:
         """Show a sign of life; say so before being busy for `patience` seconds."""
         self._pulsed = time.monotonic()
+        self._patience = patience
         self.report(Pulse(patience))
 
     def hurry(self) -> None:

@@ -11,7 +11,8 @@ from miglet.failpoints import reach
 from miglet.messages import Fact
 from miglet.runner.run import Run
 from miglet.runner.watch import Watch
-from miglet.workers.registering import Steps, description
+from miglet.workers.launching import description
+from miglet.workers.sequences import Steps
 
 #: Seconds that killing a whole tree of processes may take.
 KILL_SECONDS = 5.0
@@ -114,11 +115,12 @@ class Following:
         while self.watch and time.monotonic() < deadline:
             yield CLOSE_LOOK_SECONDS
 
-    def interrupted(self) -> Steps:
+    def interrupted(self, grace_seconds: float | None = None) -> Steps:
         """SIGINT to the listener alone, the grace period, then SIGKILL for all."""
         if self.watch:
             self.watch.run.interrupt()
-        yield from self.awaited(self._watcher.settings.shutdown.grace_period)
+        configured = self._watcher.settings.shutdown.grace_period
+        yield from self.awaited(configured if grace_seconds is None else grace_seconds)
         self.kill()
 
     def _deafen(self) -> None:

@@ -23,7 +23,7 @@ from miglet.runner.launcher import LAUNCH_SECONDS
 from miglet.runner.launchers import configuration_launcher
 from miglet.security import account, remember_secret
 from miglet.workers.asking import asked
-from miglet.workers.registering import POLL_SECONDS, Host
+from miglet.workers.sequences import POLL_SECONDS, Host
 
 #: Most seconds that the removal token and config.sh may take, each.
 REMOVAL_SECONDS = 5.0

@@ -20,8 +20,10 @@ from miglet.runner.launchers import runner_launcher
 from miglet.runner.run import Run
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.following import CLOSE_LOOK_SECONDS, Following
-from miglet.workers.registering import Hopeless, Registering, Steps, description
+from miglet.workers.launching import description
+from miglet.workers.registering import Registering
 from miglet.workers.removing import Removing
+from miglet.workers.sequences import Hopeless, Steps
 
 
 class RunnerWatcher(Worker):
@@ -84,7 +86,7 @@ class RunnerWatcher(Worker):
         for task in self._tasks:
             task.close()
         self._tasks.clear()
-        self._begin(self._stopped(order.settle_seconds))
+        self._begin(self._stopped(order))
 
     orders = {
         ProvideRunner: provide,
@@ -115,7 +117,7 @@ class RunnerWatcher(Worker):
 
     def _provided(self, order: ProvideRunner) -> Steps:
         run = self._launcher.find()
-        if run and run.name == order.name and run.alive():
+        if run and run.name == order.name and _is_wanted(run, order.former_run):
             self.report(RunnerLaunched(description(run)))
             self._following.begin(run, adopted=True)
             return
@@ -157,11 +159,20 @@ class RunnerWatcher(Worker):
                 return
             yield CLOSE_LOOK_SECONDS
 
-    def _stopped(self, settle_seconds: float) -> Steps:
-        yield from self._following.awaited(settle_seconds)
-        yield from self._following.interrupted()
+    def _stopped(self, order: StopRunner) -> Steps:
+        run = None if self._following.watch else self._launcher.find()
+        if run and run.alive():
+            # Launched by a watcher that died before it could say so.
+            self._following.begin(run, adopted=True)
+        yield from self._following.awaited(order.settle_seconds)
+        yield from self._following.interrupted(order.grace_seconds)
         detail = yield from Removing(self).run()
         self.report(RunnerRemoved(detail))
+
+
+def _is_wanted(run: Run, former_run: str) -> bool:
+    """Whether the arbiter is to hear of this run: it lives, or nobody told of it."""
+    return run.alive() or not (run.run_id == former_run or run.settled)
 
 
 def vanished(run_id: str) -> RunnerExited:

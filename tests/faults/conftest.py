@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
 import pytest
 
-from tests.end_to_end.conftest import controller, free_port, machine
+from tests.agent import ended
+from tests.end_to_end.conftest import Machine, controller, free_port, machine
+from tests.faults.wrapped import Wrapped
 
 __all__ = ["controller", "free_port", "machine"]
+
+
+@pytest.fixture
+def wrapped() -> Iterator[Callable[..., Machine]]:
+    """Has a machine's agent started by way of another command."""
+    with ExitStack() as stack:
+
+        def wrap(vm: Machine, *command: str) -> Machine:
+            agent = Wrapped(vm.agent.folder, vm.agent.config, wrapper=list(command))
+            vm.agent = stack.enter_context(ended(agent))
+            return vm
+
+        yield wrap
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.end_to_end.conftest import job
+from tests.end_to_end.conftest import IDLE, job
 from tests.faults import promises
 from tests.faults.deadly import deadly, fired, live_on
 
@@ -33,8 +33,13 @@ WATCHER = [
 #: Points on the way out of a machine that never had a job.
 REMOVAL = ["removal.asking", "removal.asked", "removal.ended"]
 
-#: More than any life has of them: the last numbers must come by without a death.
-MOST = 30
+#: More than a life like this has of each: the last one must come by without a death.
+STEPS = {"journal.recorded": 14, "arbiter.acted": 21}
+ACKNOWLEDGEMENTS = 8
+
+EACH = [
+    (point, number) for point, most in STEPS.items() for number in range(1, most + 1)
+]
 
 
 def life(machine, result="Succeeded"):
@@ -58,22 +63,23 @@ def test_a_death_at_a_point_is_a_death_and_happens_once(machine):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ended", [False, True], ids=["at once", "too late"])
-@pytest.mark.parametrize("number", range(1, MOST + 1))
-@pytest.mark.parametrize("point", ["journal.recorded", "arbiter.acted"])
+@pytest.mark.parametrize(("point", "number"), EACH)
 def test_killed_at_any_step_nothing_is_lost_or_repeated(machine, point, number, ended):
     vm = life(machine, "Failed" if number % 2 else "Succeeded")
     plan = deadly(vm, f"{point} {number} kill")
     check(vm, live_on(vm, ended))
-    if number == MOST:
+    if number == STEPS[point]:
         assert not fired(plan, point), "a life has more steps than are tried"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("number", range(1, ACKNOWLEDGEMENTS + 1))
 def test_killed_at_any_acknowledgement_no_event_is_told_twice(machine, number):
     vm = life(machine)
-    deadly(vm, f"journal.delivered {number} kill")
+    plan = deadly(vm, f"journal.delivered {number} kill")
     check(vm, live_on(vm))
+    if number == ACKNOWLEDGEMENTS:
+        assert not fired(plan, "journal.delivered"), "there are more of them"
 
 
 @pytest.mark.slow
@@ -95,6 +101,15 @@ def test_a_watcher_that_dies_at_any_point_is_replaced(machine, point, action):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("point", WATCHER)
+def test_what_a_runner_does_before_there_is_a_watcher_again_is_told(machine, point):
+    vm = life(machine, "Failed")
+    plan = deadly(vm, f"{point} 1 kill-with-parent")
+    check(vm, live_on(vm, ended=True))
+    assert fired(plan, point)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["kill", "kill-with-parent"])
 @pytest.mark.parametrize("point", REMOVAL)
 def test_a_removal_that_dies_at_any_point_leaves_no_registration(
@@ -107,6 +122,18 @@ def test_a_removal_that_dies_at_any_point_leaves_no_registration(
     promises.whole(vm.events())
     assert vm.types().count("VMShuttingDown") == 1
     assert not (vm.double.root / ".runner").exists()
+
+
+@pytest.mark.slow
+def test_another_life_does_not_tell_again_what_the_last_one_told(machine):
+    vm = machine(job("Failed"), IDLE, runner={"idle_timeout": "300ms"})
+    for _ in range(2):
+        vm.agent.start()
+        assert vm.agent.wait(30) == 0
+    events = vm.events()
+    promises.kept(events, vm)
+    assert vm.types().count("VMStarted") == 2
+    assert "Error" not in vm.types()
 
 
 @pytest.mark.slow

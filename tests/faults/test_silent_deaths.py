@@ -6,9 +6,10 @@ there is to show for it; and none of them costs the machine.
 
 from __future__ import annotations
 
-import os
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -37,7 +38,7 @@ def completed(vm) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("scenario", "code", "evidence"),
     [
-        ("ghost", "ghost", "a job was sent and never came"),
+        ("ghost", "ghost", "Skipping message Job"),
         ("deprecated", "version_deprecated", "is deprecated and cannot receive"),
         ("session_conflict", "session_conflict", "listener exited with 5"),
         ("registration_deleted", "registration_gone", "registration gone"),
@@ -155,7 +156,7 @@ def test_a_runner_that_is_killed_for_memory_is_told_as_such(machine, victim):
     pid = listener if victim == "listener" else worker["pid"]
     with group_of("memory") as group:
         group.take(pid)
-        group.limit(1 * MEBIBYTE)
+        group.limit(20 * MEBIBYTE)
         starve(group, pid)
         result, cause = completed(vm)
         assert cause == "oom_runner"
@@ -164,18 +165,14 @@ def test_a_runner_that_is_killed_for_memory_is_told_as_such(machine, victim):
 
 
 def starve(group, pid: int) -> None:
-    """Have the process touch memory until the kernel has none for it."""
-    eater = os.fork()
-    if eater == 0:
-        group.take(os.getpid())
-        with open("/proc/self/oom_score_adj", "w") as own:
-            own.write("-900")
-        eaten = []
-        while True:
-            eaten.append(bytearray(b"x" * MEBIBYTE))
+    """Have another process in its group want memory until the kernel kills this one."""
+    Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+    eater = subprocess.Popen(
+        ["sh", "-c", "read go; exec tail /dev/zero"], stdin=subprocess.PIPE
+    )
+    group.take(eater.pid)
+    eater.communicate(b"go\n")
     eventually(lambda: not promises.lives(pid), 10, "the victim's death")
-    os.kill(eater, signal.SIGKILL)
-    os.waitpid(eater, 0)
 
 
 @pytest.mark.slow
@@ -240,7 +237,7 @@ def test_a_registration_that_hangs_is_tried_again(machine):
     vm.agent.start()
     assert vm.agent.wait(40) == 0
     assert completed(vm) == ("succeeded", "success")
-    assert any("in time" in text or "longer" in text for text in errors(vm).values())
+    assert "timed_out" in errors(vm)
 
 
 @pytest.mark.slow

@@ -34,11 +34,12 @@ class Weather:
     #: Monotonic time and path of every request.
     requests: list[tuple[float, str]] = field(default_factory=list)
     port: int = 0
+    host: str = "127.0.0.1"
     over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def change(self, treat: Treat | None) -> float:
         """The weather from now on, None for fair; the monotonic time of the change."""
@@ -177,11 +178,13 @@ def answering(status: int, *headers: str) -> Treat:
 
 
 @contextlib.contextmanager
-def weather_before(endpoint: str, port: int = 0) -> Iterator[Weather]:
+def weather_before(
+    endpoint: str, port: int = 0, host: str = "127.0.0.1"
+) -> Iterator[Weather]:
     """A proxy before a controller, on a free port or on this one."""
     place = urlsplit(endpoint)
-    weather = Weather((place.hostname or "", place.port or 80))
-    listener = socket.create_server(("127.0.0.1", port))
+    weather = Weather((place.hostname or "", place.port or 80), host=host)
+    listener = socket.create_server((host, port))
     weather.port = listener.getsockname()[1]
     thread = threading.Thread(target=accept, args=(weather, listener), daemon=True)
     thread.start()

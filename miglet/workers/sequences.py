@@ -1,0 +1,54 @@
+"""What the runner-watcher's sequences share: what they need of it, how they give up.
+
+A sequence yields the seconds that it wants to wait: the runner-watcher goes on living
+in between, and may drop it at any point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Protocol
+
+from miglet.config.settings import Settings
+from miglet.controller.client import Client
+from miglet.errors import MISCONFIGURED, REFUSED, MigletError, Refused
+from miglet.events import Identity
+from miglet.facts import RegistrationFailed
+from miglet.messages import Fact
+
+#: A step yields the seconds until it wants to go on.
+Steps = Generator[float, None, None]
+
+#: Seconds between two looks at config.sh.
+POLL_SECONDS = 0.03
+
+EXIT_STATUSES = {"misconfig": MISCONFIGURED, "permanent": REFUSED}
+
+
+class Hopeless(MigletError):
+    """No runner can be registered; carries the fact to report."""
+
+    def __init__(self, fact: RegistrationFailed) -> None:
+        super().__init__(fact.message)
+        self.fact = fact
+
+
+class Host(Protocol):
+    """What they need of the runner-watcher."""
+
+    settings: Settings
+    identity: Identity
+    client: Client
+
+    def report(self, fact: Fact) -> None:
+        """Tell the arbiter."""
+
+    def be_patient(self, seconds: float) -> None:
+        """Say that the next step may take so long."""
+
+
+def failure_of(error: MigletError) -> RegistrationFailed:
+    """An error of ours as the fact that it is."""
+    status = EXIT_STATUSES.get(error.category, error.exit_status)
+    code = "registration_refused" if isinstance(error, Refused) else "runner_unusable"
+    return RegistrationFailed(error.category, code, str(error), error.hint, status)

@@ -1,0 +1,39 @@
+"""MIGlet dies while it obeys: a command is answered once, and never obeyed twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.end_to_end.conftest import IDLE
+from tests.faults import promises
+from tests.faults.deadly import deadly, fired
+from tests.support import eventually
+
+
+@pytest.mark.parametrize(
+    ("point", "outcome"),
+    [
+        pytest.param("command.accepted", "failed"),
+        pytest.param("arbiter.obeyed", "done", marks=pytest.mark.slow),
+    ],
+)
+def test_a_command_that_dies_with_miglet_is_answered_once(machine, point, outcome):
+    vm = machine(IDLE)
+    plan = deadly(vm, f"{point} 1 kill")
+    vm.agent.start()
+    vm.agent.until("idle")
+    number = vm.controller.command(vm.vm, "Drain")
+    eventually(lambda: fired(plan, point), what="a death")
+    vm.agent.wait()
+    vm.agent.start()
+    answer = vm.answer(number)
+    assert answer["outcome"] == outcome
+    if outcome == "failed":
+        assert "before it was obeyed" in answer["reason"]
+        vm.agent.until("idle")
+        assert vm.order("Drain")["outcome"] == "done"
+    assert vm.agent.wait(30) == 0
+    promises.whole(vm.events())
+    answers = [each["data"]["command_id"] for each in vm.events("CommandCompleted")]
+    assert answers.count(number) == 1
+    assert vm.types().count("VMShuttingDown") == 1

@@ -1,0 +1,122 @@
+"""Disks that are full, read-only or have lost what was written, under a whole life."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import HELD, IDLE, Machine, job
+from tests.faults import promises
+from tests.support import eventually
+from tests.test_journal_faults import fill, mounted
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A small disk of its own."""
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=24m", "none") as place:
+        yield place
+
+
+def ended_well(vm: Machine) -> None:
+    assert vm.agent.wait(30) == 0, vm.agent.log()[-3000:]
+    promises.kept(vm.events(), vm)
+
+
+def codes(vm: Machine) -> list[str]:
+    return [each["data"]["code"] for each in vm.events("Error")]
+
+
+@as_root
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["start", "job"])
+def test_a_full_disk_costs_no_event(machine, disk, moment):
+    vm = machine(HELD, paths={"state": str(disk)})
+    if moment == "start":
+        fill(disk)
+    vm.agent.start()
+    vm.event("RunnerRegistered")
+    if moment == "job":
+        fill(disk)
+    vm.double.release_job()
+    vm.event("JobStarted")
+    assert vm.agent.status()["degraded"] == (moment == "start")
+    vm.double.finish_step()
+    ended_well(vm)
+
+
+@as_root
+@pytest.mark.slow
+def test_a_disk_that_becomes_read_only_is_told_and_costs_no_event(machine, disk):
+    vm = machine(HELD, paths={"state": str(disk)})
+    vm.agent.start()
+    vm.event("RunnerRegistered")
+    remount = ["mount", "-o", "remount,ro", str(disk)]
+    vm.agent.kill()
+    subprocess.run(remount, check=True)
+    vm.agent.start()
+    vm.agent.until("idle")
+    assert vm.agent.status()["degraded"]
+    vm.double.release_job()
+    vm.double.finish_step()
+    ended_well(vm)
+
+
+DAMAGES = {
+    "garbage": lambda path: path.write_bytes(os.urandom(100_000)),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: os.truncate(path, 100),
+    "torn log": lambda path: torn(path.with_name(path.name + "-wal")),
+}
+
+
+def torn(log: Path) -> None:
+    """The log's end is missing, and garbage is in its place."""
+    size = log.stat().st_size
+    os.truncate(log, max(size // 2, 32))
+    with log.open("ab") as file:
+        file.write(os.urandom(1000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_journal_that_is_damaged_in_between_costs_neither_runner_nor_numbers(
+    machine, damage
+):
+    vm = machine(HELD)
+    vm.agent.start()
+    vm.event("RunnerRegistered")
+    eventually(lambda: not vm.agent.status()["events"]["pending"])
+    vm.agent.kill()
+    DAMAGES[damage](vm.agent.folder / "state" / "journal.db")
+    vm.agent.start()
+    vm.agent.until("idle")
+    vm.double.release_job()
+    eventually(lambda: vm.double.truth("step_start"), what="the step")
+    vm.double.finish_step()
+    assert vm.agent.wait(30) == 0
+    events = vm.events()
+    promises.whole(events)
+    promises.complete(events, 1)
+    promises.true_to(events, vm.double.truth("result"))
+    promises.one_listener_at_a_time(vm.double.truth())
+    assert damage == "torn log" or "journal_reset" in codes(vm)
+
+
+@pytest.mark.slow
+def test_a_journal_that_is_lost_at_rest_is_told(machine):
+    vm = machine(job("Failed"), IDLE, runner={"idle_timeout": "300ms"})
+    vm.agent.start()
+    assert vm.agent.wait(30) == 0
+    (vm.agent.folder / "state" / "journal.db").write_bytes(b"\0" * 5000)
+    vm.agent.start()
+    assert vm.agent.wait(30) == 0
+    promises.whole(vm.events())
+    promises.complete(vm.events(), 1)
+    assert codes(vm) == ["journal_reset"]

@@ -1,0 +1,205 @@
+"""Names that do not resolve, and a link that is down, slow or away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.end_to_end.conftest import HELD, Machine, pointed_at
+from tests.faults import promises
+from tests.faults.test_delivery import SETTINGS, STORM, beats_again, pause
+from tests.faults.weather import weather_before
+from tests.support import eventually
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root"),
+]
+
+#: An address of the loopback that is nobody's name server.
+NAME_SERVER = "127.0.0.77"
+
+#: Runs what follows with its own way of looking up names.
+LOOK_UP = (
+    "mount --make-rprivate / && mount --bind {folder}/resolv.conf /etc/resolv.conf"
+    ' && mount --bind {folder}/nsswitch.conf /etc/nsswitch.conf && exec "$@"'
+)
+
+
+class NameServer:
+    """Answers every question as the test says: an address, no such name, or not."""
+
+    def __init__(self) -> None:
+        self.mood: Callable[[bytes], bytes | None] = known
+        self.asked = 0
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((NAME_SERVER, 53))
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._over.is_set():
+            if select.select([self._socket], [], [], 0.05)[0]:
+                question, who = self._socket.recvfrom(512)
+                self.asked += 1
+                answer = self.mood(question)
+                if answer:
+                    self._socket.sendto(answer, who)
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self._socket.close()
+
+
+def known(question: bytes) -> bytes:
+    """127.0.0.1, for as long as nobody asks again (RFC 1035, 4.1)."""
+    if question[-4:-2] != b"\0\1":
+        return head(question, b"\x81\x80", answers=0)
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + socket.inet_aton("127.0.0.1")
+    return head(question, b"\x81\x80", answers=1) + record
+
+
+def unknown(question: bytes) -> bytes:
+    """There is no such name."""
+    return head(question, b"\x81\x83", answers=0)
+
+
+def mute(question: bytes) -> None:
+    """Nothing."""
+
+
+def head(question: bytes, flags: bytes, answers: int) -> bytes:
+    counts = b"\0\1" + bytes([0, answers]) + b"\0\0\0\0"
+    return question[:2] + flags + counts + question[12 : end_of_name(question) + 4]
+
+
+def end_of_name(question: bytes) -> int:
+    return question.index(b"\0", 12) + 1
+
+
+@pytest.fixture
+def names(tmp_path) -> Iterator[NameServer]:
+    """The name server, and a folder of files that point at it."""
+    resolve = f"nameserver {NAME_SERVER}\noptions timeout:1 attempts:1\n"
+    (tmp_path / "resolv.conf").write_text(resolve)
+    (tmp_path / "nsswitch.conf").write_text("hosts: dns\npasswd: files\ngroup: files\n")
+    with contextlib.closing(NameServer()) as server:
+        yield server
+
+
+def by_name(vm: Machine, port: int) -> Machine:
+    return insecure(pointed_at(vm, f"http://controller.test:{port}"))
+
+
+def insecure(vm: Machine) -> Machine:
+    """The machine, which may speak plain HTTP beyond the loopback."""
+    text = vm.agent.config.read_text()
+    told = text.replace("endpoint:", "allow_insecure: true\n  endpoint:")
+    vm.agent.config.write_text(told)
+    return vm
+
+
+@pytest.mark.parametrize("mood", [unknown, mute])
+def test_a_name_that_does_not_resolve_loses_and_stalls_nothing(
+    machine, wrapped, controller, names, tmp_path, mood
+):
+    vm = machine({**HELD, "result": "Failed"}, **SETTINGS)
+    vm = by_name(vm, urlsplit(controller.endpoint).port)
+    script = LOOK_UP.format(folder=tmp_path)
+    vm = wrapped(vm, "unshare", "--mount", "sh", "-c", script, "sh")
+    names.mood = mood
+    vm.agent.start()
+    eventually(lambda: names.asked, what="a question")
+    asked = names.asked
+    pause(2)
+    assert names.asked - asked <= 2 * 2 * STORM
+    names.mood = known
+    vm.event("RunnerRegistered")
+    names.mood = mood
+    vm.double.release_job()
+    vm.agent.until("job_running")
+    pause(2)
+    assert vm.agent.status()["arbiter"]["longest_stall_seconds"] < 0.25
+    names.mood = known
+    vm.double.finish_step()
+    assert vm.agent.wait(30) == 0
+    promises.kept(vm.events(), vm)
+
+
+class Link:
+    """A network of two ends: ours, and the one in a namespace of its own."""
+
+    def __init__(self) -> None:
+        name = uuid.uuid4().hex[:6]
+        self.namespace, self.ours, self.theirs = f"mig{name}", f"m{name}a", f"m{name}b"
+        self.address = "198.18.77.1"
+
+    def make(self) -> None:
+        ip("netns", "add", self.namespace)
+        ip("link", "add", self.ours, "type", "veth", "peer", "name", self.theirs)
+        ip("link", "set", self.theirs, "netns", self.namespace)
+        ip("addr", "add", f"{self.address}/30", "dev", self.ours)
+        ip("link", "set", self.ours, "up")
+        within = ("-n", self.namespace)
+        ip(*within, "addr", "add", "198.18.77.2/30", "dev", self.theirs)
+        ip(*within, "link", "set", "lo", "up")
+        ip(*within, "link", "set", self.theirs, "up")
+
+    def set(self, state: str) -> None:
+        """Up or down."""
+        ip("link", "set", self.ours, state)
+
+    def close(self) -> None:
+        ip("netns", "del", self.namespace)
+        subprocess.run(["ip", "link", "del", self.ours], check=False)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def link() -> Iterator[Link]:
+    made = Link()
+    try:
+        made.make()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network of our own: {error}")
+    with contextlib.closing(made):
+        yield made
+
+
+def test_a_link_that_goes_down_loses_and_repeats_nothing(
+    machine, wrapped, controller, link
+):
+    with weather_before(controller.endpoint, host=link.address) as way:
+        vm = machine({**HELD, "result": "Failed"}, **SETTINGS)
+        vm = insecure(pointed_at(vm, way.endpoint))
+        vm = wrapped(vm, "ip", "netns", "exec", link.namespace)
+        link.set("down")
+        vm.agent.start()
+        pause(2)
+        link.set("up")
+        vm.event("RunnerRegistered", 30)
+        beats_again(vm, way, 10)
+        link.set("down")
+        vm.double.release_job()
+        vm.agent.until("job_running")
+        pause(3)
+        assert not vm.agent.status()["controller"]["reachable"]
+        vm.double.finish_step()
+        eventually(lambda: vm.double.truth("result"), what="the result")
+        link.set("up")
+        assert vm.agent.wait(40) == 0
+        promises.kept(vm.events(), vm)

@@ -1,0 +1,104 @@
+"""What systemd hears of MIGlet: whether it is ready, what it does, if it is well."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.end_to_end.conftest import HELD, IDLE, Machine
+from tests.faults.deadly import deadly
+from tests.support import eventually
+
+#: Each turn of the arbiter's loop says that it is well, and there is one a second.
+TURN_SECONDS = 1.0
+
+WELL = "WATCHDOG=1"
+
+
+class Ear:
+    """The service manager's end of sd_notify(3)."""
+
+    def __init__(self, vm: Machine) -> None:
+        address = f"miglet-test-{os.getpid()}-{vm.vm}"
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("\0" + address)
+        self.heard: list[str] = []
+        vm.agent.environment["NOTIFY_SOCKET"] = "@" + address
+
+    def listen(self, seconds: float = 0.0) -> list[str]:
+        """All that was said by now, or within so long."""
+        deadline = time.monotonic() + seconds
+        while select.select([self.socket], [], [], max(0, deadline - time.monotonic()))[
+            0
+        ]:
+            self.heard += self.socket.recv(4096).decode().splitlines()
+        return self.heard
+
+    def hears(self, line: str) -> bool:
+        """Whether it was said since the last look."""
+        found = line in self.listen()
+        self.heard.clear()
+        return found
+
+
+@pytest.fixture
+def ear(machine) -> Iterator[tuple[Machine, Ear]]:
+    """A machine with a held job, and what listens to its MIGlet."""
+    vm = machine(HELD, IDLE)
+    ear = Ear(vm)
+    yield vm, ear
+    ear.socket.close()
+
+
+def test_systemd_hears_of_readiness_of_the_job_and_of_the_end(ear):
+    vm, listener = ear
+    vm.agent.start()
+    eventually(lambda: "READY=1" in listener.listen(), what="READY")
+    vm.double.release_job()
+    eventually(
+        lambda: any(
+            line.startswith("STATUS=job_running: ") for line in listener.listen()
+        ),
+        what="a status that names the job",
+    )
+    vm.double.finish_step()
+    eventually(lambda: "STOPPING=1" in listener.listen(), what="the end")
+    assert vm.agent.wait(30) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["heartbeat-sender", "runner-watcher"])
+def test_while_a_worker_that_all_depends_on_cannot_live_miglet_is_not_well(ear, name):
+    vm, listener = ear
+    vm.agent.start()
+    eventually(lambda: listener.hears(WELL), what="a sign of life")
+    vm.double.release_job()
+    vm.agent.until("job_running")
+    vm.agent.kill()
+    deadly(vm, f"{name}.opening 1+ exit")
+    vm.agent.start()
+    eventually(lambda: not vm.agent.ctl("status").returncode, what="a status")
+    eventually(lambda: not healthy(vm, name), what="its loss", seconds=30)
+    listener.hears(WELL)
+    assert WELL not in listener.listen(3 * TURN_SECONDS)
+
+
+def test_any_other_worker_may_be_missing(ear):
+    vm, listener = ear
+    deadly(vm, "command-poller.opening 1+ exit")
+    vm.agent.start()
+    vm.event("Error", 30)
+    assert not healthy(vm, "command-poller")
+    listener.hears(WELL)
+    eventually(lambda: listener.hears(WELL), what="a sign of life")
+
+
+def healthy(vm: Machine, name: str) -> bool:
+    """What the status says of the worker once it was lost."""
+    worker = vm.agent.status()["workers"][name]
+    return worker["healthy"] or worker["restarts"] < 5
