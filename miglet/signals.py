@@ -23,9 +23,10 @@ class SignalPipe:
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._numbers = tuple(numbers)
+        # First: a handler without it would swallow what comes in between.
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
             signal.signal(number, _noted)
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     def fileno(self) -> int:
         """The descriptor, for a selector."""
@@ -52,6 +53,15 @@ class SignalPipe:
 
 def _noted(number: int, frame: object) -> None:
     """Does nothing: the number has gone to the wakeup descriptor."""
+
+
+def die_by_interrupt() -> None:
+    """Have SIGINT end us as SIGTERM does, until somebody listens to both.
+
+    An exception that comes at any moment can come where it is swallowed, in a finaliser
+    for one; and a shell has what it starts in the background ignore SIGINT.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from miglet import slimming  # noqa: I001 - before what it slims
+from miglet import signals, slimming  # noqa: I001 - before what it slims
 from miglet.children import Child, by_name
 from miglet.errors import (
     INTERNAL,
@@ -40,6 +40,7 @@ class AlreadyRunning(MigletError):
 
 def start(sources: dict[str, Any]) -> int:
     """Run the daemon; its exit status. Raises Misconfigured when nothing can run."""
+    signals.die_by_interrupt()
     # No holes in the pages that the workers will share; see the note in gc.freeze's
     # documentation. Collection begins again in the arbiter, and in each child.
     gc.disable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import HealthCheck, settings
 
 # How quick a machine is, is not what these tests are about: it may be busy. And the
@@ -13,3 +15,7 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("patient")
+
+# A shell has what it runs in the background ignore SIGINT, and so would all that we start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
