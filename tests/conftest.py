@@ -16,6 +16,6 @@ settings.register_profile(
 )
 settings.load_profile("patient")
 
-# A shell has what it runs in the background ignore SIGINT, and so would all that we start.
+# A shell has what it runs in the background ignore SIGINT, and so would all we start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

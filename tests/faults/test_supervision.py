@@ -1,0 +1,150 @@
+"""Workers that die or hang, in random order, while one job follows the other.
+
+FAULT_BURSTS says how often; FAULT_SEED repeats a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from miglet.supervisor import Limits
+from tests.end_to_end.conftest import Machine, job
+from tests.faults import promises
+from tests.soak import pss_kilobytes
+from tests.support import eventually
+
+#: Ten deaths of a worker in a row are a crash loop, and rightly end the machine:
+#: between two bursts there is a pause in which earlier deaths are forgotten.
+SECONDS_OF_A_BURST = 15.0
+BURSTS = int(os.environ.get("FAULT_BURSTS", "1"))
+
+#: Mean seconds between two faults.
+BETWEEN = 0.7
+
+#: How long the arbiter may hear nobody. What the disk takes is not its doing, so that
+#: the journal is in memory here; nor is what others take of a shared machine.
+STALL_SECONDS = 0.250 if "CI" in os.environ else 0.050
+
+#: Growth of the parent's memory, after it has seen everything once.
+GROWTH_KILOBYTES = 2048
+
+SETTINGS = {
+    "runner": {"after_job": "register", "max_restarts": 1000},
+    "heartbeat": {"interval": "50ms", "timeout": "5s"},
+    "metrics": {"collection_interval": "100ms"},
+}
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder on no disk, where there is one."""
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place, prefix="miglet-test-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Its seed is printed, for a failure to be repeated."""
+    seed = int(os.environ.get("FAULT_SEED", str(random.randrange(10**6))))
+    print(f"FAULT_SEED={seed}")
+    return random.Random(seed)
+
+
+def harm(vm: Machine, chance: random.Random) -> None:
+    """SIGKILL, or a SIGSTOP that nobody takes back, for one of the workers."""
+    workers = vm.agent.status()["workers"]
+    victims = sorted(each["pid"] for each in workers.values() if each["pid"])
+    number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP])
+    if victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(chance.choice(victims), number)
+
+
+def harmed(vm: Machine, chance: random.Random, seconds: float) -> None:
+    """Faults for so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pause(chance.expovariate(1 / BETWEEN))
+        harm(vm, chance)
+
+
+def pause(seconds: float) -> None:
+    due = time.monotonic() + seconds
+    eventually(lambda: time.monotonic() >= due, seconds + 5)
+
+
+def sound(vm: Machine) -> bool:
+    """Whether all workers are there and well, and none is stopped unnoticed."""
+    workers = vm.agent.status()["workers"].values()
+    well = all(each["healthy"] and each["pid"] for each in workers)
+    return well and not any(is_stopped(each["pid"]) for each in workers)
+
+
+def is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return True
+
+
+def sizes(vm: Machine) -> dict[str, float]:
+    """What could grow in the parent."""
+    parent = psutil.Process(vm.agent.pid)
+    return {
+        "descriptors": promises.descriptors(vm.agent.pid),
+        "threads": parent.num_threads(),
+        "children": len(parent.children()),
+        "kilobytes": pss_kilobytes(parent),
+    }
+
+
+@pytest.mark.slow
+def test_workers_that_die_and_hang_cost_nothing_and_nobody_waits(
+    machine, memory, chance
+):
+    jobs = [job(("Succeeded", "Failed")[n % 2], name=f"job-{n}") for n in range(5000)]
+    paths = {"state": str(memory)}
+    vm = machine(*jobs, paths=paths, **SETTINGS)
+    vm.agent.start()
+    vm.event("JobCompleted")
+    harmed(vm, chance, SECONDS_OF_A_BURST / 3)
+    eventually(lambda: sound(vm), 60, "a sound crew")
+    before = sizes(vm)
+    for number in range(BURSTS):
+        if number:
+            pause(Limits.stable)
+        harmed(vm, chance, SECONDS_OF_A_BURST)
+        eventually(lambda: sound(vm), 60, "a sound crew")
+    stall = vm.agent.status()["arbiter"]["longest_stall_seconds"]
+    after = eventually(lambda: no_larger(sizes(vm), before), 20, f"{before} again")
+    vm.agent.signal(signal.SIGTERM)
+    assert vm.agent.wait(60) == 0, vm.agent.log()[-3000:]
+    print(f"longest stall {stall * 1000:.1f} ms; before {before}, after {after}")
+    assert stall < STALL_SECONDS
+    check(vm)
+
+
+def no_larger(now: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+    """The sizes, if nothing but memory within its limit has grown."""
+    allowed = {**before, "kilobytes": before["kilobytes"] + GROWTH_KILOBYTES}
+    return now if all(now[each] <= allowed[each] for each in now) else {}
+
+
+def check(vm: Machine) -> None:
+    events = vm.events()
+    promises.whole(events)
+    promises.complete(events, len(vm.double.truth("running_job")))
+    promises.true_to(events, vm.double.truth("result"))
+    promises.one_registration_at_a_time(vm.double.registry()["history"])
+    promises.one_listener_at_a_time(vm.double.truth())
