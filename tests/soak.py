@@ -33,6 +33,14 @@ VM = "vm-1"
 #: Mean seconds between two faults.
 FAULT_SECONDS = 3.0
 
+#: So long, in scaled time, parent and workers come to share fewer and fewer pages, and
+#: SQLite's cache fills; what grows after that, grows for ever.
+WARM_SECONDS = 180.0
+
+#: The part of the time in which the agent itself is killed, too: later it is spared,
+#: since only a long life shows growth.
+DEADLY_PART = 0.3
+
 #: Seconds between two measurements.
 SAMPLE_SECONDS = 2.0
 
@@ -62,12 +70,15 @@ class Soak:
     def run(self, seconds: float) -> None:
         """Inject faults and measure until the time is over, then end in order."""
         self.agent.start()
-        end, due = time.monotonic() + seconds, time.monotonic() + FAULT_SECONDS
+        began = time.monotonic()
+        end, due = began + seconds, began + FAULT_SECONDS
         while time.monotonic() < end:
             pause(SAMPLE_SECONDS / 4)
             self.measure()
             if time.monotonic() >= due:
-                self.inject(spare_agent=time.monotonic() > end - seconds / 2)
+                self.inject(
+                    spare_agent=time.monotonic() > began + seconds * DEADLY_PART
+                )
                 due = time.monotonic() + self.chance.expovariate(1 / FAULT_SECONDS)
             if not self.agent.alive():
                 raise AssertionError(f"miglet ended; log:\n{self.agent.log()[-4000:]}")
@@ -76,10 +87,7 @@ class Soak:
         assert status == 0, f"exit status {status}"
 
     def inject(self, spare_agent: bool) -> None:
-        """One fault of the list, by chance.
-
-        In the second half the agent itself is spared: so long a life shows growth.
-        """
+        """One fault of the list, by chance."""
         faults = [each for each in FAULTS if not (spare_agent and each is kill_agent)]
         fault = self.chance.choice(faults)
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
@@ -220,6 +228,11 @@ def check_listeners(double: Double) -> list[str]:
     return []
 
 
+def warm(samples: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """The samples of a life after its beginning."""
+    return [each for each in samples if each[0] >= samples[0][0] + WARM_SECONDS]
+
+
 def slope(samples: list[tuple[float, ...]], column: int) -> str:
     """Growth an hour of a column, by least squares, with its 95 % confidence."""
     if len(samples) < 10:
@@ -281,7 +294,7 @@ def report(soak: Soak) -> int:
     print(f"faults           {dict(soak.faults)}")
     print(f"events           {dict(kinds)}")
     for column, name in enumerate(("descriptors", "threads", "processes", "PSS kB"), 1):
-        print(f"{name:<16} {slope(max(soak.lives, key=len), column)}")
+        print(f"{name:<16} {slope(warm(max(soak.lives, key=len)), column)}")
     for each in broken:
         print(f"BROKEN           {each}")
     print("every promise held" if not broken else "promises were BROKEN")
