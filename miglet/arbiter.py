@@ -25,6 +25,7 @@ from miglet.house import House
 from miglet.messages import Fact, learn_types
 from miglet.noting import AFTERWARDS, NOTES, close_open_commands, report_findings
 from miglet.performing import PERFORM
+from miglet.runqueue import RunQueue
 from miglet.signals import PARENT, SignalPipe
 from miglet.state.effects import Effect
 from miglet.state.lifecycle import step
@@ -51,8 +52,8 @@ class Arbiter:
         self._file = FileWatch(configuration)
         #: Whether the settings are to be read again, by one child at a time.
         self._stale = False
-        #: When the loop last woke up: from then until it waits again it is deaf.
-        self._woke = time.monotonic()
+        self._queue = RunQueue()
+        self._wake()
         self._signals = SignalPipe(PARENT)
         self._listen(self._signals, self._heed_signals)
 
@@ -75,7 +76,7 @@ class Arbiter:
         """Serve until the lifecycle says that it is over; the exit status."""
         house = self.house
         close_open_commands(house)
-        self._woke = time.monotonic()
+        self._wake()
         while house.exit_status is None:
             self._wait()
             self._keep_time()
@@ -91,14 +92,18 @@ class Arbiter:
     def _wait(self) -> None:
         """Sleep until somebody has something to say or something is due."""
         house, now = self.house, time.monotonic()
-        house.known.stood_still(now - self._woke)
+        house.known.stood_still(now - self._woke - self._queue.waited() + self._waited)
         dues = (house.timers.next_due(), house.supervisor.next_due())
         waits = [due - now for due in dues if due is not None]
         patience = 0.0 if house.inbox else max(0.0, min([TICK_SECONDS, *waits]))
         ready = house.selector.select(patience)
-        self._woke = time.monotonic()
+        self._wake()
         for key, _ in ready:
             key.data()
+
+    def _wake(self) -> None:
+        """From now until it waits again the loop is deaf."""
+        self._woke, self._waited = time.monotonic(), self._queue.waited()
 
     def _keep_time(self) -> None:
         house, now = self.house, time.monotonic()

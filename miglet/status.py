@@ -57,7 +57,8 @@ class Knowledge:
     controller_error: str | None = None
     last_error: str | None = None
     clock_offset_seconds: float | None = None
-    #: The longest time for which the arbiter's loop heard nobody.
+    #: The longest time for which the arbiter's loop heard nobody, not counting that for
+    #: which others had the processors.
     longest_stall_seconds: float = 0.0
 
     def heard(self, fact: ControllerAnswered, now: float) -> None:
