@@ -32,7 +32,7 @@ BURSTS = int(os.environ.get("FAULT_BURSTS", "1"))
 BETWEEN = 0.7
 
 #: How long the arbiter may hear nobody, not counting that for which others had the
-#: processors. What the disk takes is not its doing either: the journal is in memory here.
+#: processors. What the disk takes is not its doing either: the journal is in memory.
 STALL_SECONDS = 0.050
 
 #: Growth of the parent's memory, after it has seen everything once.
