@@ -41,6 +41,10 @@ WARM_SECONDS = 180.0
 #: since only a long life shows growth.
 DEADLY_PART = 0.3
 
+#: What is measured of the tree. A page counts for anonymous memory in each process that
+#: has it, shared or not: a worker that is forked anew does not change it, a leak does.
+COLUMNS = ("descriptors", "threads", "processes", "PSS kB", "anonymous kB")
+
 #: Seconds between two measurements.
 SAMPLE_SECONDS = 2.0
 
@@ -64,7 +68,7 @@ class Soak:
     controller: ReferenceController
     chance: random.Random
     faults: Counter[str] = field(default_factory=Counter)
-    #: (seconds, fds, threads, processes, PSS in kB), a list for each agent's life.
+    #: (seconds, and COLUMNS), a list for each agent's life.
     lives: list[list[tuple[float, ...]]] = field(default_factory=lambda: [[]])
 
     def run(self, seconds: float) -> None:
@@ -106,6 +110,7 @@ class Soak:
                     sum(process.num_threads() for process in tree),
                     len(parent.children(recursive=True)),
                     sum(map(pss_kilobytes, tree)),
+                    sum(kilobytes(process, "Anonymous") for process in tree),
                 )
             )
 
@@ -167,8 +172,13 @@ def pause(seconds: float) -> None:
 
 def pss_kilobytes(process: psutil.Process) -> float:
     """The process's share of memory."""
+    return kilobytes(process, "Pss")
+
+
+def kilobytes(process: psutil.Process, figure: str) -> float:
+    """A figure of the process's memory: proc_pid_smaps(5)."""
     text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("Pss:")]
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{figure}:")]
     return float(line.split()[1])
 
 
@@ -293,7 +303,7 @@ def report(soak: Soak) -> int:
     kinds = Counter(each["type"] for each in soak.controller.events(VM))
     print(f"faults           {dict(soak.faults)}")
     print(f"events           {dict(kinds)}")
-    for column, name in enumerate(("descriptors", "threads", "processes", "PSS kB"), 1):
+    for column, name in enumerate(COLUMNS, 1):
         print(f"{name:<16} {slope(warm(max(soak.lives, key=len)), column)}")
     for each in broken:
         print(f"BROKEN           {each}")
