@@ -7,8 +7,8 @@ given to a machine that ends already, nor because an administrator stops the ser
 from __future__ import annotations
 
 import logging
-import subprocess
 
+from miglet import systemd
 from miglet.errors import DONE
 from miglet.runner.launchers import systemd_usable
 from miglet.state.vm import End
@@ -38,24 +38,15 @@ def due(action: str, end: End | None, exit_status: int) -> bool:
 
 def power_off() -> None:
     """Have the machine switched off, in order; only a log line tells of a failure."""
-    command = UNDER_SYSTEMD if systemd_usable() else ELSEWHERE
-    log.info("the machine is switched off: %s", " ".join(command))
-    ordered(command)
+    ordered(UNDER_SYSTEMD if systemd_usable() else ELSEWHERE)
 
 
 def ordered(command: tuple[str, ...]) -> bool:
     """Whether the order was taken."""
+    log.info("the machine is switched off: %s", " ".join(command))
     try:
-        ran = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=ORDER_SECONDS,
-        )
-        trouble = ran.stderr.decode(errors="replace").strip() if ran.returncode else ""
-    except (OSError, subprocess.TimeoutExpired) as error:
-        trouble = str(error)
-    if trouble:
-        log.error("the machine cannot be switched off: %s", trouble)
-    return not trouble
+        systemd.order(command, ORDER_SECONDS)
+    except systemd.Unheeded as error:
+        log.error("the machine cannot be switched off: %s", error)
+        return False
+    return True

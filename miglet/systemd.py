@@ -1,6 +1,6 @@
-"""What MIGlet tells systemd: ready, status, alive, stopping. See sd_notify(3).
+"""What MIGlet tells systemd of itself (sd_notify(3)), and what it has systemd do.
 
-Nothing here may fail: a machine without systemd is as good as one with it.
+Telling never fails: a machine without systemd is as good as one with it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,33 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
+from collections.abc import Sequence
+
+from miglet.errors import MigletError
+
+
+class Unheeded(MigletError):
+    """What was ordered of the machine was not done; the text is the reason given."""
+
+    category = "infrastructure"
+
+
+def order(command: Sequence[str], seconds: float, given: bytes = b"") -> None:
+    """Run `systemctl`, `systemd-run` and the like to their end; raises Unheeded."""
+    try:
+        ran = subprocess.run(
+            command,
+            input=given,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=seconds,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unheeded(f"{command[0]} cannot be asked: {error}") from error
+    if ran.returncode:
+        said = ran.stderr.decode(errors="replace").strip()
+        raise Unheeded(said or f"{command[0]} ended with {ran.returncode}")
 
 
 class Notifier:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.runner import signs
-from miglet.runner.diag import DiagFolder, parse_log_line, recent_logs
+from miglet.runner.diag import DiagFolder, recent_logs
+from miglet.runner.diaglines import parse_log_line
 from miglet.runner.jobmessage import LIMIT_BYTES, JobMessage, identity_in, plain
 from miglet.runner.signs import JobIdentity
 

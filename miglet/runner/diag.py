@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from miglet.runner import signs
+from miglet.runner.diaglines import parse_log_line
 from miglet.runner.files import (
     LINE_LIMIT_BYTES,
     Followed,
@@ -23,14 +24,8 @@ from miglet.runner.files import (
     readable,
 )
 from miglet.runner.jobmessage import LIMIT_BYTES, JobMessage
-from miglet.runner.output import (
-    BUDGET_BYTES,
-    STAMP,
-    Maker,
-    parse_line,
-    wall_time,
-)
-from miglet.runner.signs import Sign, cut
+from miglet.runner.output import BUDGET_BYTES, wall_time
+from miglet.runner.signs import Sign
 
 #: How many logs of one kind are followed in one run: one each, and their next pages.
 _LOGS = 8
@@ -40,92 +35,8 @@ _SETTLED_SECONDS = 0.1
 _RECENT_SECONDS = 60.0
 
 _NAME = re.compile(r"(Runner|Worker)_(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-utc\.log")
-_LINE = re.compile(rf"\[({STAMP}) (?:CRIT|ERR |WARN|INFO|VERB) ([^\]]+)\] (.*)")
-_WRITTEN = re.compile(r"WRITE (?:LINE|ERROR): (.*)", re.DOTALL)
 _MESSAGE = re.compile(rb"\[[^\]]{20,80}\] Job message:\s*(.*)", re.DOTALL)
 _PREFIX = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ")
-_NO_SPACE = "No space left on device"
-
-
-def _requested(at: float, source: str, _: re.Match[str]) -> Sign:
-    return signs.JobRequested(at, source)
-
-
-def _skipped(at: float, source: str, match: re.Match[str]) -> Sign:
-    return signs.JobSkipped(at, source, cut(match[0]))
-
-
-def _worker_ended(at: float, source: str, match: re.Match[str]) -> Sign:
-    return signs.WorkerEnded(at, source, int(match[1]))
-
-
-def _result(at: float, source: str, match: re.Match[str]) -> Sign:
-    return signs.JobResult(at, source, match[1])
-
-
-def _shutdown(at: float, source: str, _: re.Match[str]) -> Sign:
-    return signs.ShutdownSignalled(at, source)
-
-
-def _revoked(at: float, source: str, _: re.Match[str]) -> Sign:
-    return signs.OAuthRevoked(at, source)
-
-
-def _cancelled(at: float, source: str, _: re.Match[str]) -> Sign:
-    return signs.CancelReceived(at, source)
-
-
-def _steps(at: float, source: str, _: re.Match[str]) -> Sign:
-    return signs.StepsBegan(at, source)
-
-
-def _version(at: float, source: str, match: re.Match[str]) -> Sign:
-    return signs.RunnerVersion(at, source, cut(match[1]))
-
-
-def _table(*rows: tuple[str, Maker]) -> list[tuple[re.Pattern[str], Maker]]:
-    return [(re.compile(pattern, re.DOTALL), make) for pattern, make in rows]
-
-
-_RESULT = "|".join(signs.RESULTS)
-#: Which lines mean something in which log (actions/runner Listener/JobDispatcher.cs,
-#: Listener/Runner.cs, Worker/Worker.cs, Worker/StepsRunner.cs).
-_MEANINGS = {
-    "runner_log": _table(
-        (r"Version: (\d[\w.+-]*)$", _version),
-        (r"Acknowledging runner request '", _requested),
-        (r"Job request \S+ for plan \S+ job \S+ received\.", _requested),
-        (r"Skipping message Job\..*", _skipped),
-        (r"Worker finished for job \S+\. Code: (-?\d{1,9})\b", _worker_ended),
-        (rf"finish job request for job \S+ with result: ({_RESULT})\b", _result),
-        (r"Runner will be shutdown for \w+", _shutdown),
-        (r"Runner OAuth token has been revoked", _revoked),
-    ),
-    "worker_log": _table(
-        (r"Processing step: DisplayName=", _steps),
-        (r"Cancellation/Shutdown message received", _cancelled),
-        (rf"Job result after all job steps finish: ({_RESULT})\b", _result),
-    ),
-}
-
-
-def parse_log_line(text: str, seen: float, source: str) -> Sign | None:
-    """What a line of the Listener's or the Worker's log says, or None."""
-    if _NO_SPACE in text:
-        return signs.DiskFull(seen, source)
-    match = _LINE.match(text)
-    if not match:
-        return None
-    stamp, component, told = match.groups()
-    at = wall_time(stamp) or seen
-    written = _WRITTEN.match(told) if component == "Terminal" else None
-    if written:
-        return parse_line(written[1], at, source)
-    for pattern, make in _MEANINGS[source]:
-        meaning = pattern.match(told)
-        if meaning:
-            return make(at, source, meaning)
-    return None
 
 
 class Log:

@@ -11,10 +11,10 @@ import base64
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from miglet import systemd
 from miglet.config.settings import Settings
 from miglet.confinement import miglet_account
 from miglet.errors import MISCONFIGURED, UNAVAILABLE, RunnerError
@@ -167,14 +167,16 @@ def subordinate(account: Account, subuid: Path) -> Iterator[str]:
 def load(rules: str, runtime: Path, options: Sequence[str] = ()) -> None:
     """Give `rules` to nft(8), all or nothing; raises MetadataOpen."""
     command = (nft(), *options, "-f", "-")
-    if may_filter():
-        ran = executed(command, rules)
-        insist_on(ran, ran.stderr)
-        return
     complaints = runtime / f"nft-{os.getpid()}.err"
     try:
-        ran = executed(in_unit(command, rules, complaints))
-        insist_on(ran, tail(complaints, LONGEST_COMPLAINT) or ran.stderr)
+        if may_filter():
+            systemd.order(command, LOAD_SECONDS, rules.encode())
+        else:
+            systemd.order(in_unit(command, rules, complaints), LOAD_SECONDS)
+    except systemd.Unheeded as error:
+        said = tail(complaints, LONGEST_COMPLAINT).decode(errors="replace").strip()
+        reason = (said or str(error))[:LONGEST_COMPLAINT]
+        raise MetadataOpen(f"nft refuses the rules: {reason}", KERNEL) from error
     finally:
         complaints.unlink(missing_ok=True)
 
@@ -214,26 +216,3 @@ def in_unit(command: Sequence[str], rules: str, complaints: Path) -> tuple[str, 
         *(f"--property={each}" for each in properties),
         *("--", *command),
     )
-
-
-def executed(
-    command: Sequence[str], given: str = ""
-) -> subprocess.CompletedProcess[bytes]:
-    """Run it to its end; raises MetadataOpen where that cannot be."""
-    try:
-        return subprocess.run(
-            command,
-            input=given.encode(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=LOAD_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MetadataOpen(f"nft cannot be run: {error}", KERNEL) from error
-
-
-def insist_on(ran: subprocess.CompletedProcess[bytes], told: bytes) -> None:
-    """Raise MetadataOpen unless nft did what it was to do; `told` is why it did not."""
-    if ran.returncode:
-        reason = told[:LONGEST_COMPLAINT].decode(errors="replace").strip()
-        raise MetadataOpen(f"nft refuses the rules: {reason}", KERNEL)

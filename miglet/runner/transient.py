@@ -10,13 +10,13 @@ import json
 import os
 import secrets
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from miglet import systemd
 from miglet.runner import keep
 from miglet.runner.launcher import START_SECONDS, LaunchFailed, LaunchSpec
 
@@ -86,17 +86,9 @@ CONFIGURATION = Transient(
 def run(command: tuple[str, ...]) -> None:
     """Have systemd start the unit; returns when the shim is being executed."""
     try:
-        ran = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=START_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LaunchFailed(f"systemd cannot be asked: {error}") from error
-    if ran.returncode:
-        raise LaunchFailed(ran.stderr.decode(errors="replace").strip())
+        systemd.order(command, START_SECONDS)
+    except systemd.Unheeded as error:
+        raise LaunchFailed(str(error)) from error
 
 
 @contextmanager

@@ -7,12 +7,12 @@ the same name is never taken for this one, and never signalled in its place.
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from miglet import systemd
 from miglet.runner import cgroup
 from miglet.runner.usage import Usage
 
@@ -77,12 +77,7 @@ class Unit:
         if not self.present():
             return False
         command = ["systemctl", "kill", "--kill-who=all", "--signal=KILL", self.name]
-        with suppress(OSError, subprocess.TimeoutExpired):
-            return not subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=SIGNAL_SECONDS,
-            ).returncode
+        with suppress(systemd.Unheeded):
+            systemd.order(command, SIGNAL_SECONDS)
+            return True
         return False
