@@ -57,9 +57,16 @@ STATUS = {
     },
     "controller": {"reachable": True, "last_contact_seconds": 2.0, "last_error": None},
     "events": {"pending": 1, "delivered": 12, "rejected": 0, "dropped": 0},
+    "timeline": {"kernel": 0.0, "miglet": 25_920_000.0, "idle": 25_920_400.0},
     "log_level": "info",
     "last_error": None,
 }
+
+
+def test_the_boot_is_told_from_the_start_of_miglet():
+    (line,) = [each for each in view.status_lines(STATUS) if each.startswith("boot")]
+    assert line.split(maxsplit=1)[1] == "7 h 12 min after the kernel, idle +0.4 s"
+
 
 EVENTS = [
     {

@@ -134,9 +134,17 @@ def machine_of(status: Status) -> str:
 
 
 def boot_of(timeline: Status) -> str:
-    """How long after the kernel's start each step of the boot was."""
-    steps = [f"{clean(name)} {duration(ms / 1000)}" for name, ms in timeline.items()]
-    return ", ".join(steps) or "-"
+    """How long after the kernel MIGlet was started, and each step after that."""
+    known = {name: ms for name, ms in timeline.items() if isinstance(ms, (int, float))}
+    if "miglet" not in known:
+        return "-"
+    began = known["miglet"]
+    steps = [
+        f"{clean(name)} +{duration((ms - began) / 1000)}"
+        for name, ms in known.items()
+        if name not in ("kernel", "miglet")
+    ]
+    return ", ".join([f"{duration(began / 1000)} after the kernel", *steps])
 
 
 def controller_of(controller: Status) -> str:
