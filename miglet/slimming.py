@@ -89,3 +89,9 @@ import_without(
 )
 # Wanted by dataclasses, for classes without a docstring, and by the JSON formatter.
 sys.modules.setdefault("inspect", late("inspect", istraceback=is_traceback))
+# Wanted by uuid, to know how to find a network card: only for ids that name it.
+sys.modules.setdefault("platform", late("platform", system=lambda: "Linux"))
+# Wanted by calendar, for the names of days; by urllib3, to send files; by requests, to
+# read certificates out of an archive.
+for spared in ("locale", "mimetypes", "zipfile"):
+    sys.modules.setdefault(spared, late(spared))
