@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from miglet.values import Value
+
 #: Every event by its wire name, filled as the classes below are defined.
 EVENTS: dict[str, type[Event]] = {}
 
 
-class Event:
+class Event(Value):
     """Something that the controller is told; the class's name is the wire name."""
 
     def __init_subclass__(cls) -> None:
@@ -85,7 +87,7 @@ def seal(
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class VMStarted(Event):
     """The bootstrap is done. Once per boot; acknowledged, the VM may register."""
 
@@ -103,7 +105,7 @@ class VMStarted(Event):
     timeline: dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RunnerRegistered(Event):
     """The listener is connected and waits for a job."""
 
@@ -118,7 +120,7 @@ class RunnerRegistered(Event):
     timeline: dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobStarted(Event):
     """A job is on the machine. Once per job, with what is known of it by then."""
 
@@ -134,7 +136,7 @@ class JobStarted(Event):
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobHeartbeat(Event):
     """The job still runs. Not journalled: its sequence is null."""
 
@@ -150,7 +152,7 @@ class JobHeartbeat(Event):
     event_name: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobCompleted(Event):
     """The job is over. Exactly one for each JobStarted."""
 
@@ -172,7 +174,7 @@ class JobCompleted(Event):
     evidence: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RunnerCrashed(Event):
     """The listener or its worker ended as it should not."""
 
@@ -183,7 +185,7 @@ class RunnerCrashed(Event):
     will_retry: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class TerminationNotice(Event):
     """The cloud has announced the end of this machine."""
 
@@ -192,7 +194,7 @@ class TerminationNotice(Event):
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class VMShuttingDown(Event):
     """MIGlet is about to end; the runner takes no further job."""
 
@@ -201,7 +203,7 @@ class VMShuttingDown(Event):
     uptime_seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Error(Event):
     """A terminal or notable fault."""
 
@@ -213,7 +215,7 @@ class Error(Event):
     hint: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class CommandCompleted(Event):
     """A command was obeyed or refused. Exactly one for each command."""
 

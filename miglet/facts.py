@@ -13,7 +13,7 @@ from miglet.errors import MISCONFIGURED
 from miglet.messages import Fact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Pulse(Fact):
     """The worker lives; it may be silent for `patience` seconds from now."""
 
@@ -23,7 +23,7 @@ class Pulse(Fact):
 # The bootstrap and the supervisor.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class SettingsLoaded(Fact):
     """The configuration is valid."""
 
@@ -32,7 +32,7 @@ class SettingsLoaded(Fact):
     origins: list[dict[str, Any]] = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class SettingsRefused(Fact):
     """The configuration cannot be used; each fault has key, source, reason, hint."""
 
@@ -43,7 +43,7 @@ class SettingsRefused(Fact):
     exit_status: int = MISCONFIGURED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class PreflightDone(Fact):
     """Every check has been made; `machine` says what this is."""
 
@@ -51,7 +51,7 @@ class PreflightDone(Fact):
     machine: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class WorkerStarted(Fact):
     """A worker was forked and knows nothing yet of what it is to do."""
 
@@ -60,7 +60,7 @@ class WorkerStarted(Fact):
     restarts: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class WorkerLost(Fact):
     """A worker keeps dying; it is tried again, slowly, for ever."""
 
@@ -69,21 +69,21 @@ class WorkerLost(Fact):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class WorkerRecovered(Fact):
     """A worker that kept dying has lived long enough to be trusted again."""
 
     worker: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class SignalReceived(Fact):
     """The operating system, an operator or systemd sent a signal."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class DeadlinePassed(Fact):
     """A timer that the arbiter set has run out."""
 
@@ -93,7 +93,7 @@ class DeadlinePassed(Fact):
 # The heartbeat-sender: the one uplink.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class EventDelivered(Fact):
     """The controller has acknowledged the event."""
 
@@ -101,7 +101,7 @@ class EventDelivered(Fact):
     type: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class EventRefused(Fact):
     """The controller will never take this event; its answer says why."""
 
@@ -111,7 +111,7 @@ class EventRefused(Fact):
     answer: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ControllerAnswered(Fact):
     """A call was answered as it should be."""
 
@@ -120,7 +120,7 @@ class ControllerAnswered(Fact):
     clock_offset_seconds: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ControllerFailed(Fact):
     """A call led to no usable answer; it is tried again in `retry_in_seconds`."""
 
@@ -133,21 +133,21 @@ class ControllerFailed(Fact):
 # The runner-watcher.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class TokenSpent(Fact):
     """A registration token is about to be used; told so that none is used twice."""
 
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RunnerLaunched(Fact):
     """The listener runs: `runner` has run_id, name, pid, start_time, version."""
 
     runner: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RunnerListening(Fact):
     """The listener is connected and waits for a job."""
 
@@ -157,7 +157,7 @@ class RunnerListening(Fact):
     adopted: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobSeen(Fact):
     """The first sign of a job, from `source`, at wall time `seen_at`."""
 
@@ -166,7 +166,7 @@ class JobSeen(Fact):
     seen_at: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobIdentified(Fact):
     """More is known about the job; nulls are not known yet."""
 
@@ -175,7 +175,7 @@ class JobIdentified(Fact):
     identity: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobSampled(Fact):
     """What the job's processes have used so far."""
 
@@ -183,7 +183,7 @@ class JobSampled(Fact):
     usage: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobResultSeen(Fact):
     """The runner told how the job ended, and has not necessarily ended itself."""
 
@@ -194,7 +194,7 @@ class JobResultSeen(Fact):
     last_lines: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RunnerExited(Fact):
     """The listener is gone, and with it what it left running."""
 
@@ -205,7 +205,7 @@ class RunnerExited(Fact):
     last_lines: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RunnerTroubled(Fact):
     """The runner lives but does not work: a ghost, a lasting loss of connection."""
 
@@ -214,7 +214,7 @@ class RunnerTroubled(Fact):
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RegistrationFailed(Fact):
     """No runner can be registered; trying again now would not help."""
 
@@ -225,7 +225,7 @@ class RegistrationFailed(Fact):
     exit_status: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class FaultNoted(Fact):
     """Something notable went wrong that its finder gets over by itself."""
 
@@ -236,7 +236,7 @@ class FaultNoted(Fact):
     hint: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RunnerRemoved(Fact):
     """No registration of ours is left, or nothing more can be done about it."""
 
@@ -246,7 +246,7 @@ class RunnerRemoved(Fact):
 # The metrics-sampler.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class MachineSampled(Fact):
     """The heartbeat's ``vm_health``."""
 
@@ -256,7 +256,7 @@ class MachineSampled(Fact):
 # The command-poller, and the child that examines a command.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class CommandReceived(Fact):
     """The controller wants something; not yet examined, so anything may be wrong."""
 
@@ -269,7 +269,7 @@ class CommandReceived(Fact):
     faults: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class CommandExamined(Fact):
     """The command is well-formed, or `faults` says why it is refused."""
 
@@ -287,17 +287,17 @@ class CommandExamined(Fact):
 # What the arbiter tells itself.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class StartAcknowledged(Fact):
     """The controller acknowledged this boot before MIGlet was started again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class EventsFlushed(Fact):
     """No event is left to deliver."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class TerminationNoticed(Fact):
     """The cloud announced the end of this machine."""
 
@@ -308,7 +308,7 @@ class TerminationNoticed(Fact):
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class CredentialsRenewed(Fact):
     """A request with the new credential was accepted, or `reason` says why not."""
 

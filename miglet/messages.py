@@ -16,6 +16,7 @@ import typing
 from typing import Any, ClassVar, Union
 
 from miglet.errors import BadMessage
+from miglet.values import Value
 
 #: Most bytes of one message on a queue.
 LIMIT = 64 * 1024
@@ -31,7 +32,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 _DECODER = json.JSONDecoder()
 
 
-class Message:
+class Message(Value):
     """What goes over a queue; only the subclasses of Fact and Order are sent."""
 
     def __init_subclass__(cls) -> None:

@@ -11,26 +11,26 @@ from typing import Any
 from miglet.messages import Order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Stop(Order):
     """Finish what is in hand and leave."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ApplySettings(Order):
     """Go on with these settings; they have been validated."""
 
     settings: dict[str, Any] = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class SetLevel(Order):
     """Log from this level on."""
 
     level: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class FollowJob(Order):
     """Name this job in every log line; nulls when there is none."""
 
@@ -42,7 +42,7 @@ class FollowJob(Order):
 # The heartbeat-sender: the one uplink.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class DeliverEvent(Order):
     """Deliver this event; report it delivered or refused."""
 
@@ -50,7 +50,7 @@ class DeliverEvent(Order):
     event: dict[str, Any] = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Beat(Order):
     """What the heartbeats say from now on; `at_once` when the state changed."""
 
@@ -64,7 +64,7 @@ class Beat(Order):
 # The runner-watcher.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RenewCredentials(Order):
     """Read token, certificate and key anew; keep the old ones if these do not work."""
 
@@ -72,7 +72,7 @@ class RenewCredentials(Order):
     command_id: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ProvideRunner(Order):
     """See that a runner of this name listens: adopt it if it lives, else register."""
 
@@ -91,7 +91,7 @@ class ProvideRunner(Order):
     former_run: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class WatchRunner(Order):
     """Go on watching the run that was launched before."""
 
@@ -99,14 +99,14 @@ class WatchRunner(Order):
     run_id: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class DrainRunner(Order):
     """Take no new job: stop the listener while it is idle, leave it while it is not."""
 
     to = "runner-watcher"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class StopRunner(Order):
     """End the runner and take its registration back; RunnerRemoved is the answer.
 
@@ -120,7 +120,7 @@ class StopRunner(Order):
     grace_seconds: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ShowStatus(Order):
     """What ``/metrics`` and ``/readyz`` say of the agent itself."""
 

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+from miglet.values import Value
+
 #: Where signs come from, the most trusted description of a job first: the job message
 #: in the Worker's log, our hooks, the Listener's log and its output.
 SOURCES = ("worker_log", "hook", "runner_log", "output", "perflog")
@@ -35,8 +37,8 @@ def cut(text: str, size_bytes: int = _TEXT_BYTES) -> str:
     return text.encode("utf-8", "replace")[:size_bytes].decode("utf-8", "ignore")
 
 
-@dataclass(frozen=True)
-class JobIdentity:
+@dataclass(frozen=True, repr=False, eq=False)
+class JobIdentity(Value):
     """Which job it is, as far as somebody said; None where nobody did.
 
     `name` is the workflow author's text: for people only, never to be trusted.
@@ -104,8 +106,8 @@ def _text(key: str, values: dict[str, object]) -> str | None:
     return cut(value, _LONG_BYTES if key in _LONG_FIELDS else _TEXT_BYTES) or None
 
 
-@dataclass(frozen=True)
-class Sign:
+@dataclass(frozen=True, repr=False, eq=False)
+class Sign(Value):
     """Something seen at wall time `at`, told by `source` (one of SOURCES)."""
 
     #: Whether this alone shows that a job is on the machine.
@@ -115,33 +117,33 @@ class Sign:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RunnerVersion(Sign):
     """The Listener said which version it is."""
 
     version: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Listening(Sign):
     """The Listener is ready for a job. `version` is None where it was not told."""
 
     version: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobRequested(Sign):
     """A job's message has come in; the job is not ours before it is acquired."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobSkipped(Sign):
     """The job could not be acquired: an ephemeral Listener is a ghost from here on."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobRunning(Sign):
     """The Listener has acquired a job and is about to start its Worker."""
 
@@ -150,7 +152,7 @@ class JobRunning(Sign):
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobIdentified(Sign):
     """Somebody described the job."""
 
@@ -159,7 +161,7 @@ class JobIdentified(Sign):
     identity: JobIdentity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class JobResult(Sign):
     """A result (one of RESULTS) was told. The last one a source tells is valid."""
 
@@ -168,42 +170,42 @@ class JobResult(Sign):
     result: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class HookStarted(Sign):
     """Our job-started hook ran: the job's set-up has passed."""
 
     of_job: ClassVar[bool] = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class HookCompleted(Sign):
     """Our job-completed hook ran: all steps are over, the result is not out yet."""
 
     of_job: ClassVar[bool] = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class HookRefused(Sign):
     """A hook's report is not one that our hook writes; it was not believed."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class WorkerStarted(Sign):
     """The Worker, which runs one job, was started."""
 
     of_job: ClassVar[bool] = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class StepsBegan(Sign):
     """The Worker went through "Set up job" and on to the first step."""
 
     of_job: ClassVar[bool] = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class WorkerEnded(Sign):
     """The Worker's exit status: 100 + result; anything else is a crash."""
 
@@ -212,74 +214,74 @@ class WorkerEnded(Sign):
     code: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class CancelReceived(Sign):
     """The job was told to stop, by the server or by a signal to the Listener."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ShutdownSignalled(Sign):
     """The Listener heeds a signal that tells it to end."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ConnectTrouble(Sign):
     """The Listener cannot reach the service and goes on trying."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Reconnected(Sign):
     """The trouble is over. Its absence says nothing: after poll errors it is silent."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class SessionConflict(Sign):
     """The service still holds another session for this runner; retried for 240 s."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class VersionDeprecated(Sign):
     """The service refuses this version of the runner."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RegistrationGone(Sign):
     """The service does not know this runner any more."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RegistrationRemoved(Sign):
     """The Listener deleted its own registration files, as ephemeral ones do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class NotConfigured(Sign):
     """The Listener found no registration in its folder."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class OAuthRevoked(Sign):
     """The service revoked the runner's credentials; the Listener ends with 0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class RunnerFailed(Sign):
     """The Listener said why it is about to end."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Updating(Sign):
     """The runner is replacing itself by another version."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class DiskFull(Sign):
     """A log says that there is no space left."""

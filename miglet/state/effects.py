@@ -7,13 +7,14 @@ from typing import Any
 
 from miglet.events import Event, JobReference
 from miglet.messages import Fact, Order
+from miglet.values import Value
 
 
-class Effect:
+class Effect(Value):
     """Something that the arbiter performs after a rule has decided."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Emit(Effect):
     """Put this event into the journal, in one transaction with the new state."""
 
@@ -21,14 +22,14 @@ class Emit(Effect):
     job: JobReference | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Tell(Effect):
     """Give this order to its worker."""
 
     order: Order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class SetTimer(Effect):
     """Report DeadlinePassed(name) in so many seconds, once; replaces its namesake."""
 
@@ -36,21 +37,21 @@ class SetTimer(Effect):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class StopTimer(Effect):
     """Forget this timer."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Post(Effect):
     """Treat this fact next."""
 
     fact: Fact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Adopt(Effect):
     """Go on with these validated settings, in the arbiter and in every worker."""
 
@@ -58,19 +59,19 @@ class Adopt(Effect):
     origins: list[dict[str, Any]] | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ChangeLevel(Effect):
     """Log from this level on, everywhere."""
 
     level: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class StopCrew(Effect):
     """Let every worker go but the heartbeat-sender."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Exit(Effect):
     """End the program."""
 
