@@ -50,6 +50,8 @@ class HeartbeatSender(Worker):
             0.0, settings.heartbeat.interval
         )
         self._news = False
+        #: Whether it is an event's turn if both are due.
+        self._beat_was_last = False
         #: Whether the last failure of an event came with a time to wait.
         self._told_to_wait = False
 
@@ -69,12 +71,16 @@ class HeartbeatSender(Worker):
         self._beat_due = time.monotonic() + self._spread_interval()
 
     def work(self) -> None:
-        """Send the most urgent thing: a heartbeat that is due, an event, a change."""
+        """Send the most urgent thing: a heartbeat that is due, an event, a change.
+
+        Where each request takes longer than the interval, they take turns.
+        """
         now = time.monotonic()
-        if self._beat and now >= self._beat_due:
+        event = self._event if now >= self._event_due else None
+        if self._beat and now >= self._beat_due and not (event and self._beat_was_last):
             self._send_beat()
-        elif self._event and now >= self._event_due:
-            self._deliver(self._event)
+        elif event:
+            self._deliver(event)
         elif self._beat and self._news:
             self._send_beat()
         self.period = max(0.0, self._next_due() - time.monotonic())
@@ -118,6 +124,7 @@ class HeartbeatSender(Worker):
         return min(dues)
 
     def _deliver(self, event: dict[str, Any]) -> None:
+        self._beat_was_last = False
         self.pulse(self.settings.controller.timeout + SILENCE_MARGIN)
         try:
             answer = self._client.post_event(event)
@@ -148,7 +155,7 @@ class HeartbeatSender(Worker):
 
     def _send_beat(self) -> None:
         assert self._beat
-        self._news = False
+        self._news, self._beat_was_last = False, True
         now = time.monotonic()
         if now >= self._beat_due:
             self._beat_due = now + self._spread_interval()

@@ -6,13 +6,14 @@ and nobody storms a controller that has enough trouble.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
 
 import pytest
 
-from tests.end_to_end.conftest import HELD, IDLE, pointed_at
+from tests.end_to_end.conftest import HELD, IDLE, job, pointed_at
 from tests.faults import promises, weather
 from tests.faults.weather import (
     Weather,
@@ -192,6 +193,20 @@ def test_a_controller_that_asks_for_an_age_is_given_five_minutes(machine):
         lines = [line for line in vm.agent.log().splitlines() if '"events:' in line]
         (seconds,) = (float(line.split("again in ")[1].split()[0]) for line in lines)
         assert 300 <= seconds <= 360
+
+
+def test_a_controller_slower_than_the_heartbeats_gets_the_events_in_between(machine):
+    def script(call, body):
+        threading.Event().wait(0.4)
+        return GO_ON
+
+    with stub_controller(script=script) as stub:
+        vm = pointed_at(machine(job("Failed"), **SETTINGS), stub.endpoint)
+        vm.agent.start()
+        assert vm.agent.wait(30) == 0
+        kinds = [event["type"] for event in stub.events()]
+        assert kinds[-2:] == ["JobCompleted", "VMShuttingDown"]
+        assert len(kinds) == 5 and len(stub.calls("heartbeat")) >= 5
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 413, 422])
