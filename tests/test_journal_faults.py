@@ -127,6 +127,24 @@ def test_a_file_of_a_newer_format_is_kept_untouched(filled: Path):
     database.close()
 
 
+def test_numbers_go_on_when_all_of_the_first_place_is_lost(tmp_path: Path):
+    places = [tmp_path / "one" / "journal.db", tmp_path / "two" / "journal.db"]
+    with opened(*places) as journal:
+        journal.record(None, [event(), event(), event()])
+    shutil.rmtree(places[0].parent)
+    with opened(*places) as journal:
+        assert journal.record(None, [event()])[0]["sequence"] == 4
+
+
+def test_marks_that_are_damaged_count_for_nothing(tmp_path: Path):
+    places = [tmp_path / "one" / "journal.db", tmp_path / "two" / "journal.db"]
+    with opened(*places) as journal:
+        journal.record(None, [event(), event(), event()])
+    places[1].with_name("journal.db-sequence").write_bytes(b"9" * 32)
+    with opened(*places) as journal:
+        assert journal.record(None, [event()])[0]["sequence"] == 4
+
+
 def test_what_is_set_aside_does_not_fill_the_disk(filled: Path):
     for _ in range(6):
         filled.write_bytes(b"garbage")

@@ -21,6 +21,7 @@ from miglet.errors import JournalUnusable
 from miglet.state.contents import Contents, audit, contents_of, load, rescued
 from miglet.state.files import discard, set_aside
 from miglet.state.ledger import PAGE_BYTES, Counters, Ledger, class_of
+from miglet.state.marks import Marks
 from miglet.state.storage import (
     JournalNewer,
     Storage,
@@ -53,8 +54,17 @@ class Chain:
         self.degraded: str | None = None
         self._position = 0
         self._salvaged: list[Contents] = []
-        self.storage = self._first_usable()
-        self._adopt_newest()
+        with contextlib.ExitStack() as undo:
+            self.marks = Marks(self.candidates)
+            undo.callback(self.marks.close)
+            self.storage = self._first_usable()
+            self._adopt_newest()
+            undo.pop_all()
+
+    def close(self) -> None:
+        """Close the storage in use; its file stays as large as it is."""
+        self.storage.close()
+        self.marks.close()
 
     def write(self, change: Callable[[Ledger], Outcome]) -> Outcome:
         """Make `change` in one transaction, wherever that is possible.
@@ -106,11 +116,11 @@ class Chain:
             except (OSError, sqlite3.Error) as error:
                 self._note_failure(path, error)
                 self._position += 1
-        return in_memory()
+        return in_memory(self.marks)
 
     def _opened(self, path: Path) -> Storage:
         try:
-            return self._audited(open_file(path))
+            return self._audited(open_file(path, self.marks))
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
@@ -139,7 +149,7 @@ class Chain:
         contents = Contents() if newer else rescued(path, self._spare())
         self._salvaged.append(contents)
         aside = set_aside(path, "newer" if newer else "corrupt")
-        storage = _fresh(path, contents)
+        storage = _fresh(path, contents, self.marks)
         self.find(
             "journal_newer" if newer else "journal_reset",
             f"{path} could not be used ({error}); it is kept as {aside.name}",
@@ -150,7 +160,7 @@ class Chain:
     def _adopt_newest(self) -> None:
         # A fallback that was used later than the file that is in use now knows more.
         others = [path for path in self.candidates if path != self.storage.path]
-        found = [rescued(path, self._spare()) for path in others]
+        found = [self._recovered(path) for path in others]
         best = max(found + self._salvaged, key=_newness, default=Contents())
         if self.degraded or best.generation > self.storage.counters.generation:
             own = contents_of(self.storage.db)
@@ -159,6 +169,15 @@ class Chain:
         for path in self.candidates[self._position + 1 :]:
             with contextlib.suppress(OSError):
                 discard(path)
+
+    def _recovered(self, path: Path) -> Contents:
+        contents = rescued(path, self._spare())
+        if contents.unreadable:
+            text = (
+                f"{path} cannot be read ({contents.unreadable}): what it held is lost"
+            )
+            self.find("journal_reset", text, {"events_rescued": 0})
+        return contents
 
     def _move(self, error: sqlite3.Error) -> None:
         failed, contents = self.storage, contents_of(self.storage.db)
@@ -181,11 +200,11 @@ class Chain:
     def _loaded(self, contents: Contents) -> Storage:
         for path in self.candidates[self._position :]:
             try:
-                return _fresh(path, contents)
+                return _fresh(path, contents, self.marks)
             except (OSError, sqlite3.Error) as error:
                 self._note_failure(path, error)
                 self._position += 1
-        storage = in_memory()
+        storage = in_memory(self.marks)
         load(storage, contents)
         return storage
 
@@ -208,10 +227,10 @@ def _newness(contents: Contents) -> tuple[int, bool]:
     return contents.generation, contents.counters is not None
 
 
-def _fresh(path: Path, contents: Contents) -> Storage:
+def _fresh(path: Path, contents: Contents, marks: Marks) -> Storage:
     if path.exists():
         discard(path)
-    storage = open_file(path)
+    storage = open_file(path, marks)
     try:
         load(storage, contents)
     except sqlite3.Error:

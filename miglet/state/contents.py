@@ -33,6 +33,8 @@ class Contents:
 
     rows: dict[str, dict[Value, Row]] = field(default_factory=dict)
     counters: Counters | None = None
+    #: Why there is nothing; None when it was read, or there was no file.
+    unreadable: str | None = None
 
     @property
     def generation(self) -> int:
@@ -58,7 +60,7 @@ def rescued(path: Path, spare: Path) -> Contents:
             return _contents_of_copy(path, Path(folder))
     except (OSError, sqlite3.Error) as error:
         log.warning("nothing of %s can be rescued: %s", path, error)
-        return Contents()
+        return Contents(unreadable=str(error))
 
 
 def contents_of(db: sqlite3.Connection) -> Contents:
@@ -85,7 +87,7 @@ def load(storage: Storage, contents: Contents) -> None:
         counters = contents.counters or Counters()
         ledger.counters = counters.copy()
         ledger.counters.generation = max(counters.generation + 1, int(time.time()))
-        _reconcile(ledger, storage.marked_sequence())
+        _reconcile(ledger, storage.marks.highest())
 
     storage.write(replace)
 
@@ -97,7 +99,7 @@ def audit(storage: Storage) -> int:
         counters = sound_json(fetch(ledger.db, "facts", "counters"), 1)
         ledger.counters = Counters.of_json(counters) if counters else Counters()
         damaged = sum(_purge(ledger, table) for table in TABLES)
-        _reconcile(ledger, storage.marked_sequence())
+        _reconcile(ledger, storage.marks.highest())
         return damaged
 
     return storage.write(examine)

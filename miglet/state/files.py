@@ -1,4 +1,4 @@
-"""The files around a journal: its log, its mark, and those that were set aside.
+"""The files around a journal: its log, and those that were set aside.
 
 A name is only changed while no connection has the file open, and a log never stays
 behind where it could be replayed into another file.
@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import time
-import zlib
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -78,29 +77,6 @@ def set_aside(path: Path, why: str) -> Path:
     os.rename(path, aside)
     _forget_old(path, why)
     return aside
-
-
-def open_mark(path: Path) -> int | None:
-    """The descriptor of the file beside the journal that holds its last sequence."""
-    name = path.with_name(path.name + "-sequence")
-    try:
-        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        log.warning("no mark of the sequence beside the journal: %s", error)
-        return None
-
-
-def mark_of(sequence: int) -> bytes:
-    """The content of the mark."""
-    return b"%020d %010d\n" % (sequence, zlib.crc32(b"%d" % sequence))
-
-
-def sequence_in(mark: bytes) -> int:
-    """The sequence number in a mark; 0 when it holds none."""
-    number = mark.split(b" ")[0]
-    if not number.isdigit() or mark_of(int(number)) != mark:
-        return 0
-    return int(number)
 
 
 def sync(path: Path) -> None:

@@ -158,7 +158,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; it stays as large as it is."""
-        self.chain.storage.close()
+        self.chain.close()
 
 
 def _saved(chain: Chain) -> dict[str, Any]:

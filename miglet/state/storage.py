@@ -20,14 +20,12 @@ from miglet.state.files import (
     discard,
     grow_log,
     log_of,
-    mark_of,
-    open_mark,
     put_back,
     second_name,
-    sequence_in,
     sync,
 )
 from miglet.state.ledger import FILE_BYTES, PAGE_BYTES, Counters, Ledger
+from miglet.state.marks import Marks
 from miglet.state.tables import FORMAT, create_tables, has_tables
 
 Outcome = TypeVar("Outcome")
@@ -65,23 +63,13 @@ class JournalNewer(JournalDamaged):
 
 
 class Storage:
-    """An open journal file (``path`` is None in memory) and its counters.
+    """An open journal file (``path`` is None in memory) and its counters."""
 
-    Beside the file lies a mark with the last sequence number, so that numbers go on
-    when the file is lost.
-    """
-
-    def __init__(
-        self, path: Path | None, db: sqlite3.Connection, mark: int | None = None
-    ) -> None:
+    def __init__(self, path: Path | None, db: sqlite3.Connection, marks: Marks) -> None:
         self.path = path
         self.db = db
-        self.mark = mark
+        self.marks = marks
         self.counters = Counters()
-
-    def marked_sequence(self) -> int:
-        """The last sequence number that the mark knows; 0 when it knows none."""
-        return 0 if self.mark is None else sequence_in(os.pread(self.mark, 64, 0))
 
     def write(self, change: Callable[[Ledger], Outcome]) -> Outcome:
         """Make `change` in one transaction: all of it, or sqlite3.Error and nothing."""
@@ -94,7 +82,7 @@ class Storage:
         finally:
             self._roll_back()
         self.counters = ledger.counters
-        self._note_sequence()
+        self.marks.note(self.counters.sequence)
         return outcome
 
     def checkpoint(self) -> None:
@@ -115,15 +103,6 @@ class Storage:
         """Close the connection as it is."""
         with contextlib.suppress(sqlite3.Error):
             self.db.close()
-        if self.mark is not None:
-            os.close(self.mark)
-            self.mark = None
-
-    def _note_sequence(self) -> None:
-        # Not synced: it is read only when the file itself is lost.
-        if self.mark is not None:
-            with contextlib.suppress(OSError):
-                os.pwrite(self.mark, mark_of(self.counters.sequence), 0)
 
     def _roll_back(self) -> None:
         if self.db.in_transaction:
@@ -131,7 +110,7 @@ class Storage:
                 self.db.execute("ROLLBACK")
 
 
-def open_file(path: Path) -> Storage:
+def open_file(path: Path, marks: Marks) -> Storage:
     """Open the journal at `path`, made first where there is none.
 
     Raises OSError or sqlite3.OperationalError where it cannot be written,
@@ -141,24 +120,24 @@ def open_file(path: Path) -> Storage:
     if not path.exists():
         _create(path)
     grow_log(path)
-    return opened(path)
+    return opened(path, marks)
 
 
-def opened(path: Path) -> Storage:
+def opened(path: Path, marks: Marks) -> Storage:
     """The existing journal at `path`, checked and proven to be writable."""
     try:
-        return Storage(path, _owned(path), open_mark(path))
+        return Storage(path, _owned(path), marks)
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
             raise
         raise JournalInUse(f"{path} is in use by another process") from error
 
 
-def in_memory() -> Storage:
+def in_memory(marks: Marks) -> Storage:
     """A journal that ends with this process; the last resort."""
     db = connect(None)
     create_tables(db)
-    return Storage(None, db)
+    return Storage(None, db, marks)
 
 
 def _create(path: Path) -> None:
