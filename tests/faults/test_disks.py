@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +68,74 @@ def test_a_disk_that_becomes_read_only_is_told_and_costs_no_event(machine, disk)
     vm.double.release_job()
     vm.double.finish_step()
     ended_well(vm)
+
+
+WRITING = ("pwrite64", "fdatasync")
+READING = ("pread64,read,sendfile,copy_file_range", "openat")
+
+
+def failing(vm: Machine, calls: str) -> list[str]:
+    """A tracer that has these calls fail for the journal's files, as a device would."""
+    journal = vm.agent.folder / "state" / "journal.db"
+    files = [f"--trace-path={journal}{ending}" for ending in ("", "-wal", "-sequence")]
+    return ["strace", "-qq", *files, f"--inject={calls}:error=EIO"]
+
+
+@contextlib.contextmanager
+def traced(vm: Machine, command: list[str]) -> Iterator[None]:
+    """The agent's parent, under this tracer from now on."""
+    assert vm.agent.process is not None
+    pid = vm.agent.process.pid
+    status = Path(f"/proc/{pid}/status")
+    tracer = subprocess.Popen([*command, "-o", os.devnull, "-p", str(pid)])
+    try:
+        eventually(lambda: "TracerPid:\t0" not in status.read_text())
+        yield
+    finally:
+        tracer.terminate()
+        tracer.wait(5)
+
+
+needs_tracer = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("strace"), reason="needs root and strace"
+)
+
+
+@needs_tracer
+@pytest.mark.slow
+@pytest.mark.parametrize("calls", WRITING)
+def test_a_device_that_begins_to_fail_is_told_and_costs_no_event(machine, calls):
+    vm = machine({**HELD, "result": "Failed"})
+    vm.agent.start()
+    vm.event("RunnerRegistered")
+    with traced(vm, failing(vm, calls)):
+        vm.double.release_job()
+        vm.event("JobStarted")
+        assert vm.agent.status()["degraded"]
+        vm.double.finish_step()
+        ended_well(vm)
+
+
+@needs_tracer
+@pytest.mark.slow
+@pytest.mark.parametrize("calls", [*WRITING, *READING])
+def test_a_device_that_fails_from_the_start_costs_neither_runner_nor_job(
+    machine, wrapped, calls
+):
+    vm = machine({**HELD, "result": "Failed"})
+    vm.agent.start()
+    vm.event("RunnerRegistered")
+    eventually(lambda: not vm.agent.status()["events"]["pending"])
+    vm.agent.kill()
+    vm = wrapped(vm, *failing(vm, calls), "-D", "-o", os.devnull)
+    vm.agent.start()
+    vm.agent.until("idle")
+    assert vm.agent.status()["degraded"]
+    vm.double.release_job()
+    vm.event("JobStarted")
+    vm.double.finish_step()
+    ended_well(vm)
+    assert ("journal_reset" in codes(vm)) == (calls in READING)
 
 
 DAMAGES = {

@@ -18,6 +18,7 @@ from tests.end_to_end.conftest import HELD, Machine, pointed_at
 from tests.faults import promises
 from tests.faults.test_delivery import SETTINGS, STORM, beats_again, pause
 from tests.faults.weather import weather_before
+from tests.faults.wire import Wire
 from tests.support import eventually
 
 pytestmark = [
@@ -144,10 +145,10 @@ class Link:
         name = uuid.uuid4().hex[:6]
         self.namespace, self.ours, self.theirs = f"mig{name}", f"m{name}a", f"m{name}b"
         self.address = "198.18.77.1"
+        self.wire = Wire(self.ours, self.theirs)
 
     def make(self) -> None:
         ip("netns", "add", self.namespace)
-        ip("link", "add", self.ours, "type", "veth", "peer", "name", self.theirs)
         ip("link", "set", self.theirs, "netns", self.namespace)
         ip("addr", "add", f"{self.address}/30", "dev", self.ours)
         ip("link", "set", self.ours, "up")
@@ -161,8 +162,8 @@ class Link:
         ip("link", "set", self.ours, state)
 
     def close(self) -> None:
-        ip("netns", "del", self.namespace)
-        subprocess.run(["ip", "link", "del", self.ours], check=False)
+        self.wire.close()
+        subprocess.run(["ip", "netns", "del", self.namespace], check=False)
 
 
 def ip(*words: str) -> None:
@@ -171,12 +172,15 @@ def ip(*words: str) -> None:
 
 @pytest.fixture
 def link() -> Iterator[Link]:
-    made = Link()
     try:
-        made.make()
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no network of our own: {error}")
+        made = Link()
+    except OSError as error:
+        pytest.skip(f"no network devices of our own: {error}")
     with contextlib.closing(made):
+        try:
+            made.make()
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no network of our own: {error}")
         yield made
 
 
@@ -201,5 +205,54 @@ def test_a_link_that_goes_down_loses_and_repeats_nothing(
         vm.double.finish_step()
         eventually(lambda: vm.double.truth("result"), what="the result")
         link.set("up")
+        assert vm.agent.wait(40) == 0
+        promises.kept(vm.events(), vm)
+
+
+#: A request is some packets there and back, and what was lost is sent again.
+PATIENT = {**SETTINGS, "controller": {**SETTINGS["controller"], "timeout": "5s"}}
+
+
+@pytest.mark.parametrize(
+    ("delay", "loss"),
+    [(0.3, 0.0), (0.0, 0.2), (0.1, 0.2)],
+    ids=["slow", "lossy", "both"],
+)
+def test_a_link_that_is_slow_and_loses_packets_loses_and_repeats_nothing(
+    machine, wrapped, controller, link, delay, loss
+):
+    with weather_before(controller.endpoint, host=link.address) as way:
+        vm = machine({**HELD, "result": "Failed"}, **PATIENT)
+        vm = insecure(pointed_at(vm, way.endpoint))
+        vm = wrapped(vm, "ip", "netns", "exec", link.namespace)
+        link.wire.delay, link.wire.loss = delay, loss
+        vm.agent.start()
+        vm.event("RunnerRegistered", 60)
+        beats_again(vm, way, 20)
+        vm.double.release_job()
+        vm.event("JobStarted", 30)
+        assert vm.agent.status()["arbiter"]["longest_stall_seconds"] < 0.25
+        vm.double.finish_step()
+        assert vm.agent.wait(60) == 0
+        promises.kept(vm.events(), vm)
+        assert link.wire.carried > 20 and (link.wire.lost > 5) == (loss > 0)
+
+
+def test_a_link_slower_than_any_limit_is_as_good_as_none(
+    machine, wrapped, controller, link
+):
+    with weather_before(controller.endpoint, host=link.address) as way:
+        vm = machine({**HELD, "result": "Failed"}, **SETTINGS)
+        vm = insecure(pointed_at(vm, way.endpoint))
+        vm = wrapped(vm, "ip", "netns", "exec", link.namespace)
+        vm.agent.start()
+        vm.event("RunnerRegistered", 30)
+        link.wire.delay = 2.0
+        vm.double.release_job()
+        vm.agent.until("job_running")
+        eventually(lambda: not vm.agent.status()["controller"]["reachable"])
+        vm.double.finish_step()
+        eventually(lambda: vm.double.truth("result"), what="the result")
+        link.wire.delay = 0.0
         assert vm.agent.wait(40) == 0
         promises.kept(vm.events(), vm)
