@@ -57,6 +57,7 @@ class Chain:
         with contextlib.ExitStack() as undo:
             self.marks = Marks(self.candidates)
             undo.callback(self.marks.close)
+            self._miss()
             self.storage = self._first_usable()
             self._adopt_newest()
             undo.pop_all()
@@ -108,6 +109,12 @@ class Chain:
             self.find("events_dropped", text, dict(drops))
         found, self.findings = self.findings, []
         return found
+
+    def _miss(self) -> None:
+        known = self.marks.highest()
+        if known and not any(path.exists() for path in self.candidates):
+            text = f"the journal of {known} events is gone: what it held is lost"
+            self.find("journal_reset", text, {"events_rescued": 0})
 
     def _first_usable(self) -> Storage:
         for path in self.candidates:
