@@ -179,11 +179,14 @@ def answering(status: int, *headers: str) -> Treat:
 
 @contextlib.contextmanager
 def weather_before(
-    endpoint: str, port: int = 0, host: str = "127.0.0.1"
+    endpoint: str,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    kind: type[Weather] = Weather,
 ) -> Iterator[Weather]:
     """A proxy before a controller, on a free port or on this one."""
     place = urlsplit(endpoint)
-    weather = Weather((place.hostname or "", place.port or 80), host=host)
+    weather = kind((place.hostname or "", place.port or 80), host=host)
     listener = socket.create_server((host, port))
     weather.port = listener.getsockname()[1]
     thread = threading.Thread(target=accept, args=(weather, listener), daemon=True)
