@@ -31,7 +31,7 @@ def welcome(house: House, fact: facts.WorkerStarted) -> None:
     if fact.worker == UPLINK:
         house.uplink.renew(fact.pid)
     if fact.worker == "runner-watcher":
-        for order in standing_orders(house.vm):
+        for order in standing_orders(house.vm, time.monotonic()):
             house.supervisor.tell(fact.worker, order)
     reference = house.vm.job.reference if house.vm.job else ()
     house.supervisor.tell(fact.worker, FollowJob(*reference))

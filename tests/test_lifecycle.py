@@ -223,8 +223,9 @@ def test_a_runner_that_ends_idle_is_provided_again_with_growing_delay():
 def test_a_run_that_is_over_is_named_so_that_an_untold_one_is_known_from_it():
     vm, effects = live(idle(), gone(exit_code=2))
     assert told(effects)[0].former_run == RUN
-    assert standing_orders(vm)[0].former_run == RUN
-    assert standing_orders(reborn(vm).having(state=vm.state))[0].former_run == RUN
+    assert standing_orders(vm, 50.0)[0].former_run == RUN
+    again = reborn(vm).having(state=vm.state)
+    assert standing_orders(again, 50.0)[0].former_run == RUN
 
 
 def test_but_not_for_ever():
@@ -492,7 +493,13 @@ def test_what_is_kept_is_restored_whole():
     ids=["idle", "busy", "drain", "stop", "registering", "launched", "flushing"],
 )
 def test_a_new_watcher_is_told_what_the_dead_one_knew(vm, orders):
-    assert standing_orders(vm) == orders
+    assert standing_orders(vm, 50.0) == orders
+
+
+def test_a_new_watcher_is_no_more_patient_than_the_machine_can_be():
+    vm, _ = live(busy(), PREEMPTED, DeadlinePassed("notice"))
+    assert standing_orders(vm, 65.0)[-1] == StopRunner(grace_seconds=8.0)
+    assert standing_orders(vm, 99.0)[-1] == StopRunner(grace_seconds=0.0)
 
 
 def test_every_state_has_a_row_and_a_way_out():

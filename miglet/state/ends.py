@@ -211,7 +211,7 @@ def shut_down(vm: Vm, end: End, moment: Moment) -> Step:
         return vm, [*effects, *more]
     settle = vm.policy.drain_settle if vm.finished else 0.0
     limit = settle + vm.policy.grace_period + REMOVAL_SECONDS
-    order = StopRunner(settle, hasty_grace(vm, moment))
+    order = StopRunner(settle, hasty_grace(vm, moment.now))
     return vm, [*effects, Tell(order), SetTimer("stop", limit)]
 
 
@@ -223,9 +223,9 @@ def last_call(vm: Vm, moment: Moment) -> list[Effect]:
     return [SetTimer("notice", max(0.0, left - vm.policy.last_seconds))]
 
 
-def hasty_grace(vm: Vm, moment: Moment) -> float | None:
+def hasty_grace(vm: Vm, now: float) -> float | None:
     """What the machine's announced end leaves of the grace period; None: all of it."""
-    left = vm.seconds_left(moment.now)
+    left = vm.seconds_left(now)
     if left is None or left - TELLING_SECONDS >= vm.policy.grace_period:
         return None
     return max(0.0, left - TELLING_SECONDS)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from miglet.messages import Order
 from miglet.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
+from miglet.state.ends import hasty_grace
 from miglet.state.vm import State, Vm
 
 
-def standing_orders(vm: Vm) -> list[Order]:
-    """The orders that a new runner-watcher needs to go on where the last one died."""
+def standing_orders(vm: Vm, now: float) -> list[Order]:
+    """The orders that a new runner-watcher needs to go on where the last one died.
+
+    `now` is monotonic: what is left until the machine's end decides how patient it is.
+    """
     if vm.state is State.INITIALIZING or vm.flushing:
         return []
     orders: list[Order] = _about_runner(vm)
     if vm.state is State.DRAINING:
         orders.append(DrainRunner())
     if vm.state is State.SHUTTING_DOWN or vm.stopped_by:
-        orders.append(StopRunner(vm.policy.drain_settle if vm.finished else 0.0))
+        settle = vm.policy.drain_settle if vm.finished else 0.0
+        orders.append(StopRunner(settle, hasty_grace(vm, now)))
     return orders
 
 
