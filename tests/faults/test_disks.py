@@ -118,6 +118,21 @@ def test_a_device_that_begins_to_fail_is_told_and_costs_no_event(machine, calls)
 
 @needs_tracer
 @pytest.mark.slow
+def test_a_disk_that_takes_a_second_for_everything_costs_only_time(machine):
+    vm = machine({**HELD, "result": "Failed"})
+    vm.agent.start()
+    vm.event("RunnerRegistered")
+    with traced(vm, ["strace", "-qq", "--inject=fdatasync,fsync:delay_enter=1000000"]):
+        vm.double.release_job()
+        vm.event("JobStarted", 30)
+        workers = vm.agent.status()["workers"].values()
+        assert [each["restarts"] for each in workers] == [0] * 4
+        vm.double.finish_step()
+        ended_well(vm)
+
+
+@needs_tracer
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [*WRITING, *READING])
 def test_a_device_that_fails_from_the_start_costs_neither_runner_nor_job(
     machine, wrapped, calls
