@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from miglet import commands, desk, facts
+from miglet.confinement import give_back_memory
 from miglet.control.server import ControlServer
 from miglet.crew import CRITICAL
 from miglet.examination import RELOAD, reload_errand
@@ -67,6 +68,7 @@ class Arbiter:
     def hire(self, names: Iterable[str]) -> None:
         """Fork the workers; what is imported by now, they share."""
         learn_types()
+        give_back_memory()
         gc.freeze()
         gc.enable()
         for name in names:
