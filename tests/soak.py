@@ -210,7 +210,10 @@ def check_jobs(soak: Soak, events: list[dict[str, Any]]) -> list[str]:
     started = Counter(e["trace_id"] for e in events if e["type"] == "JobStarted")
     completed = Counter(e["trace_id"] for e in events if e["type"] == "JobCompleted")
     if started != completed or set(started.values()) - {1}:
-        broken.append(f"started {len(started)}, completed {len(completed)}")
+        wrong = {each for each in started + completed if started[each] != 1}
+        wrong |= {each for each in started if completed[each] != 1}
+        kinds = [(e["sequence"], e["type"]) for e in events if e["trace_id"] in wrong]
+        broken.append(f"not one start and one end each: {kinds}")
     ran = {each["name"] for each in soak.double.truth("running_job")}
     if len(ran) != len(started):
         broken.append(f"{len(ran)} jobs ran, {len(started)} were started")

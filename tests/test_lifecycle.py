@@ -201,6 +201,11 @@ def test_a_run_that_is_over_is_not_taken_for_the_next_one():
     assert live(vm, LISTENING, SEEN, IDENTIFIED, finished()) == (vm, [])
 
 
+def test_a_run_whose_job_is_told_is_not_launched_again():
+    vm, _ = live(busy(after_job="register"), finished())
+    assert live(vm, LAUNCHED, LISTENING, SEEN, finished()) == (vm, [])
+
+
 def test_durations_do_not_follow_the_wall_clock():
     vm, _ = live(idle(), SEEN, IDENTIFIED, now=50.0)
     _, effects = step(vm, finished(), Moment(AT - 3600.0, 57.5))
@@ -487,7 +492,7 @@ def test_what_is_kept_is_restored_whole():
             live(fresh(), PREPARED, ACKNOWLEDGED)[0],
             [ProvideRunner("vm-1-b00t", keep_registration=True)],
         ),
-        (live(idle(), gone(), LAUNCHED)[0], [WatchRunner(RUN)]),
+        (live(fresh(), PREPARED, ACKNOWLEDGED, LAUNCHED)[0], [WatchRunner(RUN)]),
         (live(idle(), TERM, gone(), REMOVED)[0], []),
     ],
     ids=["idle", "busy", "drain", "stop", "registering", "launched", "flushing"],

@@ -44,7 +44,9 @@ def note_token(vm: Vm, fact: TokenSpent, moment: Moment) -> Step:
 
 
 def note_launch(vm: Vm, fact: RunnerLaunched, moment: Moment) -> Step:
-    """Remember the run before anything depends on it."""
+    """Remember the run before anything depends on it, if it is the one asked for."""
+    if fact.runner["name"] != vm.name:
+        return vm, []
     vm = vm.having(runner=fact.runner, registered=False, finished=False)
     return vm.marked("configured", moment), []
 

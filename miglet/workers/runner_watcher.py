@@ -37,6 +37,8 @@ class RunnerWatcher(Worker):
         self.client = Client(settings.controller, identity.vm_id)
         self._launcher = runner_launcher(settings)
         self._following = Following(self)
+        #: What was last to be provided: the name, and the run that it comes after.
+        self._provision = ("", "")
         self._tasks: deque[Steps] = deque()
         self._task_due = 0.0
 
@@ -64,8 +66,14 @@ class RunnerWatcher(Worker):
     # Orders.
 
     def provide(self, order: ProvideRunner) -> None:
-        """See that a runner of this name listens."""
-        self._begin(self._provided(order))
+        """See that a runner of this name listens; what is asked for twice is done once.
+
+        A new watcher may hear of it before it is welcomed, and then again.
+        """
+        provision = order.name, order.former_run
+        if provision != self._provision:
+            self._provision = provision
+            self._begin(self._provided(order))
 
     def watch(self, order: WatchRunner) -> None:
         """Go on watching a run that was launched before."""

@@ -36,6 +36,7 @@ REMOVAL = ["removal.asking", "removal.asked", "removal.ended"]
 #: More than a life like this has of each: the last one must come by without a death.
 STEPS = {"journal.recorded": 14, "arbiter.acted": 21}
 ACKNOWLEDGEMENTS = 8
+STEPS_WITH_TWO_JOBS = 24
 
 EACH = [
     (point, number) for point, most in STEPS.items() for number in range(1, most + 1)
@@ -46,12 +47,19 @@ def life(machine, result="Succeeded"):
     return machine(job(result, seconds=0.4, name="build"))
 
 
-def check(vm, status: int) -> None:
+def check(vm, status: int, jobs: int = 1) -> None:
     assert status == 0, vm.agent.log()[-3000:]
-    promises.kept(vm.events(), vm)
+    promises.kept(vm.events(), vm, jobs)
     assert vm.types().count("VMStarted") == 1
     assert vm.types().count("VMShuttingDown") == 1
     assert [kind for kind in vm.types() if kind != "Error"][-1] == "VMShuttingDown"
+
+
+def life_with_two_jobs(machine):
+    """A runner after the other, until nobody has a job for the third."""
+    jobs = [job("Failed", seconds=0.4, name="one"), job(seconds=0.4, name="two")]
+    settings = {"after_job": "register", "idle_timeout": "300ms"}
+    return machine(*jobs, IDLE, runner=settings)
 
 
 def test_a_death_at_a_point_is_a_death_and_happens_once(machine):
@@ -70,6 +78,25 @@ def test_killed_at_any_step_nothing_is_lost_or_repeated(machine, point, number, 
     check(vm, live_on(vm, ended))
     if number == STEPS[point]:
         assert not fired(plan, point), "a life has more steps than are tried"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(1, STEPS_WITH_TWO_JOBS + 1))
+def test_killed_at_any_step_between_two_jobs_both_are_told_once(machine, number):
+    vm = life_with_two_jobs(machine)
+    plan = deadly(vm, f"journal.recorded {number} kill")
+    check(vm, live_on(vm), jobs=2)
+    if number == STEPS_WITH_TWO_JOBS:
+        assert not fired(plan, "journal.recorded"), "there are more steps"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", WATCHER[1:])
+def test_a_watcher_that_dies_between_two_jobs_has_both_told_once(machine, point):
+    vm = life_with_two_jobs(machine)
+    plan = deadly(vm, f"{point} 2 kill")
+    check(vm, live_on(vm), jobs=2)
+    assert fired(plan, point)
 
 
 @pytest.mark.slow
