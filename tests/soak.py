@@ -115,14 +115,22 @@ class Soak:
             )
 
 
+def some_worker(soak: Soak) -> psutil.Process:
+    """One of the four; NoSuchProcess while there are none."""
+    workers = list(soak.agent.workers().values())
+    if not workers:
+        raise psutil.NoSuchProcess(soak.agent.pid, msg="no worker at the moment")
+    return soak.chance.choice(workers)
+
+
 def kill_worker(soak: Soak) -> None:
     """SIGKILL for one of the four."""
-    soak.chance.choice(list(soak.agent.workers().values()) or [psutil.Process()]).kill()
+    some_worker(soak).kill()
 
 
 def stop_worker(soak: Soak) -> None:
     """SIGSTOP for one of the four, for a moment."""
-    worker = soak.chance.choice(list(soak.agent.workers().values()))
+    worker = some_worker(soak)
     worker.suspend()
     pause(soak.chance.uniform(0.1, 1.0))
     worker.resume()
