@@ -31,6 +31,7 @@ from miglet.signals import PARENT, SignalPipe
 from miglet.state.effects import Effect
 from miglet.state.lifecycle import step
 from miglet.state.vm import Moment, Vm
+from miglet.tidying import Tidying
 
 #: Most seconds that the loop sleeps: the supervisor looks after its workers then.
 TICK_SECONDS = 1.0
@@ -54,6 +55,7 @@ class Arbiter:
         #: Whether the settings are to be read again, by one child at a time.
         self._stale = False
         self._queue = RunQueue()
+        self._tidying = Tidying()
         self._wake()
         self._signals = SignalPipe(PARENT)
         self._listen(self._signals, self._heed_signals)
@@ -119,6 +121,7 @@ class Arbiter:
         for name in house.timers.take_due(now):
             house.inbox.append(facts.DeadlinePassed(name))
         house.herald.keep_line(house.vm)
+        self._tidying.look(now)
         if house.supervisor.lives(CRITICAL):
             house.notifier.alive()
 

@@ -22,6 +22,7 @@ from miglet.messages import Fact, Message
 from miglet.orders import ApplySettings, FollowJob, SetLevel, Stop
 from miglet.queues import Queue, QueueClosed
 from miglet.signals import SignalPipe
+from miglet.tidying import Tidying
 
 #: Seconds on top of what a call may take before its worker counts as silent.
 SILENCE_MARGIN = 5.0
@@ -52,6 +53,7 @@ class Worker:
         #: What was asked for with the last pulse, for something that takes long.
         self._patience = 0.0
         self._told_to_stop = False
+        self._tidying = Tidying()
 
     def __call__(self, queue: Queue) -> None:
         """The worker's life; QueueClosed (the parent is gone) ends it quietly."""
@@ -75,6 +77,7 @@ class Worker:
             now = time.monotonic()
             if now >= self._pulsed + PULSE_SECONDS:
                 self.pulse()
+                self._tidying.look(now)
                 self.tick()
             if now >= self._due:
                 self._due = math.inf
