@@ -48,14 +48,16 @@ class Encrypted(Weather):
         self.connections.append(time.monotonic())
         with contextlib.suppress(OSError), client:
             client.settimeout(60)
-            context = self.context
-            if context is None:
-                return misunderstood(client)
-            client = context.wrap_socket(client, server_side=True)
-            self._open.append(client)
+            self._answer(client, self.context)
+
+    def _answer(self, client: socket.socket, context: ssl.SSLContext | None) -> None:
+        if context is None:
+            misunderstood(client)
+            return
+        with context.wrap_socket(client, server_side=True) as secured:
+            self._open.append(secured)
             if context is self.context:
-                super().serve(client)
-        return None
+                super().serve(secured)
 
 
 def misunderstood(client: socket.socket) -> None:
