@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from miglet import commands, desk, facts
-from miglet.confinement import give_back_memory
 from miglet.control.server import ControlServer
 from miglet.crew import CRITICAL
 from miglet.examination import RELOAD, reload_errand
@@ -31,7 +30,7 @@ from miglet.signals import PARENT, SignalPipe
 from miglet.state.effects import Effect
 from miglet.state.lifecycle import step
 from miglet.state.vm import Moment, Vm
-from miglet.tidying import Tidying
+from miglet.tidying import Tidying, give_back_memory
 
 #: Most seconds that the loop sleeps: the supervisor looks after its workers then.
 TICK_SECONDS = 1.0

@@ -29,11 +29,6 @@ def name_process(name: str) -> None:
     _LIBC.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
-def give_back_memory() -> None:
-    """Have the C library return what is free in it, so that no worker inherits it."""
-    _LIBC.malloc_trim(0)
-
-
 def die_with_parent(parent: int) -> None:
     """Be killed as soon as `parent` is dead, or now if it already is.
 

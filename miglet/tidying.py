@@ -1,4 +1,4 @@
-"""Full collections of garbage at long intervals, in processes that live for long.
+"""Giving back memory that was freed: before the fork, and while a process lives.
 
 There is next to no garbage, but only a full collection gives back what the interpreter
 keeps of freed tuples, up to 2,000 of each length, and by itself it hardly ever makes
@@ -7,11 +7,17 @@ one. What was there before the fork is frozen: it takes a fraction of a millisec
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import time
 
 #: Seconds between two of them.
 INTERVAL_SECONDS = 10.0
+
+
+def give_back_memory() -> None:
+    """Have the C library return what is free in it, so that no worker inherits it."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 class Tidying:

@@ -217,9 +217,9 @@ def check_jobs(soak: Soak, events: list[dict[str, Any]]) -> list[str]:
     broken = []
     started = Counter(e["trace_id"] for e in events if e["type"] == "JobStarted")
     completed = Counter(e["trace_id"] for e in events if e["type"] == "JobCompleted")
-    if started != completed or set(started.values()) - {1}:
-        wrong = {each for each in started + completed if started[each] != 1}
-        wrong |= {each for each in started if completed[each] != 1}
+    both = started + completed
+    wrong = {each for each in both if (started[each], completed[each]) != (1, 1)}
+    if wrong:
         kinds = [(e["sequence"], e["type"]) for e in events if e["trace_id"] in wrong]
         broken.append(f"not one start and one end each: {kinds}")
     ran = {each["name"] for each in soak.double.truth("running_job")}

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "miglet"
 
 #: What a floor may import is below it, or in the same package.
 FLOORS = [
-    {"errors", "failpoints", "runqueue", "slimming", "values"} | {"tidying"},
+    {"errors", "failpoints", "runqueue", "slimming", "tidying", "values"},
     {"security", "signals", "systemd", "metrics", "inotify", "timers"}
     | {"control", "filewatch"},
     {"confinement", "messages", "config", "loglines"},

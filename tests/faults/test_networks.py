@@ -10,6 +10,7 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from tests.end_to_end.conftest import HELD, Machine, pointed_at
 from tests.faults import promises
 from tests.faults.test_delivery import SETTINGS, STORM, beats_again, pause
-from tests.faults.weather import weather_before
+from tests.faults.weather import Weather, weather_before
 from tests.faults.wire import Wire
 from tests.support import eventually
 
@@ -184,33 +185,47 @@ def link() -> Iterator[Link]:
         yield made
 
 
-def test_a_link_that_goes_down_loses_and_repeats_nothing(
-    machine, wrapped, controller, link
-):
-    with weather_before(controller.endpoint, host=link.address) as way:
-        vm = machine({**HELD, "result": "Failed"}, **SETTINGS)
-        vm = insecure(pointed_at(vm, way.endpoint))
-        vm = wrapped(vm, "ip", "netns", "exec", link.namespace)
-        link.set("down")
-        vm.agent.start()
-        pause(2)
-        link.set("up")
-        vm.event("RunnerRegistered", 30)
-        beats_again(vm, way, 10)
-        link.set("down")
-        vm.double.release_job()
-        vm.agent.until("job_running")
-        pause(3)
-        assert not vm.agent.status()["controller"]["reachable"]
-        vm.double.finish_step()
-        eventually(lambda: vm.double.truth("result"), what="the result")
-        link.set("up")
-        assert vm.agent.wait(40) == 0
-        promises.kept(vm.events(), vm)
-
-
 #: A request is some packets there and back, and what was lost is sent again.
 PATIENT = {**SETTINGS, "controller": {**SETTINGS["controller"], "timeout": "5s"}}
+
+
+@pytest.fixture
+def way(controller, link) -> Iterator[Weather]:
+    """The controller, as it is to be found from the other end of the link."""
+    with weather_before(controller.endpoint, host=link.address) as between:
+        yield between
+
+
+@pytest.fixture
+def beyond(machine, wrapped, link, way) -> Callable[..., Machine]:
+    """Makes a machine at the other end of the link."""
+
+    def make(**settings: Any) -> Machine:
+        vm = machine({**HELD, "result": "Failed"}, **settings)
+        vm = insecure(pointed_at(vm, way.endpoint))
+        return wrapped(vm, "ip", "netns", "exec", link.namespace)
+
+    return make
+
+
+def test_a_link_that_goes_down_loses_and_repeats_nothing(beyond, link, way):
+    vm = beyond(**SETTINGS)
+    link.set("down")
+    vm.agent.start()
+    pause(2)
+    link.set("up")
+    vm.event("RunnerRegistered", 30)
+    beats_again(vm, way, 10)
+    link.set("down")
+    vm.double.release_job()
+    vm.agent.until("job_running")
+    pause(3)
+    assert not vm.agent.status()["controller"]["reachable"]
+    vm.double.finish_step()
+    eventually(lambda: vm.double.truth("result"), what="the result")
+    link.set("up")
+    assert vm.agent.wait(40) == 0
+    promises.kept(vm.events(), vm)
 
 
 @pytest.mark.parametrize(
@@ -219,40 +234,32 @@ PATIENT = {**SETTINGS, "controller": {**SETTINGS["controller"], "timeout": "5s"}
     ids=["slow", "lossy", "both"],
 )
 def test_a_link_that_is_slow_and_loses_packets_loses_and_repeats_nothing(
-    machine, wrapped, controller, link, delay, loss
+    beyond, link, way, delay, loss
 ):
-    with weather_before(controller.endpoint, host=link.address) as way:
-        vm = machine({**HELD, "result": "Failed"}, **PATIENT)
-        vm = insecure(pointed_at(vm, way.endpoint))
-        vm = wrapped(vm, "ip", "netns", "exec", link.namespace)
-        link.wire.delay, link.wire.loss = delay, loss
-        vm.agent.start()
-        vm.event("RunnerRegistered", 60)
-        beats_again(vm, way, 20)
-        vm.double.release_job()
-        vm.event("JobStarted", 30)
-        assert vm.agent.status()["arbiter"]["longest_stall_seconds"] < 0.25
-        vm.double.finish_step()
-        assert vm.agent.wait(60) == 0
-        promises.kept(vm.events(), vm)
-        assert link.wire.carried > 20 and (link.wire.lost > 5) == (loss > 0)
+    vm = beyond(**PATIENT)
+    link.wire.delay, link.wire.loss = delay, loss
+    vm.agent.start()
+    vm.event("RunnerRegistered", 60)
+    beats_again(vm, way, 20)
+    vm.double.release_job()
+    vm.event("JobStarted", 30)
+    assert vm.agent.status()["arbiter"]["longest_stall_seconds"] < 0.25
+    vm.double.finish_step()
+    assert vm.agent.wait(60) == 0
+    promises.kept(vm.events(), vm)
+    assert link.wire.carried > 20 and (link.wire.lost > 5) == (loss > 0)
 
 
-def test_a_link_slower_than_any_limit_is_as_good_as_none(
-    machine, wrapped, controller, link
-):
-    with weather_before(controller.endpoint, host=link.address) as way:
-        vm = machine({**HELD, "result": "Failed"}, **SETTINGS)
-        vm = insecure(pointed_at(vm, way.endpoint))
-        vm = wrapped(vm, "ip", "netns", "exec", link.namespace)
-        vm.agent.start()
-        vm.event("RunnerRegistered", 30)
-        link.wire.delay = 2.0
-        vm.double.release_job()
-        vm.agent.until("job_running")
-        eventually(lambda: not vm.agent.status()["controller"]["reachable"])
-        vm.double.finish_step()
-        eventually(lambda: vm.double.truth("result"), what="the result")
-        link.wire.delay = 0.0
-        assert vm.agent.wait(40) == 0
-        promises.kept(vm.events(), vm)
+def test_a_link_slower_than_any_limit_is_as_good_as_none(beyond, link):
+    vm = beyond(**SETTINGS)
+    vm.agent.start()
+    vm.event("RunnerRegistered", 30)
+    link.wire.delay = 2.0
+    vm.double.release_job()
+    vm.agent.until("job_running")
+    eventually(lambda: not vm.agent.status()["controller"]["reachable"])
+    vm.double.finish_step()
+    eventually(lambda: vm.double.truth("result"), what="the result")
+    link.wire.delay = 0.0
+    assert vm.agent.wait(40) == 0
+    promises.kept(vm.events(), vm)

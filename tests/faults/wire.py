@@ -33,8 +33,7 @@ class Wire:
         self.loss = 0.0
         self.carried = self.lost = 0
         self._chance = random.Random(1)
-        self._ends = {_device(one): 0, _device(other): 0}
-        first, second = self._ends
+        first, second = _device(one), _device(other)
         self._ends = {first: second, second: first}
         #: (when it arrives, its number, at which end, the packet)
         self._under_way: list[tuple[float, int, int, bytes]] = []
