@@ -24,11 +24,11 @@ import psutil
 
 from tests.agent import BIN, Agent, configured, ended
 from tests.bench_journal import commits_per_second
+from tests.paths import ROOT
 from tests.reference import ReferenceController, running_controller
 from tests.runner_double import Double, install
 from tests.support import eventually
 
-CHECKOUT = Path(__file__).parents[1]
 STARTS = 7
 JOBS = 30
 KILLS = 12
@@ -75,7 +75,7 @@ def main() -> None:
 def compile_all() -> None:
     """As an installation does: who compiles starts late and keeps more memory."""
     for python in {sys.executable, DEBIAN_PYTHON}:
-        command = [python, "-m", "compileall", "-q", str(CHECKOUT / "miglet")]
+        command = [python, "-m", "compileall", "-q", str(ROOT / "miglet")]
         subprocess.run(command, check=False)
 
 
@@ -178,7 +178,7 @@ def debian_commands(folder: Path) -> Path:
     folder.mkdir()
     for command, module in DEBIAN.items():
         (folder / command).write_text(
-            f"#!{DEBIAN_PYTHON} -I\nimport sys\nsys.path.insert(0, {str(CHECKOUT)!r})\n"
+            f"#!{DEBIAN_PYTHON} -I\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
             f"from {module} import main\nsys.exit(main())\n"
         )
         (folder / command).chmod(0o755)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -13,10 +12,10 @@ from miglet.config.loading import load
 from miglet.config.schema import KEYS
 from miglet.config.values import parse
 from miglet.errors import Misconfigured
+from tests.paths import ROOT
 
-TOP = Path(__file__).resolve().parent.parent
-EXAMPLE = TOP / "etc" / "miglet.yaml"
-PAGE = TOP / "docs" / "configuration.rst"
+EXAMPLE = ROOT / "etc" / "miglet.yaml"
+PAGE = ROOT / "docs" / "configuration.rst"
 
 SETTING = re.compile(r"^( *)#(?=[a-z_]+: )", re.MULTILINE)
 REQUIRED = ("pool_id", "org_id", "endpoint")

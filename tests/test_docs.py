@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from miglet.commands import COMMANDS
 from miglet.events import EVENTS
 from miglet.state.lifecycle import leaves_to
 from miglet.state.vm import State
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.rst").read_text()
 

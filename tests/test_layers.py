@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "miglet"
+from tests.paths import ROOT
+
+PACKAGE = ROOT / "miglet"
 
 #: What a floor may import is below it, or in the same package.
 FLOORS = [

@@ -19,8 +19,8 @@ import pytest
 import requests
 
 from tests.metadata_fakes import FAKES, Fake, FakeAws, FakeAzure, FakeGce
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 FLAVOR = {"Metadata-Flavor": "Google"}
 V1 = "/computeMetadata/v1/"
 LIFE = "X-aws-ec2-metadata-token-ttl-seconds"

@@ -25,8 +25,8 @@ from miglet import __version__, cli, errors
 from miglet.config.schema import KEYS
 from miglet.ctl import __main__ as ctl
 from miglet.reference import cli as controller
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 DEBIAN = ROOT / "debian"
 MANUALS = ROOT / "docs" / "man"
 

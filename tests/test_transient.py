@@ -22,10 +22,8 @@ from miglet.runner.records import read_record
 from miglet.runner.unit import Unit
 from miglet.runner.usage import Usage
 from tests.agent import IN_UNITS
+from tests.paths import BOX, ROOT, TESTS
 from tests.preflight_machine import settings_of
-
-CHECKOUT = Path(__file__).parents[1]
-BOX = CHECKOUT / "tests/systemd/box"
 
 #: What is run once more with transient units.
 IN_BOX = (
@@ -75,7 +73,7 @@ def boxed(*command: object, seconds: int) -> None:
 @pytest.mark.slow
 @in_a_box
 def test_under_systemd_all_that_is_true_of_launched_programs_is_true_of_units():
-    inside = f"cd {CHECKOUT} && TEST_IN_UNITS=1 {sys.executable} -m pytest -q"
+    inside = f"cd {ROOT} && TEST_IN_UNITS=1 {sys.executable} -m pytest -q"
     tests = f"{inside} -p no:cacheprovider {' '.join(IN_BOX)}"
     boxed("bash", "-c", tests, seconds=400)
 
@@ -83,13 +81,13 @@ def test_under_systemd_all_that_is_true_of_launched_programs_is_true_of_units():
 @in_a_box
 def test_at_the_machines_end_the_runner_waits_for_miglet_and_config_sh_can_start():
     options = [" ".join(kind.options) for kind in KINDS]
-    boxed(CHECKOUT / "tests/systemd/machines-end", *options, seconds=60)
+    boxed(TESTS / "systemd" / "machines-end", *options, seconds=60)
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
 def test_the_unit_is_confined_enough():
     command = ["systemd-analyze", "security", "--offline=yes", "--no-pager"]
-    unit = CHECKOUT / "etc/miglet.service"
+    unit = ROOT / "etc/miglet.service"
     told = subprocess.run([*command, unit], capture_output=True, text=True)
     level = told.stdout.rpartition("exposure level for miglet.service: ")[2]
     assert float(level.split()[0]) <= EXPOSURE_LIMIT

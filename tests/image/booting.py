@@ -14,10 +14,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.paths import BOX
 from tests.support import eventually
 from tests.systemd.console import Console
-
-BOX = Path(__file__).parents[1] / "systemd" / "box"
 
 #: Where `tests/image/run` has put its layers, and the machine that all is made of.
 LAYERS = Path("/srv/layers")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,6 +15,7 @@ import yaml
 from tests import reference
 from tests.image.booting import LAYERS, Box, booted
 from tests.metadata_fakes import FakeGce
+from tests.paths import TESTS
 from tests.reference import ReferenceController, running_controller
 from tests.runner_double import Double
 from tests.systemd.machine import Machine
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Elsewhere than in the cloud none of the tests of this folder runs."""
     missing = pytest.mark.skip(reason="only in `make test-image`")
     for item in items:
-        if item.path.parent == Path(__file__).parent and not LAYERS.exists():
+        if TESTS / "image" in item.path.parents and not LAYERS.exists():
             item.add_marker(missing)
 
 

@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.paths import ROOT, TESTS
 from tests.runner_double import mailbox, registry, truth
 from tests.runner_double import plan as plans
 from tests.runner_double.update import write_version
 
-PACKAGE = Path(__file__).resolve().parent
-CHECKOUT = PACKAGE.parents[1]
 #: What a missing library makes config.sh say and do.
 PREFLIGHTS = {
     "no_icu": "Libicu's dependencies is missing for Dotnet Core 6.0",
@@ -82,7 +81,7 @@ def lay_out_backstage(root: Path) -> None:
 def lay_out_scripts(root: Path) -> None:
     names = ("config.sh", "run.sh", "run-helper.sh.template", "env.sh", "safe_sleep.sh")
     for name in names:
-        shutil.copyfile(PACKAGE / "shell" / name, root / name)
+        shutil.copyfile(TESTS / "runner_double" / "shell" / name, root / name)
         (root / name).chmod(0o755)
 
 
@@ -90,7 +89,7 @@ def lay_out_binaries(folder: Path, version: str, python: str) -> None:
     folder.mkdir(exist_ok=True)
     modules = {"Runner.Listener": "program", "Runner.Worker": "worker"}
     for name, module in modules.items():
-        text = BINARY.format(python=python, checkout=str(CHECKOUT), module=module)
+        text = BINARY.format(python=python, checkout=str(ROOT), module=module)
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     write_version(folder, version)

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 #: Keys of a job that describe its step when it lists no steps.
 STEP_KEYS = {
     "seconds",
@@ -41,7 +42,7 @@ def write_step(root: Path, folder: Path, step: dict[str, Any]) -> list[str]:
         return ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(script)]
     script = stem.with_suffix(".py")
     script.write_text(
-        f"import sys\nsys.path.insert(0, {str(CHECKOUT)!r})\n"
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "from tests.runner_double.step import work\n"
         f"sys.exit(work({str(root)!r}, {step!r}))\n"
     )

@@ -9,9 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.paths import TESTS
 from tests.runner_double.host import Host
 
-SHELL = Path(__file__).parent / "shell"
+SHELL = TESTS / "runner_double" / "shell"
 RETURN_CODE = 3
 RETURN_CODE_RUN_ONCE = 4
 

@@ -13,13 +13,13 @@ import pytest
 
 from miglet.runner.metadata_block import MARKER
 from tests.agent import IN_UNITS
+from tests.paths import ROOT
 
 pytestmark = [
     pytest.mark.skipif(not IN_UNITS, reason="needs tests/systemd/box"),
     pytest.mark.skipif(not shutil.which("nft"), reason="there is no nft"),
 ]
 
-CHECKOUT = Path(__file__).parents[2]
 UNIT = Path("/run/systemd/system/blocking.service")
 RUNTIME = Path("/run/miglet")
 
@@ -49,7 +49,7 @@ def rules() -> str:
 
 def sandbox() -> str:
     """The packaged unit without its main process."""
-    lines = (CHECKOUT / "etc/miglet.service").read_text().splitlines()
+    lines = (ROOT / "etc/miglet.service").read_text().splitlines()
     return "\n".join(line for line in lines if not line.startswith(PROCESS))
 
 
@@ -59,11 +59,11 @@ def sandboxed():
     code = Path("/run/blocking.py")
 
     def call(block: bool) -> subprocess.CompletedProcess[str]:
-        words = {"checkout": str(CHECKOUT), "runtime": str(RUNTIME), "block": block}
+        words = {"checkout": str(ROOT), "runtime": str(RUNTIME), "block": block}
         code.write_text(PROGRAM.format(**words))
         begin = f"Type=oneshot\nExecStart=/usr/bin/python3 -IB {code}\n"
         # The checkout may be in /tmp, of which the unit has one of its own.
-        begin += f"BindReadOnlyPaths={CHECKOUT}\n"
+        begin += f"BindReadOnlyPaths={ROOT}\n"
         UNIT.write_text(sandbox().replace("[Service]\n", f"[Service]\n{begin}"))
         subprocess.run(["systemctl", "daemon-reload"], check=True)
         command = ["systemctl", "start", UNIT.name]

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.agent import IN_UNITS, QUICK, merged
+from tests.paths import ROOT
 from tests.reference import ReferenceController, running_controller
 from tests.runner_double import install
 from tests.support import eventually
@@ -24,7 +25,6 @@ from tests.systemd.machine import Machine
 
 pytestmark = pytest.mark.skipif(not IN_UNITS, reason="needs tests/systemd/box")
 
-CHECKOUT = Path(__file__).parents[2]
 UNITS = Path("/run/systemd/system")
 RUNNER_ROOT = Path("/opt/actions-runner")
 CONFIG = Path("/etc/miglet/miglet.yaml")
@@ -35,7 +35,7 @@ HERE = Console()
 COMMAND = f"""\
 #!/usr/bin/python3 -IB
 import sys
-sys.path.insert(0, {str(CHECKOUT)!r})
+sys.path.insert(0, {str(ROOT)!r})
 from miglet.{{module}} import main
 sys.exit(main())
 """
@@ -48,7 +48,7 @@ QUICKER = f"""\
 TimeoutStartSec=10s
 WatchdogSec=2s
 RestartSec=100ms
-BindReadOnlyPaths={CHECKOUT}
+BindReadOnlyPaths={ROOT}
 """
 
 test_the_agent_is_confined_and_its_jobs_are_not = (
@@ -65,13 +65,13 @@ test_a_job_does_not_notice_the_end_of_its_agent = (
 @pytest.fixture(scope="module")
 def installed() -> None:
     """What the package and the image's maker would put into place."""
-    HERE.done("systemd-sysusers", str(CHECKOUT / "etc/miglet.sysusers"))
-    HERE.done("systemd-tmpfiles", "--create", str(CHECKOUT / "etc/miglet.tmpfiles"))
+    HERE.done("systemd-sysusers", str(ROOT / "etc/miglet.sysusers"))
+    HERE.done("systemd-tmpfiles", "--create", str(ROOT / "etc/miglet.tmpfiles"))
     for name, module in COMMANDS.items():
         command = Path("/usr/bin") / name
         command.write_text(COMMAND.format(module=module))
         command.chmod(0o755)
-    shutil.copy(CHECKOUT / "etc/miglet.service", UNITS)
+    shutil.copy(ROOT / "etc/miglet.service", UNITS)
     (UNITS / "miglet.service.d").mkdir()
     (UNITS / "miglet.service.d/quicker.conf").write_text(QUICKER)
     HERE.done("systemctl", "daemon-reload")
