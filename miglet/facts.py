@@ -195,6 +195,44 @@ class JobResultSeen(Fact):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class JobEnded(Fact):
+    """The job's Worker has ended and this is the verdict; sent once per job.
+
+    It precedes the `RunnerExited` of its run, and does not wait for it.
+    """
+
+    run_id: str
+    #: What GitHub was told: succeeded, failed, cancelled, abandoned or unknown.
+    result: str
+    cause: str
+    #: 0 for a success, else the Worker's status; null when it is not known.
+    exit_code: int | None
+    #: Wall time of the Worker's end.
+    finished_at: float
+    #: The grounds of the verdict, one phrase each.
+    evidence: list[str]
+    resource_usage: dict[str, Any]
+    #: Set when Worker or Listener ended abnormally: `exit_code`, `signal`,
+    #: `last_lines`, as `RunnerCrashed` reports them.
+    crash: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ListenerDied(Fact):
+    """The Listener is gone while its Worker lives on and finishes the job.
+
+    `JobEnded` and `RunnerExited` follow when the Worker has ended.
+    """
+
+    run_id: str
+    exit_code: int | None
+    signal: int | None
+    last_lines: list[str]
+    #: Whether the job goes on; false when it is killed with its Listener.
+    job_continues: bool = True
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class RunnerExited(Fact):
     """The listener is gone, and with it what it left running."""
 

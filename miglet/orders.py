@@ -118,6 +118,9 @@ class StopRunner(Order):
     settle_seconds: float = 0.0
     #: Seconds between SIGINT and SIGKILL; None: as configured.
     grace_seconds: float | None = None
+    #: Why, which becomes the cause of a job that is stopped with it: `shutdown`,
+    #: `timeout` or `termination_notice`.
+    cause: str = "shutdown"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
