@@ -13,8 +13,8 @@ from typing import Any
 import jsonschema
 
 from miglet.config.explanation import explanation, origins_of
-from miglet.config.loading import reload, update
-from miglet.config.settings import Loaded, Settings
+from miglet.config.loading import Loaded, reload, update
+from miglet.config.settings import Settings
 from miglet.controller import contract
 from miglet.errors import Misconfigured
 from miglet.facts import CommandExamined

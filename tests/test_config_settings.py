@@ -7,53 +7,43 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import miglet.config.settings
+from miglet.config import typing_page
 from miglet.config.schema import KEYS, SCHEMA, SECTIONS
-from miglet.config.settings import Settings
+from miglet.config.section import MalformedSettings
+from miglet.config.settings import RUNTIME_KEYS, Settings
+from tests.sample_settings import sample_settings
 
-NESTED = {
-    "pool_id": "p",
-    "controller": {"timeout": 30.0, "retry": {"max_attempts": 5}},
-    "github": {"labels": ["a", "b"]},
-}
-FLAT = {
-    "pool_id": "p",
-    "controller.timeout": 30.0,
-    "controller.retry.max_attempts": 5,
-    "github.labels": ["a", "b"],
-}
-SETTINGS = Settings.of(NESTED)
+SETTINGS = sample_settings({"github.labels": ["a", "b"]})
+NESTED = SETTINGS.as_dict()
+FLAT = SETTINGS.flat()
 
 
-def test_settings_are_read_by_attribute_and_by_dotted_key():
+def test_the_module_is_what_the_schema_makes_of_it():
+    module = Path(miglet.config.settings.__file__)
+    assert module.read_text() == typing_page.page()
+
+
+def test_settings_are_read_by_attribute():
     assert SETTINGS.controller.retry.max_attempts == 5
-    assert SETTINGS["controller.retry.max_attempts"] == 5
-    assert SETTINGS["controller.retry"] == SETTINGS.controller.retry
     assert SETTINGS.github.labels == ("a", "b")
 
 
 def test_nested_dotted_and_mixed_mappings_make_the_same_settings():
-    mixed = {
-        "pool_id": "p",
-        "controller.timeout": 30.0,
-        "controller": {"retry.max_attempts": 5},
-        "github.labels": ["a", "b"],
-    }
+    mixed = json.loads(json.dumps(NESTED))
+    retry = mixed["controller"].pop("retry")
+    mixed["controller"]["retry.max_attempts"] = retry.pop("max_attempts")
+    mixed |= {f"controller.retry.{name}": value for name, value in retry.items()}
     assert Settings.of(FLAT) == Settings.of(mixed) == SETTINGS
     assert hash(Settings.of(FLAT)) == hash(SETTINGS)
 
 
-def test_a_missing_setting_is_named_with_its_whole_key():
-    with pytest.raises(AttributeError, match=r"controller\.retry\.max_attemps"):
-        SETTINGS.controller.retry.max_attemps  # noqa: B018
-    with pytest.raises(KeyError, match=r"controller\.nothing"):
-        SETTINGS["controller.nothing"]
-
-
 def test_settings_do_not_change():
-    with pytest.raises(AttributeError, match=r"controller\.timeout"):
+    with pytest.raises(AttributeError, match="timeout"):
         SETTINGS.controller.timeout = 1
     with pytest.raises(AttributeError):
         del SETTINGS.pool_id
@@ -68,10 +58,47 @@ def test_what_settings_were_made_of_may_change_without_them():
 
 
 def test_settings_go_through_json_and_back():
-    assert SETTINGS.as_dict() == NESTED
-    assert Settings.of(json.loads(json.dumps(SETTINGS.as_dict()))) == SETTINGS
-    assert SETTINGS.flat() == FLAT
-    assert list(SETTINGS) == list(FLAT)
+    assert Settings.of(json.loads(json.dumps(NESTED))) == SETTINGS
+    assert Settings.of(json.loads(json.dumps(FLAT))) == SETTINGS
+    assert list(SETTINGS) == list(FLAT) == list(KEYS)
+
+
+def test_a_whole_number_of_seconds_becomes_a_float():
+    settings = SETTINGS.replaced({"controller.timeout": 3})
+    assert type(settings.controller.timeout) is float
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pool_id", 7),
+        ("pool_id", None),
+        ("controller", "text"),
+        ("controller.proxy", ["x"]),
+        ("controller.timeout", "30s"),
+        ("controller.timeout", True),
+        ("controller.timeout", float("nan")),
+        ("controller.timeout", float("inf")),
+        ("controller.retry.max_attempts", 1.5),
+        ("controller.retry.max_attempts", True),
+        ("controller.auth.type", "password"),
+        ("github.labels", "a,b"),
+        ("github.labels", ["a", 1]),
+        ("metrics.include_disk", 1),
+        ("metrics.include_dusk", True),
+        ("shutdown.action.now", True),
+    ],
+)
+def test_a_mapping_that_is_no_configuration_is_refused_by_the_whole_key(key, value):
+    with pytest.raises(MalformedSettings) as caught:
+        Settings.of({**FLAT, key: value})
+    assert str(caught.value).startswith(key.removesuffix(".now"))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_each_missing_key_is_named(key):
+    with pytest.raises(MalformedSettings, match=key.rpartition(".")[2]):
+        Settings.of({name: value for name, value in FLAT.items() if name != key})
 
 
 def test_replaced_settings_are_other_settings():
@@ -82,11 +109,9 @@ def test_replaced_settings_are_other_settings():
     assert other.replaced({"controller.timeout": 30.0}) == SETTINGS
 
 
-def test_a_section_can_be_replaced_and_still_names_its_keys():
-    retry = SETTINGS.controller.replaced({"retry.max_attempts": 9}).retry
-    assert retry.max_attempts == 9
-    with pytest.raises(AttributeError, match=r"controller\.retry\.nothing"):
-        retry.nothing  # noqa: B018
+def test_a_section_can_be_replaced():
+    controller = SETTINGS.controller.replaced({"retry.max_attempts": 9})
+    assert controller.retry.max_attempts == 9
 
 
 def test_settings_are_copied_and_pickled():
@@ -95,12 +120,16 @@ def test_settings_are_copied_and_pickled():
 
 
 def test_settings_are_not_printed_with_their_values():
-    settings = Settings.of({"controller": {"proxy": "http://me:hunter2@proxy"}})
+    settings = sample_settings({"controller.proxy": "http://me:hunter2@proxy"})
     assert "hunter2" not in repr(settings) + repr(settings.controller)
 
 
 def test_settings_are_equal_to_nothing_else():
     assert SETTINGS != NESTED
+
+
+def test_the_keys_that_may_change_at_run_time_are_known_without_the_schema():
+    assert {key.name for key in KEYS.values() if key.runtime} == RUNTIME_KEYS
 
 
 def test_no_key_is_hidden_by_a_method():
@@ -125,7 +154,7 @@ def test_the_schema_is_a_draft_7_schema():
 
 def test_the_parent_pays_for_neither_yaml_nor_json_schema():
     program = (
-        "import sys; import miglet.config.settings, miglet.config.explanation;"
+        "import sys; import miglet.config.settings;"
         "print(sorted({'yaml', 'jsonschema'} & {*sys.modules}))"
     )
     command = [sys.executable, "-c", program]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from miglet.config.files import layers_of
@@ -16,6 +18,7 @@ from miglet.config.layers import (
 )
 from miglet.config.loading import load
 from miglet.config.schema import KEYS, Key
+from miglet.config.settings import Settings
 from miglet.errors import Misconfigured
 
 NEEDED = {
@@ -75,9 +78,14 @@ SOURCES = [
 ]
 
 
+def value_at(settings: Settings, key: str):
+    """The value of a dotted key, as attributes give it."""
+    return functools.reduce(getattr, key.split("."), settings)
+
+
 def read(layer: Layer, key: str):
     base = overlay_layer("base", {**NEEDED})
-    return load(Layers(command_line=layer, file=base)).settings[key]
+    return value_at(load(Layers(command_line=layer, file=base)).settings, key)
 
 
 def refusal(layer: Layer):
@@ -124,8 +132,8 @@ def test_every_key_is_settable_from_every_source(key, source):
     base.pop(key.name, None)
     layers = Layers(update=source(key.name, text), file=overlay_layer("base", base))
     loaded = load(layers)
-    assert loaded.settings[key.name] == value
-    assert loaded.settings[key.name] != key.rules.get("default")
+    assert value_at(loaded.settings, key.name) == value
+    assert value_at(loaded.settings, key.name) != key.rules.get("default")
     assert loaded.origins[key.name].source != "default"
 
 

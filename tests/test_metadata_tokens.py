@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from miglet.config.settings import Settings
 from miglet.controller.answers import RegistrationToken
 from miglet.metadata.faults import MetadataUnavailable
 from miglet.metadata.tokens import (
@@ -19,6 +18,7 @@ from miglet.metadata.tokens import (
 from miglet.security import forget_secrets, redact
 from tests.metadata_fakes import FAKES, Fake, FakeGce
 from tests.metadata_fakes.serving import hang
+from tests.sample_settings import sample_settings
 
 TOKEN = "LLBF3JGZDX3P5PMEXLND6TS6FCWO6"
 
@@ -57,7 +57,7 @@ def read(
         "labels": ["self-hosted", "x64"],
         "metadata_path": path,
     }
-    settings = Settings.of({"github": github})
+    settings = sample_settings({"github": github})
     return registration_token(settings, fake.environment, seconds)
 
 
@@ -162,6 +162,6 @@ def test_a_silent_server_costs_no_more_than_the_look_may_take(fake):
 
 
 def test_without_a_cloud_there_is_no_such_token(tmp_path):
-    settings = Settings.of({"github": {"metadata_path": "x", "org": "octo"}})
+    settings = sample_settings({"github": {"metadata_path": "x", "org": "octo"}})
     with pytest.raises(TokenUnusable, match="in no cloud"):
         registration_token(settings, {"MIGLET_DMI_ROOT": str(tmp_path)})

@@ -16,6 +16,7 @@ from miglet.facts import ControllerAnswered
 from miglet.messages import Message
 from miglet.workers import rehearsal
 from miglet.workers.rehearsal import ROUNDS, Rehearsal, rehearse
+from tests.sample_settings import sample_settings
 
 NO = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -27,7 +28,7 @@ def settings(**controller: object) -> Settings:
     auth = {"type": "bearer", "token_path": "/no/such/file", "ca_path": None}
     auth |= {"certificate_path": None, "key_path": None}
     base = {"endpoint": "https://127.0.0.1:9", "timeout": 5.0, "proxy": None}
-    return Settings.of({"controller": {**base, "auth": auth, **controller}})
+    return sample_settings({"controller": {**base, "auth": auth, **controller}})
 
 
 def staged() -> Settings:

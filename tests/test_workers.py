@@ -19,9 +19,12 @@ from miglet.facts import FaultNoted, Pulse
 from miglet.messages import Message
 from miglet.orders import ApplySettings, SetLevel, Stop
 from miglet.workers.base import Worker
+from tests.sample_settings import sample_settings
 
 pytestmark = pytest.mark.fork
 
+SETTINGS = sample_settings({"pool_id": "hello"})
+POLLY = SETTINGS.replaced({"pool_id": "polly"})
 IDENTITY = Identity("vm-1", "pool-1", "org-1", "0" * 32)
 
 
@@ -31,7 +34,7 @@ class Parrot(Worker):
     name = "parrot"
 
     def __init__(self) -> None:
-        super().__init__(Settings.of({"echo": "hello"}), IDENTITY)
+        super().__init__(SETTINGS, IDENTITY)
         self.period = 3600.0
 
     def say(self, text: str) -> None:
@@ -41,10 +44,10 @@ class Parrot(Worker):
         self.say("open")
 
     def work(self) -> None:
-        self.say(f"work {self.settings.echo}")
+        self.say(f"work {self.settings.pool_id}")
 
     def changed(self, before: Settings) -> None:
-        self.say(f"changed from {before.echo}")
+        self.say(f"changed from {before.pool_id}")
 
     def close(self) -> None:
         self.say("goodbye")
@@ -94,7 +97,7 @@ def test_a_worker_works_obeys_and_says_goodbye():
     with forked(Parrot()) as worker:
         assert worker.next() == "open"
         assert worker.next() == "work hello"
-        worker.child.queue.post(ApplySettings({"echo": "polly"}))
+        worker.child.queue.post(ApplySettings(POLLY.as_dict()))
         assert worker.next() == "changed from hello"
         assert worker.next() == "work polly"
         worker.child.queue.post(Stop())

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from miglet.config.loading import Loaded, Origin
 from miglet.config.schema import KEYS, Key
-from miglet.config.settings import Loaded, Origin
 from miglet.config.values import TEXTS, masked, value_text
 
 HEADINGS = ("KEY", "VALUE", "SOURCE", "OVERRODE")

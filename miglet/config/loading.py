@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from miglet.config.flattening import Value
 from miglet.config.layers import UPDATE, Layers, overlay_layer
 from miglet.config.rules import rule_faults
 from miglet.config.schema import KEYS, SECTIONS, Key
-from miglet.config.settings import Loaded, Origin, Settings, thawed
+from miglet.config.section import thawed
+from miglet.config.settings import Settings
 from miglet.config.validation import missing_faults, schema_faults
 from miglet.config.values import found, parse, value_text
 from miglet.errors import Fault, Misconfigured
@@ -36,6 +37,22 @@ ESSENTIAL = (
 )
 
 LATER = "may not change at run time: takes effect with the next start"
+
+
+class Origin(NamedTuple):
+    """Where an effective value came from."""
+
+    #: E.g. ``environment MIGLET_POOL_ID``.
+    source: str
+    #: Source and masked value of what it overrode, nearest first.
+    overrides: tuple[tuple[str, str], ...] = ()
+
+
+class Loaded(NamedTuple):
+    """A valid configuration and where each of its values came from."""
+
+    settings: Settings
+    origins: dict[str, Origin]
 
 
 @dataclass(frozen=True)

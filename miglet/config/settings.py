@@ -1,131 +1,246 @@
-"""The effective configuration as a value: read by attribute, never changed.
+"""The effective configuration as typed values: ``settings.controller.timeout``.
 
-The parent process imports this and must stay small, so only the standard library
-is used; YAML and JSON Schema belong to ``loading``.
+Printed from schema.json by ``python -m miglet.config.typing_page``; do not edit it.
 """
 
-from __future__ import annotations
+# Without postponed annotations: `Section.of` reads the types.
+from typing import Literal
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
-
-
-class Settings:
-    """Settings by name: ``settings.controller.retry.max_attempts``.
-
-    A section is a Settings too. Durations are float seconds, sizes int bytes, lists
-    tuples. ``settings["controller.timeout"]`` takes the dotted key.
-    """
-
-    __slots__ = ("_place", "_values")
-
-    _place: str
-    _values: dict[str, Any]
-
-    def __init__(self, values: dict[str, Any], place: str = "") -> None:
-        object.__setattr__(self, "_place", place)
-        object.__setattr__(self, "_values", values)
-
-    @classmethod
-    def of(cls, mapping: Mapping[str, Any], place: str = "") -> Settings:
-        """Settings from nested mappings, dotted keys or a mixture of both."""
-        values = {
-            name: cls.of(value, f"{place}{name}.")
-            if isinstance(value, Mapping)
-            else frozen(value)
-            for name, value in nested(mapping).items()
-        }
-        return cls(values, place)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._values:
-            raise AttributeError(f"no setting is called {self._key(name)}")
-        return self._values[name]
-
-    def __getitem__(self, key: str) -> Any:
-        name, _, rest = key.partition(".")
-        if name not in self._values:
-            raise KeyError(self._key(key))
-        return self._values[name][rest] if rest else self._values[name]
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"settings do not change: {self._key(name)}")
-
-    def __iter__(self) -> Iterator[str]:
-        """The dotted keys, in the order of the schema."""
-        for name, value in self._values.items():
-            if isinstance(value, Settings):
-                yield from (f"{name}.{key}" for key in value)
-            else:
-                yield name
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Settings):
-            return NotImplemented
-        return self._values == other._values
-
-    def __hash__(self) -> int:
-        return hash(tuple((key, self[key]) for key in sorted(self)))
-
-    def __repr__(self) -> str:
-        # Values stay out of it: a traceback must not show a proxy's password.
-        return f"<Settings {self._place}* of {len(self._values)}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Settings.of, (self.as_dict(), self._place)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Nested dicts and lists, fit for JSON and for ``of``."""
-        return {
-            name: value.as_dict() if isinstance(value, Settings) else thawed(value)
-            for name, value in self._values.items()
-        }
-
-    def flat(self) -> dict[str, Any]:
-        """Dotted key to value, lists as lists."""
-        return {key: thawed(self[key]) for key in self}
-
-    def replaced(self, flat: Mapping[str, Any]) -> Settings:
-        """The same settings with the values of `flat` (dotted keys) in place."""
-        return Settings.of({**self.flat(), **flat}, self._place)
-
-    def _key(self, name: str) -> str:
-        return self._place + name
+from miglet.config.section import Section
 
 
-class Origin(NamedTuple):
-    """Where an effective value came from."""
+class AuthSettings(Section):
+    """What MIGlet shows the controller to be let in."""
 
-    #: E.g. ``environment MIGLET_POOL_ID``.
-    source: str
-    #: Source and masked value of what it overrode, nearest first.
-    overrides: tuple[tuple[str, str], ...] = ()
-
-
-class Loaded(NamedTuple):
-    """A valid configuration and where each of its values came from."""
-
-    settings: Settings
-    origins: dict[str, Origin]
-
-
-def nested(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """`mapping` with its dotted keys spread into sections, one level deep."""
-    spread: dict[str, Any] = {}
-    for key, value in mapping.items():
-        name, _, rest = key.partition(".")
-        if rest or isinstance(value, Mapping):
-            spread.setdefault(name, {}).update({rest: value} if rest else value)
-        else:
-            spread[name] = value
-    return spread
+    #: How MIGlet authenticates: with a bearer token, a client certificate, or not at
+    #: all.
+    type: Literal["bearer", "mtls", "none"]
+    #: File that holds the bearer token; read anew when it changes.
+    token_path: str | None
+    #: File with the client certificate and its chain (PEM), for mtls.
+    certificate_path: str | None
+    #: File with the client certificate's private key (PEM), for mtls.
+    key_path: str | None
+    #: File with the authorities that may have signed the controller's certificate
+    #: (PEM); null trusts the system's.
+    ca_path: str | None
 
 
-def frozen(value: Any) -> Any:
-    """`value`, a list as a tuple."""
-    return tuple(value) if isinstance(value, list) else value
+class RetrySettings(Section):
+    """How one failed call is tried again."""
+
+    #: Attempts per call before it counts as failed.
+    max_attempts: int
+    #: Longest pause before the second attempt; it doubles with each further one.
+    initial_backoff: float
+    #: Longest pause before any attempt.
+    max_backoff: float
 
 
-def thawed(value: Any) -> Any:
-    """`value`, a tuple as a list."""
-    return list(value) if isinstance(value, tuple) else value
+class ControllerSettings(Section):
+    """The MIG Controller and how it is reached."""
+
+    #: Base URL of the controller; plain http only for loopback or with allow_insecure.
+    endpoint: str
+    #: Whether a plain http endpoint may be one that is not loopback.
+    allow_insecure: bool
+    #: URL of the HTTP proxy on the way to the controller; null goes straight there.
+    proxy: str | None
+    auth: AuthSettings
+    #: Time within which one request must be answered completely.
+    timeout: float
+    #: How long the controller may stay unavailable before it has acknowledged the VM
+    #: start; 0 waits for ever.
+    give_up_after: float
+    #: Long-poll time asked of the controller; 0 polls every command_interval instead.
+    command_wait: float
+    #: Pause between two polls for commands that do not wait.
+    command_interval: float
+    retry: RetrySettings
+
+
+class GithubSettings(Section):
+    """Where and as what the runner registers."""
+
+    #: GitHub organisation to register with; null takes the runner URL from the
+    #: controller's answer.
+    org: str | None
+    #: Runner group to join.
+    runner_group: str
+    #: Labels by which workflows choose this runner.
+    labels: tuple[str, ...]
+    #: Where the first registration token comes from.
+    token_source: Literal["controller", "metadata"]
+    #: Path below the metadata server that holds the registration token, for
+    #: token_source: metadata.
+    metadata_path: str | None
+    #: Time within which config.sh must have registered the runner.
+    registration_timeout: float
+
+
+class RunnerSettings(Section):
+    """The official runner and what it may do."""
+
+    #: Folder that the runner is unpacked in.
+    directory: str
+    #: User that the runner and its jobs run as; null is MIGlet's own user.
+    user: str | None
+    #: How the runner is kept apart: its own transient systemd unit, its own session, or
+    #: whichever the machine offers.
+    isolation: Literal["auto", "systemd", "process"]
+    #: Whether the runner's user is kept from the cloud's metadata server, by nftables;
+    #: a job with sudo or Docker can get round it.
+    block_metadata: bool
+    #: What follows the one job of an ephemeral runner: the machine's end or a fresh
+    #: registration.
+    after_job: Literal["shutdown", "register"]
+    #: How long a runner may wait for its first job before the machine shuts down; 0 =
+    #: for ever.
+    idle_timeout: float
+    #: How long one job may take before it is stopped; 0 = for ever.
+    max_job_duration: float
+    #: How long a job may be announced without starting before the listener counts as a
+    #: ghost.
+    ghost_timeout: float
+    #: Time within which a started listener must be listening; a session conflict alone
+    #: takes 210 s.
+    ready_timeout: float
+    #: What an idle listener gets to take a job already assigned to it before it is
+    #: stopped.
+    drain_settle: float
+    #: Runner failures in a row after which MIGlet gives up.
+    max_restarts: int
+
+
+class HeartbeatSettings(Section):
+    """Signs of life to the controller."""
+
+    #: Time between two heartbeats.
+    interval: float
+    #: Time without an accepted heartbeat after which the status calls the controller
+    #: unreachable.
+    timeout: float
+
+
+class ShutdownSettings(Section):
+    """How the machine ends."""
+
+    #: What a runner gets between being asked to stop and being killed.
+    grace_period: float
+    #: How long a running job may go on after the order to shut down.
+    force_after: float
+    #: What MIGlet does to the machine when it has ended.
+    action: Literal["none", "poweroff"]
+
+
+class LoggingSettings(Section):
+    """What MIGlet writes on standard output."""
+
+    #: Least severe level that is written.
+    level: Literal["debug", "info", "warning", "error"]
+    #: JSON lines for machines, or text for people.
+    format: Literal["json", "text"]
+    #: Whether tokens, keys and passwords are blotted out of every line.
+    redact_secrets: bool
+
+
+class MetricsSettings(Section):
+    """What is measured on the machine."""
+
+    #: Time between two samples of the machine.
+    collection_interval: float
+    #: Whether samples include the disk.
+    include_disk: bool
+    #: Whether samples include the network.
+    include_network: bool
+    #: Address and port on which /metrics and /healthz are served; null serves nothing.
+    listen: str | None
+
+
+class BootstrapSettings(Section):
+    """What is checked before the machine announces itself."""
+
+    #: Whether Docker must answer, may be missing, or is not looked for.
+    docker: Literal["required", "optional", "off"]
+    #: Whether name resolution and connections to the controller and GitHub are checked.
+    network: bool
+    #: Mount points that must be present and writable.
+    mounts: tuple[str, ...]
+    #: Free space that the runner's disk must have.
+    min_free_disk: int
+    #: Time within which all checks must be done.
+    timeout: float
+
+
+class PathsSettings(Section):
+    """Where MIGlet keeps its files."""
+
+    #: Folder of the journal; it must outlive a restart.
+    state: str
+    #: Folder of the control socket and the job's reports.
+    runtime: str
+
+
+class FeaturesSettings(Section):
+    """Sources from which jobs are recognised; each may be switched off."""
+
+    #: Whether the runner's job hooks report to MIGlet.
+    job_hooks: bool
+    #: Whether the runner's _diag logs are read.
+    diag_logs: bool
+    #: Whether the runner's performance counters are read (RUNNER_PERFLOG).
+    perflog: bool
+
+
+class Settings(Section):
+    """Settings of MIGlet, the agent on every machine of a managed instance group."""
+
+    #: Pool of machines that this machine belongs to, as the controller names it.
+    pool_id: str
+    #: Name of this machine; the cloud's instance id where the machine's metadata has
+    #: one.
+    vm_id: str
+    #: Organisation that the pool belongs to, as the controller names it.
+    org_id: str
+    controller: ControllerSettings
+    github: GithubSettings
+    runner: RunnerSettings
+    heartbeat: HeartbeatSettings
+    shutdown: ShutdownSettings
+    logging: LoggingSettings
+    metrics: MetricsSettings
+    bootstrap: BootstrapSettings
+    paths: PathsSettings
+    features: FeaturesSettings
+
+
+#: The dotted keys that may change while MIGlet runs.
+RUNTIME_KEYS = frozenset(
+    {
+        "controller.auth.token_path",
+        "controller.auth.certificate_path",
+        "controller.auth.key_path",
+        "controller.auth.ca_path",
+        "controller.timeout",
+        "controller.command_wait",
+        "controller.command_interval",
+        "controller.retry.max_attempts",
+        "controller.retry.initial_backoff",
+        "controller.retry.max_backoff",
+        "runner.after_job",
+        "runner.idle_timeout",
+        "runner.max_job_duration",
+        "runner.ghost_timeout",
+        "runner.drain_settle",
+        "heartbeat.interval",
+        "heartbeat.timeout",
+        "shutdown.grace_period",
+        "shutdown.force_after",
+        "shutdown.action",
+        "logging.level",
+        "logging.redact_secrets",
+        "metrics.collection_interval",
+        "metrics.include_disk",
+        "metrics.include_network",
+    }
+)

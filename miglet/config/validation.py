@@ -13,7 +13,7 @@ import jsonschema
 
 from miglet.config.quantities import duration_text, size_text
 from miglet.config.schema import KEYS, SCHEMA, Key, suggestion
-from miglet.config.settings import Settings
+from miglet.config.section import nested
 from miglet.config.values import expected, found
 from miglet.errors import Fault
 
@@ -26,7 +26,7 @@ NOWHERE = "not set"
 def schema_faults(flat: Mapping[str, Any], sources: Mapping[str, str]) -> list[Fault]:
     """What the schema says against `flat`; missing keys are ``missing_faults``."""
     faults: dict[str, Fault] = {}
-    for error in VALIDATOR.iter_errors(Settings.of(flat).as_dict()):
+    for error in VALIDATOR.iter_errors(tree(flat)):
         if error.validator == "required":
             continue
         names = [part for part in error.absolute_path if isinstance(part, str)]
@@ -35,6 +35,14 @@ def schema_faults(flat: Mapping[str, Any], sources: Mapping[str, str]) -> list[F
         # One fault a key: a value that is too long may break its pattern as well.
         faults.setdefault(key.name, Fault(key.name, sources[key.name], reason, hint))
     return list(faults.values())
+
+
+def tree(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`flat` with its dotted keys as nested objects."""
+    return {
+        name: tree(value) if isinstance(value, Mapping) else value
+        for name, value in nested(flat).items()
+    }
 
 
 def complaint(key: Key, error: jsonschema.ValidationError) -> tuple[str, str]:

@@ -11,18 +11,11 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from miglet.config.settings import Settings
+from miglet.config.settings import AuthSettings, Settings
 from miglet.confinement import miglet_account
 from miglet.preflight.registry import Notable, check
 from miglet.runner.folder import may, named
 from miglet.security import Account
-
-#: The settings that name a file, by the kind of authentication.
-FILES = {
-    "none": (),
-    "bearer": ("token_path",),
-    "mtls": ("certificate_path", "key_path"),
-}
 
 #: The files that nobody else may read.
 SECRET = ("token_path", "key_path")
@@ -32,15 +25,26 @@ SECRET = ("token_path", "key_path")
 def controller_credential(settings: Settings, deadline: float) -> str:
     """Token, or certificate and key, can be used, and not by everybody."""
     auth = settings.controller.auth
-    names = [name for name in (*FILES[auth.type], "ca_path") if auth[name]]
+    files = files_of(auth)
     reader = miglet_account() if os.geteuid() == 0 else None
-    for name in names:
-        usable(Path(auth[name]), f"controller.auth.{name}", reader)
-        if name in SECRET and os.stat(auth[name]).st_mode & stat.S_IROTH:
-            raise Notable(f"everybody can read {auth[name]}", f"chmod o-r {auth[name]}")
+    for name, path in files.items():
+        usable(Path(path), f"controller.auth.{name}", reader)
+        if name in SECRET and os.stat(path).st_mode & stat.S_IROTH:
+            raise Notable(f"everybody can read {path}", f"chmod o-r {path}")
     if auth.type == "mtls" or auth.ca_path:
         client_context(auth)
-    return f"{auth.type}: {', '.join(auth[name] for name in names) or 'nothing needed'}"
+    return f"{auth.type}: {', '.join(files.values()) or 'nothing needed'}"
+
+
+def files_of(auth: AuthSettings) -> dict[str, str]:
+    """The files that this kind of authentication reads, by the setting's name."""
+    files = {"ca_path": auth.ca_path}
+    if auth.type == "bearer":
+        files = {"token_path": auth.token_path, **files}
+    if auth.type == "mtls":
+        own = {"certificate_path": auth.certificate_path, "key_path": auth.key_path}
+        files = {**own, **files}
+    return {name: path for name, path in files.items() if path}
 
 
 def usable(path: Path, key: str, reader: Account | None) -> None:
@@ -60,12 +64,12 @@ def usable(path: Path, key: str, reader: Account | None) -> None:
             raise Notable(f"{named(reader)} may not read {path} (see {place})", told)
 
 
-def client_context(auth: Settings) -> ssl.SSLContext:
+def client_context(auth: AuthSettings) -> ssl.SSLContext:
     """TLS with our authorities and our certificate; Notable if it cannot be had."""
     try:
         context = ssl.create_default_context(**authorities(auth.ca_path))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if auth.type == "mtls":
+        if auth.type == "mtls" and auth.certificate_path:
             # An empty password, so that nobody is asked for one on a terminal.
             context.load_cert_chain(auth.certificate_path, auth.key_path, password="")
     except OSError as error:  # also ssl.SSLError

@@ -100,15 +100,15 @@ def free_inodes(settings: Settings, deadline: float) -> str:
 @check
 def folders_writable(settings: Settings, deadline: float) -> str:
     """MIGlet can keep its state and open its socket."""
-    keys = ("paths.state", "paths.runtime")
-    for key in keys:
-        path = existing(Path(settings[key]))
+    paths = settings.paths
+    for key, folder in (("state", paths.state), ("runtime", paths.runtime)):
+        path = existing(Path(folder))
         if not path.is_dir():
-            raise Misconfiguration(f"{path} is not a folder", f"set {key}")
+            raise Misconfiguration(f"{path} is not a folder", f"set paths.{key}")
         if not os.access(path, os.W_OK | os.X_OK):
-            hint = f"let MIGlet's user write there, or set {key}"
+            hint = f"let MIGlet's user write there, or set paths.{key}"
             raise Misconfiguration(f"{path} is not writable", hint)
-    return ", ".join(settings[key] for key in keys)
+    return f"{paths.state}, {paths.runtime}"
 
 
 @check

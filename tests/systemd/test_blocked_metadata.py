@@ -30,12 +30,12 @@ PROCESS = ("Type", "Notify", "Exec", "Watchdog", "Restart")
 PROGRAM = """\
 import sys
 sys.path.insert(0, {checkout!r})
-from miglet.config.settings import Settings
 from miglet.runner import metadata_block
 from miglet.security import account
+from tests.sample_settings import sample_settings
 assert not metadata_block.may_filter()
 flat = {{"runner.block_metadata": {block}, "paths.runtime": {runtime!r}}}
-settings, nobody = Settings.of(flat), account("nobody")
+settings, nobody = sample_settings(flat), account("nobody")
 metadata_block.rehearse(settings, nobody)
 metadata_block.apply(settings, nobody)
 """
