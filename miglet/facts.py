@@ -58,6 +58,8 @@ class WorkerStarted(Fact):
     worker: str
     pid: int
     restarts: int
+    #: Deaths of its predecessors in a row; one that lived long enough starts at 0.
+    deaths: int = 0
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -159,7 +161,10 @@ class RunnerListening(Fact):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class JobSeen(Fact):
-    """The first sign of a job, from `source`, at wall time `seen_at`."""
+    """The first sign of a job, from `source`, at wall time `seen_at`.
+
+    Precedes every other fact about the job; a watcher that adopts a run sends it again.
+    """
 
     run_id: str
     source: str
@@ -184,8 +189,42 @@ class JobSampled(Fact):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class JobEnded(Fact):
+    """The job's Worker process has ended: this ends the job, and nothing else does.
+
+    The lifecycle decides result and cause from evidence and ending. The run may go on
+    for a moment; `RunnerExited` follows when it is over.
+    """
+
+    run_id: str
+    #: `Evidence.as_json`, with the Worker's exit status where it is known.
+    evidence: dict[str, Any]
+    #: `Ending.as_json`: of the Listener, as far as it is known by now.
+    ending: dict[str, Any]
+    usage: dict[str, Any]
+    #: Printed by the Listener, redacted and clipped.
+    last_lines: list[str]
+    #: Wall time at which the Worker ended; null if unknown.
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ListenerDied(Fact):
+    """The Listener ended abnormally while its Worker lives: the job goes on.
+
+    Sent once per run, after `JobSeen`; `JobEnded` or `RunnerExited` follows at the
+    Worker's end. A Listener that dies without a living Worker is a `RunnerExited`.
+    """
+
+    run_id: str
+    #: `Ending.as_json` of the Listener.
+    ending: dict[str, Any]
+    last_lines: list[str]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class JobResultSeen(Fact):
-    """The runner told how the job ended, and has not necessarily ended itself."""
+    """Superseded by `JobEnded`; the runner-watcher still sends it."""
 
     run_id: str
     evidence: dict[str, Any]
@@ -234,7 +273,10 @@ class ListenerDied(Fact):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RunnerExited(Fact):
-    """The listener is gone, and with it what it left running."""
+    """The run is over: Listener and Worker are gone, and with them what they left.
+
+    Ends the job, too, if no `JobEnded` came before.
+    """
 
     run_id: str
     evidence: dict[str, Any]
@@ -245,7 +287,12 @@ class RunnerExited(Fact):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RunnerTroubled(Fact):
-    """The runner lives but does not work: a ghost, a lasting loss of connection."""
+    """The runner lives but does not work.
+
+    Without a job (`ghost`, a lasting loss of connection) the run is replaced. With a
+    job the only code is `worker_stuck`: the watcher kills the Worker right after this
+    fact, and `JobEnded` follows.
+    """
 
     run_id: str
     code: str
@@ -276,9 +323,12 @@ class FaultNoted(Fact):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RunnerRemoved(Fact):
-    """No registration of ours is left, or nothing more can be done about it."""
+    """The answer to `StopRunner`: the run is over, and its registration dealt with."""
 
+    #: For people.
     detail: str
+    #: ``removed``, ``not_registered``, ``left_to_controller`` or ``failed``.
+    removal: str = "failed"
 
 
 # The metrics-sampler.

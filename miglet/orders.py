@@ -93,10 +93,16 @@ class ProvideRunner(Order):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class WatchRunner(Order):
-    """Go on watching the run that was launched before."""
+    """Go on watching the run that was launched before.
+
+    A `minimal` watch reads no logs and no hooks, since whatever is in them may have
+    killed the watchers before: it reports the run's end from what the shim or the
+    service manager recorded.
+    """
 
     to = "runner-watcher"
     run_id: str
+    minimal: bool = False
 
 
 @dataclass(frozen=True, repr=False, eq=False)
