@@ -189,42 +189,8 @@ class JobSampled(Fact):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class JobEnded(Fact):
-    """The job's Worker process has ended: this ends the job, and nothing else does.
-
-    The lifecycle decides result and cause from evidence and ending. The run may go on
-    for a moment; `RunnerExited` follows when it is over.
-    """
-
-    run_id: str
-    #: `Evidence.as_json`, with the Worker's exit status where it is known.
-    evidence: dict[str, Any]
-    #: `Ending.as_json`: of the Listener, as far as it is known by now.
-    ending: dict[str, Any]
-    usage: dict[str, Any]
-    #: Printed by the Listener, redacted and clipped.
-    last_lines: list[str]
-    #: Wall time at which the Worker ended; null if unknown.
-    finished_at: float | None = None
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class ListenerDied(Fact):
-    """The Listener ended abnormally while its Worker lives: the job goes on.
-
-    Sent once per run, after `JobSeen`; `JobEnded` or `RunnerExited` follows at the
-    Worker's end. A Listener that dies without a living Worker is a `RunnerExited`.
-    """
-
-    run_id: str
-    #: `Ending.as_json` of the Listener.
-    ending: dict[str, Any]
-    last_lines: list[str]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
 class JobResultSeen(Fact):
-    """Superseded by `JobEnded`; the runner-watcher still sends it."""
+    """The runner told how the job ended; superseded by `JobEnded`."""
 
     run_id: str
     evidence: dict[str, Any]

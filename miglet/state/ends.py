@@ -14,7 +14,7 @@ from miglet.events import (
     VMShuttingDown,
     timestamp,
 )
-from miglet.facts import JobEnded, JobResultSeen, RunnerExited
+from miglet.facts import JobResultSeen, RunnerExited
 from miglet.orders import DrainRunner, ProvideRunner, StopRunner
 from miglet.runner.ending import Ending
 from miglet.runner.evidence import Evidence
@@ -82,18 +82,14 @@ def announced(vm: Vm) -> Step:
     return vm.having(job=started), [StopTimer("announce"), Emit(event, job.reference)]
 
 
-def seen(
-    vm: Vm, fact: JobEnded | JobResultSeen | RunnerExited
-) -> tuple[Ending, Evidence]:
+def seen(vm: Vm, fact: JobResultSeen | RunnerExited) -> tuple[Ending, Evidence]:
     """The runner's end as it was seen, and what we did to the runner ourselves."""
     cause = vm.stopped_by or ("termination_notice" if vm.notices else None)
     ending = Ending(**{**fact.ending, "stopped_by": cause})
     return ending, Evidence.of_json(fact.evidence)
 
 
-def completed(
-    vm: Vm, fact: JobEnded | JobResultSeen | RunnerExited, moment: Moment
-) -> Step:
+def completed(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> Step:
     """JobCompleted for the job at hand, after its JobStarted."""
     if vm.job is None:
         return vm, []
@@ -137,9 +133,7 @@ def completion(job: Job, found: Verdict, moment: Moment) -> JobCompleted:
     )
 
 
-def crashed(
-    vm: Vm, fact: JobEnded | JobResultSeen | RunnerExited, will_retry: bool
-) -> Emit:
+def crashed(vm: Vm, fact: JobResultSeen | RunnerExited, will_retry: bool) -> Emit:
     """RunnerCrashed, with the last that the runner said."""
     event = RunnerCrashed(
         exit_code=fact.ending.get("exit_code"),

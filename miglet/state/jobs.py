@@ -6,7 +6,6 @@ Pure, like every rule; which one holds in which state, the table in `lifecycle` 
 from __future__ import annotations
 
 from miglet.facts import (
-    JobEnded,
     JobIdentified,
     JobResultSeen,
     JobSampled,
@@ -65,7 +64,7 @@ def note_usage(vm: Vm, fact: JobSampled, moment: Moment) -> Step:
     return vm.having(job=vm.job.used(fact.usage) if vm.job else None), []
 
 
-def end_job(vm: Vm, fact: JobEnded | JobResultSeen, moment: Moment) -> Step:
+def end_job(vm: Vm, fact: JobResultSeen, moment: Moment) -> Step:
     """The runner has told the job's end."""
     if vm.job is None:
         return vm, []
@@ -74,9 +73,7 @@ def end_job(vm: Vm, fact: JobEnded | JobResultSeen, moment: Moment) -> Step:
     return vm, [*effects, *more]
 
 
-def _completed(
-    vm: Vm, fact: JobEnded | JobResultSeen | RunnerExited, moment: Moment
-) -> Step:
+def _completed(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> Step:
     found = crash(*seen(vm, fact))
     told: list[Effect] = []
     if found and found.abnormal:
@@ -99,9 +96,7 @@ def finish_drain(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
     return vm, [*effects, *more]
 
 
-def complete_late(
-    vm: Vm, fact: JobEnded | JobResultSeen | RunnerExited, moment: Moment
-) -> Step:
+def complete_late(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> Step:
     """A job that is stopped with the machine has an end, too."""
     return completed(vm, fact, moment)
 

@@ -125,9 +125,6 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
     State.JOB_RUNNING: {
         **ANYWHERE,
         facts.JobIdentified: Row(jobs.identify_job),
-        facts.JobEnded: Row(
-            jobs.end_job, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
-        ),
         facts.JobResultSeen: Row(
             jobs.end_job, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
         ),
@@ -146,7 +143,6 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         **ANYWHERE,
         facts.JobSeen: Row(jobs.slip_in),
         facts.JobIdentified: Row(jobs.identify_job),
-        facts.JobEnded: Row(jobs.end_job, State.SHUTTING_DOWN),
         facts.JobResultSeen: Row(jobs.end_job, State.SHUTTING_DOWN),
         facts.RunnerExited: Row(jobs.finish_drain, State.SHUTTING_DOWN),
         facts.RunnerTroubled: Row(runners.drain_troubled, State.SHUTTING_DOWN),
@@ -157,7 +153,6 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
     State.SHUTTING_DOWN: {
         **ANYWHERE,
         facts.JobIdentified: Row(jobs.identify_job),
-        facts.JobEnded: Row(jobs.complete_late),
         facts.JobResultSeen: Row(jobs.complete_late),
         facts.RunnerExited: Row(jobs.complete_late),
         facts.RunnerRemoved: Row(endings.runner_removed),
@@ -168,7 +163,6 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
     },
     State.ERROR: {
         **ANYWHERE,
-        facts.JobEnded: Row(jobs.complete_late),
         facts.JobResultSeen: Row(jobs.complete_late),
         facts.RunnerExited: Row(jobs.complete_late),
         facts.EventDelivered: Row(endings.go_down, State.SHUTTING_DOWN),
