@@ -206,8 +206,9 @@ def test_it_is_small_and_holds_nothing_but_its_own(launcher, tmp_path):
     assert (proc / "comm").read_text() == "miglet-shim\n"
     assert os.readlink(proc / "cwd") == "/"
     assert os.getsid(run.shim.pid) not in (os.getsid(0), run.listener.pid)
-    # the two ends of the bell, one of the pipe, 0 and 1, and three of its folder's
-    eventually(lambda: len(os.listdir(proc / "fd")) == 8, what="the answer's end")
+    # the ends of the bell, one of the pipe, a netlink socket, 0 and 1, and three of its
+    # folder
+    eventually(lambda: len(os.listdir(proc / "fd")) == 9, what="the answer's end")
     targets = [os.readlink(descriptor) for descriptor in (proc / "fd").iterdir()]
     own = sorted(Path(t).name for t in targets if str(launcher.root) in t)
     assert own == ["lock", "output", "shim.err"]

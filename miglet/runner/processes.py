@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+#: There if the kernel lists children (CONFIG_PROC_CHILDREN); else all are looked at.
+CHILDREN_OF_THREAD = "/proc/thread-self/children"
 
 #: Indices into what `stat_of` returns; proc(5) counts from 1 and from the pid.
 STATE, PARENT, SESSION = 0, 1, 3
@@ -23,13 +27,66 @@ def boot_id(path: str = BOOT_ID) -> str:
         return file.read().strip()
 
 
-def stat_of(pid: int | str) -> list[bytes] | None:
-    """The fields of /proc/PID/stat after the name (proc(5)); None: no such process."""
+def named_stat(pid: int | str) -> tuple[bytes, list[bytes]] | None:
+    """The name (comm) of a process and the fields of /proc/PID/stat after it (proc(5)).
+
+    None: there is no such process, or it is hidden from us (`hidepid`). A zombie keeps
+    its name until it is collected.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+            head, _, fields = file.read().rpartition(b")")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
+    return head.partition(b"(")[2], fields.split()
+
+
+def stat_of(pid: int | str) -> list[bytes] | None:
+    """The fields of /proc/PID/stat after the name; None: no such process."""
+    found = named_stat(pid)
+    return found and found[1]
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, zombies included."""
+    if not os.path.exists(CHILDREN_OF_THREAD):
+        everybody = [(int(name), stat_of(name)) for name in entries("/proc")]
+        return [one for one, stat in everybody if stat and int(stat[PARENT]) == pid]
+    found: list[int] = []
+    for thread in entries(f"/proc/{pid}/task"):
+        # a thread may end while we read
+        with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as file:
+            found += map(int, file.read().split())
+    return found
+
+
+def is_child(pid: int, start: int, parent: int) -> bool:
+    """Whether `parent` may wait for the process that is `pid` since tick `start`."""
+    stat = stat_of(pid)
+    if stat is None:
+        return False
+    return int(stat[PARENT]) == parent and int(stat[START]) == start
+
+
+def oldest_child(parent: int, name: bytes) -> tuple[int, int] | None:
+    """The pid and start of the oldest child of `parent` that has this name."""
+    starts = []
+    for pid in children(parent):
+        its_name, stat = named_stat(pid) or (b"", [])
+        if its_name == name and int(stat[PARENT]) == parent:
+            starts.append((int(stat[START]), pid))
+    if not starts:
+        return None
+    start, pid = min(starts)
+    return pid, start
+
+
+def entries(folder: str) -> list[str]:
+    """The numbers among the names in a folder; none where it is gone."""
+    try:
+        return [name for name in os.listdir(folder) if name.isdigit()]
+    except OSError:
+        return []
 
 
 def lives(stat: list[bytes]) -> bool:
@@ -39,7 +96,7 @@ def lives(stat: list[bytes]) -> bool:
 
 def census() -> dict[int, list[bytes]]:
     """The stat fields of every living process on the machine, by pid."""
-    seen = {int(name): stat_of(name) for name in os.listdir("/proc") if name.isdigit()}
+    seen = {int(name): stat_of(name) for name in entries("/proc")}
     return {pid: stat for pid, stat in seen.items() if stat and lives(stat)}
 
 

@@ -11,6 +11,7 @@ import select
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from miglet.runner.processes import SESSION, START, census, descendants
 from miglet.runner.records import discard, read_record, tail
 from miglet.runner.unit import Unit
 from miglet.runner.usage import Usage, usage_of
+from miglet.runner.worker_process import WorkerProcess, find_worker
 
 #: How long `ended` waits for the shim to record an end that has just happened.
 SETTLE_SECONDS = 0.5
@@ -78,6 +80,22 @@ class Run:
         """Whether the program itself lives, whatever became of its descendants."""
         return self.listener.alive()
 
+    def worker(self) -> WorkerProcess | None:
+        """The runner's Worker, living or ended; None: none has been seen so far.
+
+        It has a descriptor: the caller closes it, and keeps it rather than ask again.
+        Asking costs some reads of /proc as long as there is none.
+        """
+        return find_worker(self.folder, self.listener, self.shim)
+
+    def orphaned(self) -> bool:
+        """Whether the Listener has died and its Worker goes on with the job."""
+        worker = None if self.alive() else self.worker()
+        if worker is None:
+            return False
+        with closing(worker):
+            return not worker.ended()
+
     def ended(self) -> ExitStatus | None:
         """How it ended; None while it lives.
 
@@ -112,8 +130,18 @@ class Run:
         return max(living or 0, end.get("oom_kills", 0), at_least)
 
     def interrupt(self) -> bool:
-        """SIGINT to the program alone: the runner's way of being asked to end."""
-        return self.listener.signal(signal.SIGINT)
+        """Ask the runner to end: SIGINT to the program alone.
+
+        A Worker without its Listener ignores SIGINT and takes SIGTERM for a shutdown
+        of the machine.
+        """
+        if self.listener.signal(signal.SIGINT):
+            return True
+        worker = self.worker()
+        if worker is None:
+            return False
+        with closing(worker):
+            return worker.signal(signal.SIGTERM)
 
     def kill(self, seconds: float = 5.0) -> bool:
         """SIGKILL the program and all its descendants; true when nobody is left.
@@ -215,6 +243,8 @@ class Run:
         """Remove all that is known of an ended run; RunnerPresent if it lives."""
         if self.alive():
             raise RunnerPresent(f"{self.name} (pid {self.listener.pid}) still lives")
+        if self.orphaned():
+            raise RunnerPresent(f"the Worker of {self.name} has not finished its job")
         discard(self.folder)
 
 

@@ -14,15 +14,22 @@ import resource
 import select
 import signal
 import time
+from contextlib import suppress
 
 from miglet.runner.capped import CHUNK_BYTES, Output
+from miglet.runner.connector import ChildExits
 from miglet.runner.processes import (
     CHILD_SYSTEM_TICKS,
+    START,
     USER_TICKS,
+    boot_id,
     census,
     descendants,
     end_all,
     identity,
+    is_child,
+    named_stat,
+    oldest_child,
 )
 
 #: No pipe holds more (fs.pipe-max-size for the unprivileged): what was printed before
@@ -31,6 +38,15 @@ PIPE_BYTES = 1 << 20
 
 #: Records are padded to this, so that the last one needs no new room on a full disk.
 RECORD_BYTES = 4096
+
+#: What the kernel calls the runner's Worker (comm in proc(5)). Any process can take
+#: that name, so it counts only together with the parent; /proc/PID/exe would need
+#: CAP_SYS_PTRACE.
+WORKER_NAME = b"Runner.Worker"
+
+#: Files in a run's folder: which process the Worker is, and how it ended.
+WORKER_RECORD = "worker.json"
+WORKER_EXIT_RECORD = "worker-exit.json"
 
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
@@ -56,6 +72,16 @@ def reserve(folder: str, name: str, text: str = "") -> str:
     return path
 
 
+def exit_of(status: int) -> dict:
+    """How a process ended, from its wait status, and when: now."""
+    code = os.waitstatus_to_exitcode(status)
+    return {
+        "exit_code": code if code >= 0 else None,
+        "signal": -code if code < 0 else None,
+        "ended_at": time.time(),
+    }
+
+
 def ending(status: int) -> dict:
     """The exit record: how it ended, and what it and its descendants have used.
 
@@ -63,12 +89,9 @@ def ending(status: int) -> dict:
     during a job, nearly all of it is still the Worker's.
     """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = os.waitstatus_to_exitcode(status)
     return {
-        "exit_code": code if code >= 0 else None,
-        "signal": -code if code < 0 else None,
-        "ended_at": time.time(),
-        "cpu_seconds": round(used.ru_utime + used.ru_stime + owed_seconds(), 6),
+        **exit_of(status),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime + owed_seconds(), 3),
         "max_memory_bytes": used.ru_maxrss * 1024,
         "io_read_bytes": used.ru_inblock * 512,
         "io_write_bytes": used.ru_oublock * 512,
@@ -86,13 +109,20 @@ def owed_seconds() -> float:
 
 
 class Shim:
-    """Starts one process, pumps its output, reaps its family, records its end."""
+    """Starts one process, pumps its output, reaps its family, records its end.
+
+    The end of its Worker is recorded too: what the kernel announces of it while the
+    process lives, and what we collect ourselves once that has died and left us its
+    Worker.
+    """
 
     def __init__(self, folder: str, order: dict) -> None:
         self.folder = folder
         self.order = order
         self.output = Output(folder)
         self.status: int | None = None
+        #: Pid and start of the Worker that we have adopted.
+        self.adopted: tuple[int, int] | None = None
         self.told_to_kill = False
         self.bell, bell_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(bell_end, warn_on_full_buffer=False)
@@ -112,7 +142,9 @@ class Shim:
             begin(self.order, printing, waiting)
         os.close(printing)
         os.close(waiting)
+        self.exits = announced_exits(self.child)
         reserve(self.folder, "exit.json")
+        reserve(self.folder, WORKER_EXIT_RECORD)
         record(self.folder, "run.json", self.recorded())
         os.write(word, b"g")
         os.close(word)
@@ -128,12 +160,16 @@ class Shim:
         poll = select.poll()
         poll.register(self.printed, select.POLLIN)
         poll.register(self.bell, select.POLLIN)
+        if self.exits:
+            poll.register(self.exits, select.POLLIN)
         while self.reap():
             if self.told_to_kill:
                 end_all(os.getpid())
             for descriptor, _ in poll.poll(10 if self.told_to_kill else None):
                 if descriptor == self.bell:
                     self.hear()
+                elif self.exits and descriptor == self.exits.fileno():
+                    self.note_exits(self.exits)
                 elif self.pump() == b"":
                     poll.unregister(self.printed)
 
@@ -157,16 +193,25 @@ class Shim:
         return chunk
 
     def reap(self) -> bool:
-        """Collect the dead; false when there is nobody left to wait for."""
+        """Collect the dead; false when there is nobody left to wait for.
+
+        The process comes before its orphans: its end tells which of them is its Worker.
+        """
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return False
-            if pid == self.child:
-                self.end(status)
-            if pid == 0:
+            if dead is None:
                 return True
+            if self.status is None:
+                pid, status = os.waitpid(self.child, os.WNOHANG)
+                if pid:
+                    self.end(status)
+                    continue
+            pid, status = os.waitpid(dead.si_pid, 0)
+            if self.adopted and pid == self.adopted[0]:
+                self.record_worker_exit(*self.adopted, ending(status))
 
     def end(self, status: int) -> None:
         """Keep the last words, then record the end: who sees it can read them."""
@@ -174,7 +219,63 @@ class Shim:
         while read < PIPE_BYTES and (chunk := self.pump()):
             read += len(chunk)
         self.status = status
+        if self.exits:
+            self.note_exits(self.exits)
+        self.adopted = self.adopted_worker()
         record(self.folder, "exit.json", ending(status))
+
+    def adopted_worker(self) -> tuple[int, int] | None:
+        """Our child that is the Worker of the process that has just ended, if any.
+
+        Among a job's orphans any may have taken the name; the Worker is the one that
+        was written down while its parent lived, else the oldest.
+        """
+        if recorded := recorded_worker(self.folder):
+            return recorded if is_child(*recorded, os.getpid()) else None
+        if found := oldest_child(os.getpid(), WORKER_NAME):
+            self.record_worker(*found)
+        return found
+
+    def note_exits(self, exits: ChildExits) -> None:
+        """Record the Worker's end if it is among the announced ones."""
+        for pid, status in exits.read():
+            worker = recorded_worker(self.folder)
+            name, stat = named_stat(pid) or (b"", [])
+            if worker is None and name == WORKER_NAME:
+                worker = pid, int(stat[START])
+                self.record_worker(*worker)
+            if worker and worker[0] == pid:
+                self.record_worker_exit(*worker, exit_of(status))
+
+    def record_worker(self, pid: int, start: int) -> None:
+        """Write down which process the Worker is; a full disk may keep us from it."""
+        worker = {"pid": pid, "start_time": start, "boot_id": boot_id()}
+        with suppress(OSError):
+            record(self.folder, WORKER_RECORD, worker)
+
+    def record_worker_exit(self, pid: int, start: int, how: dict) -> None:
+        """Write down how the Worker ended; a full disk may keep us from it."""
+        with suppress(OSError):
+            worker = {"pid": pid, "start_time": start}
+            record(self.folder, WORKER_EXIT_RECORD, {**worker, **how})
+
+
+def announced_exits(parent: int) -> ChildExits | None:
+    """The exits of the children of `parent`; None where the kernel tells us of none."""
+    try:
+        return ChildExits(parent)
+    except OSError:
+        return None
+
+
+def recorded_worker(folder: str) -> tuple[int, int] | None:
+    """The pid and start of the Worker that is written down."""
+    try:
+        with open(f"{folder}/{WORKER_RECORD}", "rb") as file:
+            worker = json.load(file)
+        return worker["pid"], worker["start_time"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def begin(order: dict, printing: int, waiting: int) -> None:
