@@ -67,6 +67,13 @@ class Misconfigured(MigletError):
 class ControllerError(MigletError):
     """A request to the controller did not lead to a usable answer."""
 
+    #: Which request failed, e.g. ``POST https://controller.example/…/events``.
+    target = ""
+
+    def __str__(self) -> str:
+        reason = super().__str__()
+        return f"{self.target} failed: {reason}" if self.target else reason
+
 
 class ControllerUnreachable(ControllerError):
     """No answer, or one that says "later": a timeout, 408, 429, any 5xx."""
@@ -83,6 +90,14 @@ class ControllerUnreachable(ControllerError):
 
 class BadAnswer(ControllerUnreachable):
     """An answer that is not what the contract says; names the field."""
+
+
+class BadRegistration(BadAnswer):
+    """A registration token came with labels or a group that cannot be registered."""
+
+    category = "permanent"
+    exit_status = REFUSED
+    hint = "correct what the controller answers to the request for a registration token"
 
 
 class Unauthenticated(ControllerError):

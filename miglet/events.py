@@ -89,7 +89,7 @@ def seal(
 
 @dataclass(frozen=True, repr=False, eq=False)
 class VMStarted(Event):
-    """The bootstrap is done. Once per boot; acknowledged, the VM may register."""
+    """The bootstrap passed. Once per boot; acknowledged, the VM may register."""
 
     version: str
     boot_id: str
@@ -103,6 +103,8 @@ class VMStarted(Event):
     runner_version: str | None
     preflight: list[dict[str, Any]]
     timeline: dict[str, float]
+    instance_name: str | None = None
+    hostname: str | None = None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -150,6 +152,8 @@ class JobHeartbeat(Event):
     run_attempt: int | None
     actor: str | None
     event_name: str | None
+    #: running, stopping (a stop was ordered) or orphaned (its Listener died).
+    status: str = "running"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -196,11 +200,30 @@ class TerminationNotice(Event):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class VMShuttingDown(Event):
-    """MIGlet is about to end; the runner takes no further job."""
+    """The end is decided; the runner takes no further job."""
+
+    #: What ended the machine: a code, or the code of the Error that did.
+    reason: str
+    #: miglet, controller, operator, signal or cloud.
+    requested_by: str
+    uptime_seconds: float
+    #: Free text, e.g. the reason that an operator gave.
+    detail: str | None = None
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class VMStopped(Event):
+    """The last event of a boot: the runner is gone and nothing follows."""
 
     reason: str
     requested_by: str
     uptime_seconds: float
+    #: removed, not_registered, left_to_controller or failed.
+    removal: str
+    #: Whether the registration is known to be gone; None: not known.
+    runner_removed: bool | None
+    #: Events dropped since the journal was made.
+    events_dropped: int
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -29,6 +29,8 @@ EVENT_DATA: dict[str, dict[str, Any]] = {
         "boot_id": "8a6ba3f6-0000-4000-8000-000000000000",
         "cloud": None,
         "zone": None,
+        "instance_name": None,
+        "hostname": "vm-1",
         "machine_type": None,
         "image": None,
         "cpu_count": 2,
@@ -64,7 +66,12 @@ EVENT_DATA: dict[str, dict[str, Any]] = {
         "event_name": "push",
         "source": "hook",
     },
-    "JobHeartbeat": {"elapsed_seconds": 15.0, "resource_usage": USAGE, "name": "build"},
+    "JobHeartbeat": {
+        "elapsed_seconds": 15.0,
+        "resource_usage": USAGE,
+        "name": "build",
+        "status": "running",
+    },
     "JobCompleted": {
         "result": "failed",
         "cause": "failure",
@@ -85,9 +92,18 @@ EVENT_DATA: dict[str, dict[str, Any]] = {
     },
     "TerminationNotice": {"kind": "preempted", "deadline": None, "source": "gce"},
     "VMShuttingDown": {
-        "reason": "job_done",
-        "requested_by": None,
+        "reason": "job_completed",
+        "requested_by": "miglet",
         "uptime_seconds": 90.0,
+        "detail": None,
+    },
+    "VMStopped": {
+        "reason": "job_completed",
+        "requested_by": "miglet",
+        "uptime_seconds": 91.0,
+        "removal": "removed",
+        "runner_removed": True,
+        "events_dropped": 0,
     },
     "Error": {
         "category": "misconfig",
@@ -143,5 +159,9 @@ def heartbeat(vm: str = "vm-1", **changes: Any) -> dict[str, Any]:
         "current_job": None,
         "workers": {"runner-watcher": {"restarts": 0, "healthy": True}},
         "events_pending": 0,
+        "boot_id": "8a6ba3f6-0000-4000-8000-000000000000",
+        "interval_seconds": 15.0,
+        "events_rejected": 0,
+        "events_dropped": 0,
     }
     return {**beat, **changes}

@@ -10,10 +10,12 @@ import pytest
 import responses
 
 from miglet import __version__
-from miglet.controller.answers import OUTCOMES, Acknowledgement, Call, Outcome, outcome
+from miglet.controller.answers import TABLE, Call, Outcome, outcome
 from miglet.controller.client import Client
+from miglet.controller.transport import Answer
 from miglet.errors import (
     BadAnswer,
+    BadRegistration,
     ControllerError,
     ControllerUnreachable,
     CredentialUnusable,
@@ -79,11 +81,20 @@ def client(settings):
     client.close()
 
 
-def answers(controller, call, status, body="", vm="vm-1", headers=None):
+def answers(
+    controller, call, status, body="", vm="vm-1", headers=None, content_type="text/x"
+):
     if not isinstance(body, (str, bytes)):
         body = json.dumps(body)
     url = re.compile(re.escape(f"{BASE}/api/v1/vms/{vm}/{call.path}") + r"(\?.*)?$")
-    controller.add(call.method, url, body=body, status=status, headers=headers or {})
+    controller.add(
+        call.method,
+        url,
+        body=body,
+        status=status,
+        headers=headers or {},
+        content_type=content_type,
+    )
 
 
 def made(call, client):
@@ -110,7 +121,7 @@ CONTACT_ROW = {
 ERROR_TABLE = {
     Call.REGISTRATION_TOKEN: TOKEN_ROW,
     Call.REMOVAL_TOKEN: {k: v for k, v in TOKEN_ROW.items() if k != 404},
-    Call.EVENT: {**{k: v for k, v in TOKEN_ROW.items() if k != 409}, 403: DENIED},
+    Call.EVENT: {**TOKEN_ROW, 409: LATER},
     Call.HEARTBEAT: CONTACT_ROW,
     Call.COMMANDS: CONTACT_ROW,
 }
@@ -131,7 +142,8 @@ def test_each_status_is_the_error_of_its_row(controller, client, call, status, b
         made(call, client)
     assert type(caught.value) is kind
     assert caught.value.transient is transient
-    assert call.value in str(caught.value)
+    target = f"{call.method} {BASE}/api/v1/vms/vm-1/{call.path}"
+    assert str(caught.value).startswith(f"{target} failed: ")
     assert str(status) in str(caught.value)
     assert len(controller.calls) == (2 if status == 401 else 1)
 
@@ -145,10 +157,10 @@ def test_each_2xx_with_the_contracts_body_is_taken(controller, client, call, sta
 
 
 def test_the_table_has_a_row_for_each_call_and_an_outcome_for_each_status():
-    assert set(OUTCOMES) == set(Call)
+    assert set(TABLE) == set(Call)
     for call in Call:
         for status in range(100, 1000):
-            assert isinstance(outcome(call, status), Outcome)
+            assert isinstance(outcome(call, Answer(status, {}, b"")), Outcome)
 
 
 @pytest.mark.parametrize("call", Call)
@@ -158,19 +170,37 @@ def test_not_modified_is_no_answer(controller, client, call):
         made(call, client)
 
 
-@pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 503, 302])
-def test_no_event_is_set_aside_for_what_is_not_its_fault(status):
-    assert outcome(Call.EVENT, status) is not Outcome.REFUSED
+@pytest.mark.parametrize("status", [401, 408, 409, 429, 500, 503, 302])
+def test_no_event_is_rejected_for_what_is_not_its_fault(status):
+    assert outcome(Call.EVENT, Answer(status, {}, b"")) is not Outcome.REFUSED
 
 
 @pytest.mark.parametrize("call", Call)
-def test_html_instead_of_json_is_no_answer(controller, client, call):
-    answers(controller, call, 200, "<html>please log in</html>")
-    with pytest.raises(BadAnswer, match="not JSON"):
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("<html>please log in</html>", "application/json"),
+        (" \r\n<!DOCTYPE html>", "text/plain"),
+        (b"\xef\xbb\xbf<html>", "application/octet-stream"),
+        ("please log in", "text/html; charset=utf-8"),
+        ('{"acknowledged": true}', "Text/HTML"),
+    ],
+)
+def test_a_web_page_is_not_an_answer_of_the_controller(
+    controller, client, call, body, kind
+):
+    answers(controller, call, 200, body, content_type=kind)
+    with pytest.raises(BadAnswer, match="not an answer of the controller: 200 OK"):
         made(call, client)
 
 
-@pytest.mark.parametrize("call", Call)
+@pytest.mark.parametrize("call", [Call.EVENT, Call.HEARTBEAT])
+def test_an_empty_answer_is_no_web_page_whatever_its_type(controller, client, call):
+    answers(controller, call, 200, "", content_type="text/html")
+    made(call, client)
+
+
+@pytest.mark.parametrize("call", [Call.REGISTRATION_TOKEN, Call.REMOVAL_TOKEN])
 @pytest.mark.parametrize(
     "body",
     [
@@ -198,45 +228,68 @@ def test_what_is_not_a_strict_json_object_is_no_answer(controller, client, call,
 # ---- events --------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("type", ["VMStarted", "JobCompleted"])
 @pytest.mark.parametrize(
-    ("status", "body", "expected"),
+    ("status", "body"),
     [
-        (200, "", True),
-        (204, "", True),
-        (200, " \r\n", True),
-        (200, {}, True),
-        (200, {"acknowledged": True}, True),
-        (200, {"acknowledged": True, "status": "pending"}, True),
-        (200, {"acknowledged": None}, True),
-        (202, {"status": "acknowledged"}, True),
-        (202, {"status": "Received"}, True),
-        (202, {"status": 202}, True),
-        (200, {"id": "e-1"}, True),
-        (200, {"acknowledged": False}, False),
-        (200, {"acknowledged": False, "status": "received"}, False),
-        (200, {"status": "pending"}, False),
+        (200, ""),
+        (204, ""),
+        (200, " \r\n"),
+        (200, {}),
+        (200, {"acknowledged": True}),
+        (200, {"acknowledged": None}),
+        (200, {"acknowledged": "yes"}),
+        (202, {"status": "success"}),
+        (200, {"status": "pending"}),
+        (201, {"id": "e-1"}),
+        (200, {"acknowledged": True, "duplicate": True}),
+        (200, "null"),
+        (200, "true"),
+        (200, "[]"),
+        (200, "OK"),
+        (299, "stored\n"),
+        (200, "{"),
+        (200, "x" * 1024),
+        (200, {"padding": "x" * 2000}),
     ],
 )
-def test_a_2xx_acknowledges_unless_its_body_says_otherwise(
-    controller, client, status, body, expected
+def test_a_2xx_acknowledges_whatever_its_json_or_short_text_says(
+    controller, client, type, status, body
 ):
     answers(controller, Call.EVENT, status, body)
-    assert client.post_event(EVENT) == Acknowledgement(expected, duplicate=False)
+    assert client.post_event({**EVENT, "type": type}) is True
 
 
-def test_a_409_is_a_duplicate_and_so_delivered(controller, client):
-    answers(controller, Call.EVENT, 409, "<html>")
-    assert client.post_event(EVENT) == Acknowledgement(True, duplicate=True)
+@pytest.mark.parametrize(
+    "body", [{"acknowledged": False}, {"acknowledged": False, "status": "received"}]
+)
+def test_only_vm_started_can_be_not_acknowledged_yet(controller, client, body):
+    answers(controller, Call.EVENT, 200, body)
+    assert client.post_event(EVENT) is False
+    assert client.post_event({**EVENT, "type": "JobCompleted"}) is True
 
 
-def test_a_controller_may_say_duplicate_with_200(controller, client):
-    answers(controller, Call.EVENT, 200, {"acknowledged": True, "duplicate": True})
-    assert client.post_event(EVENT).duplicate
+@pytest.mark.parametrize("body", ["x" * 1025, b"\xff\xfe\x00", "[" * 200_000])
+@pytest.mark.parametrize("call", [Call.EVENT, Call.HEARTBEAT])
+def test_what_is_neither_json_nor_a_short_text_accepts_nothing(
+    controller, client, call, body
+):
+    answers(controller, call, 200, body)
+    with pytest.raises(BadAnswer, match="not an answer of the controller"):
+        made(call, client)
 
 
-def test_a_mistyped_acknowledgement_is_named(controller, client):
-    answers(controller, Call.EVENT, 200, {"acknowledged": "yes"})
-    with pytest.raises(BadAnswer, match="acknowledged: text, true or false expected"):
+def test_a_409_counts_as_delivered_only_where_it_says_duplicate(controller, client):
+    answers(controller, Call.EVENT, 409, {"duplicate": True})
+    assert client.post_event(EVENT) is True
+
+
+@pytest.mark.parametrize(
+    "body", ["", "<html>", {"duplicate": False}, {"duplicate": "true"}, {"title": "x"}]
+)
+def test_another_409_is_repeated(controller, client, body):
+    answers(controller, Call.EVENT, 409, body)
+    with pytest.raises(ControllerUnreachable, match="409 Conflict"):
         client.post_event(EVENT)
 
 
@@ -260,9 +313,10 @@ def test_a_refusals_answer_is_short_and_on_one_line(controller, client):
 # ---- heartbeats ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [200, 202, 204])
-def test_an_empty_2xx_takes_a_heartbeat(controller, client, status):
-    answers(controller, Call.HEARTBEAT, status)
+@pytest.mark.parametrize("status", [200, 202, 299])
+@pytest.mark.parametrize("body", ["", "OK", "[]", {"acknowledged": False}])
+def test_a_2xx_accepts_a_heartbeat(controller, client, status, body):
+    answers(controller, Call.HEARTBEAT, status, body)
     assert client.heartbeat({"vm_id": "vm-1"}, TRACE) is None
     assert json.loads(controller.calls[0].request.body) == {"vm_id": "vm-1"}
 
@@ -287,6 +341,49 @@ def test_nulls_where_the_controller_has_nothing_to_say(controller, client):
     assert (token.expires_at, token.runner_group, token.labels) == (None, None, ())
 
 
+@pytest.mark.parametrize("name", ["expires_at", "runner_group", "labels"])
+def test_what_a_token_need_not_bring_may_be_missing(controller, client, name):
+    body = {key: value for key, value in TOKEN.items() if key != name}
+    answers(controller, Call.REGISTRATION_TOKEN, 200, body)
+    client.registration_token({}, TRACE)
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "0001-01-01T00:00:00Z", "1970-01-01T23:59:59.999Z"]
+)
+def test_no_time_and_times_before_1970_01_02_mean_no_expiry(controller, client, text):
+    answers(controller, Call.REMOVAL_TOKEN, 200, {**REMOVAL, "expires_at": text})
+    answers(controller, Call.REGISTRATION_TOKEN, 200, {**TOKEN, "expires_at": text})
+    assert client.removal_token({}, TRACE).expires_at is None
+    assert client.registration_token({}, TRACE).expires_at is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("labels", ["linux", "a,b"], "label 'a,b' cannot"),
+        ("labels", [""], "label '' cannot"),
+        ("labels", ["-x"], "label '-x' cannot"),
+        ("labels", ["a\0b"], r"label 'a\\x00b' cannot"),
+        ("labels", ["x" * 257], "label 'xxx"),
+        ("runner_group", "-x", "runner group '-x' cannot"),
+        ("runner_group", "a\nb", r"runner group 'a\\nb' cannot"),
+    ],
+)
+def test_labels_and_groups_that_config_sh_misreads_are_named(
+    controller, client, name, value, told
+):
+    answers(controller, Call.REGISTRATION_TOKEN, 200, {**TOKEN, name: value})
+    with pytest.raises(BadRegistration, match=told) as caught:
+        client.registration_token({}, TRACE)
+    assert caught.value.category == "permanent"
+
+
+def test_an_empty_group_is_no_group(controller, client):
+    answers(controller, Call.REGISTRATION_TOKEN, 200, {**TOKEN, "runner_group": ""})
+    assert client.registration_token({}, TRACE).runner_group is None
+
+
 @pytest.mark.parametrize(
     ("text", "at"),
     [
@@ -305,7 +402,6 @@ MISTYPED = {
     "registration_token": [None, 7, "", [], "two words", "ümlaut", "a\nb", "\ud800"],
     "expires_at": [
         7,
-        "",
         "soon",
         "2026-01-15",
         "2026-01-15T10:30:00",
@@ -318,7 +414,7 @@ MISTYPED = {
 }
 
 
-@pytest.mark.parametrize("name", TOKEN)
+@pytest.mark.parametrize("name", ["registration_token", "runner_url"])
 def test_a_missing_field_is_named(controller, client, name):
     body = {key: value for key, value in TOKEN.items() if key != name}
     answers(controller, Call.REGISTRATION_TOKEN, 200, body)
@@ -332,16 +428,14 @@ def test_a_missing_field_is_named(controller, client, name):
 )
 def test_a_mistyped_field_is_named_and_never_repeated(controller, client, name, value):
     answers(controller, Call.REGISTRATION_TOKEN, 200, {**TOKEN, name: value})
-    with pytest.raises(BadAnswer, match=f"registration-token: {name}: ") as caught:
+    with pytest.raises(BadAnswer, match=f"registration-token .* {name}: ") as caught:
         client.registration_token({}, TRACE)
     assert "two words" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", REMOVAL)
-def test_a_removal_tokens_missing_field_is_named(controller, client, name):
-    body = {key: value for key, value in REMOVAL.items() if key != name}
-    answers(controller, Call.REMOVAL_TOKEN, 200, body)
-    with pytest.raises(BadAnswer, match=f"{name}: missing"):
+def test_a_removal_tokens_missing_field_is_named(controller, client):
+    answers(controller, Call.REMOVAL_TOKEN, 200, {"expires_at": None})
+    with pytest.raises(BadAnswer, match="removal_token: missing"):
         client.removal_token({}, TRACE)
 
 
@@ -373,6 +467,10 @@ ODD = [{"id": "c-1", "type": "Drain"}, 7, None, "x", [], {}]
         (200, {"commands": None}, []),
         (200, {"commands": [], "vm_id": None, "more": 1}, []),
         (200, {"commands": ODD, "vm_id": "vm-1"}, ODD),
+        (200, ODD, ODD),
+        (200, "[]", []),
+        (200, {}, []),
+        (200, "", []),
         (204, "", []),
     ],
 )
@@ -394,7 +492,7 @@ def test_commands_come_as_they_are(controller, client, status, body, expected):
 )
 def test_an_answer_with_wrong_commands_names_the_field(controller, client, body, field):
     answers(controller, Call.COMMANDS, 200, body)
-    with pytest.raises(BadAnswer, match=f"GET commands: {field}: "):
+    with pytest.raises(BadAnswer, match=f"GET .*/commands failed: .*{field}: "):
         client.commands(0.2, TRACE)
 
 

@@ -164,6 +164,7 @@ DRAGGING = {
     "slow body": for_ever(b"Content-Length: 999\r\n\r\nxxxxx", 0.02),
     "slow chunks": for_ever(b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", 0.02),
     "endless 100": says(*[b"HTTP/1.1 100 Continue\r\n\r\n"] * 500, every=0.02),
+    "endless 103": says(*[b"HTTP/1.1 103 Early Hints\r\n\r\n"] * 500, every=0.02),
 }
 
 
@@ -174,7 +175,24 @@ def test_the_whole_of_a_call_has_a_limit(facing, script):
     with pytest.raises(ControllerUnreachable):
         client.post_event(EVENT)
     assert time.monotonic() - began < 1.0
-    assert client.post_event(EVENT).acknowledged  # still of use
+    assert client.post_event(EVENT)  # still of use
+
+
+@pytest.mark.parametrize(
+    "status", ["100 Continue", "102 Processing", "103 Early Hints"]
+)
+def test_interim_answers_are_skipped(facing, status):
+    interim = f"HTTP/1.1 {status}\r\nLink: </x>\r\n\r\n".encode()
+    client, peer = facing(says(interim * 3 + answer(b'{"acknowledged": false}')))
+    assert client.post_event(EVENT) is False
+    assert client.post_event(EVENT) is False
+    assert peer.connections == 1
+
+
+def test_a_switch_of_protocols_that_nobody_asked_for_is_no_answer(facing):
+    client, _ = facing(says_and_closes(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"))
+    with pytest.raises(ControllerUnreachable, match="101 Switching Protocols"):
+        client.post_event(EVENT)
 
 
 def test_a_late_answer_is_told_as_such(facing):
@@ -193,7 +211,7 @@ def test_a_late_answer_is_not_taken_for_the_next_ones(facing):
     client, peer = facing(late, says(EMPTY), timeout=0.2)
     with pytest.raises(ControllerUnreachable):
         client.post_event(EVENT)
-    assert client.post_event(EVENT).acknowledged
+    assert client.post_event(EVENT)
     assert peer.connections == 2
 
 
@@ -288,13 +306,27 @@ def test_a_closed_port_is_told_in_a_few_words(settings):
         settings.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(ControllerUnreachable) as caught:
         Client(settings, "vm-1").heartbeat({})
-    assert str(caught.value) == "[Errno 111] Connection refused"
+    url = f"{settings.endpoint}/api/v1/vms/vm-1/heartbeat"
+    assert str(caught.value) == f"POST {url} failed: Connection refused"
 
 
 def test_a_name_that_does_not_resolve_is_told(settings):
     settings.endpoint = "http://controller.invalid"
-    with pytest.raises(ControllerUnreachable, match="Name or service|resolution"):
+    told = "POST http://controller.invalid/.* failed: name resolution failed: "
+    with pytest.raises(ControllerUnreachable, match=told):
         Client(settings, "vm-1").heartbeat({})
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy.invalid:3128", "{closed}"])
+def test_a_proxy_that_cannot_be_reached_is_named(settings, proxy):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = f"http://us:er@127.0.0.1:{listener.getsockname()[1]}"
+    settings.endpoint = "http://controller.example"
+    settings.proxy = proxy.format(closed=closed)
+    told = r"controller.example/.* failed: .*\(proxy (proxy.invalid|127.0.0.1)\)"
+    with pytest.raises(ControllerUnreachable, match=told) as caught:
+        Client(settings, "vm-1").heartbeat({})
+    assert "us:er" not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["a..b", "[::1", "x" * 80 + ".example"])

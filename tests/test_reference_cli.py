@@ -54,6 +54,13 @@ def test_vms_lists_each_machine_with_state_and_health(controller, vm):
     assert line.endswith("1 GAPS")
 
 
+def test_an_event_of_a_type_that_nobody_knows_is_printed_as_well(controller, vm):
+    post_event(controller, {**event(vm=vm, sequence=2), "type": "RunnerUpdated"})
+    printed = typed(controller, "events", vm)
+    assert printed.returncode == 0
+    assert "RunnerUpdated" in printed.stdout.splitlines()[1]
+
+
 def test_events_prints_a_line_each(controller, vm):
     finished = {**event("JobCompleted", vm=vm, sequence=2), "job_id": "555000111"}
     post_event(controller, finished)
@@ -100,11 +107,18 @@ def test_command_prints_the_id_of_what_it_queued(controller, vm):
 
 
 @pytest.mark.parametrize(
-    "outcome, exit_status, told",
-    [("done", 0, ""), ("rejected", 1, "rejected: too late")],
+    "type, outcome, exit_status, printed, told",
+    [
+        ("Drain", "done", 0, ["accepted"], ""),
+        ("shutdown", "done", 0, ["accepted"], ""),
+        ("RotateCredentials", "done", 0, ["done"], ""),
+        ("Drain", "rejected", 1, [], "rejected: too late"),
+    ],
 )
-def test_command_waits_for_the_outcome(controller, vm, outcome, exit_status, told):
-    command = words(controller, "command", vm, "Drain", "--wait")
+def test_command_waits_for_the_outcome(
+    controller, vm, type, outcome, exit_status, printed, told
+):
+    command = words(controller, "command", vm, type, "--wait")
     waiting = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -113,7 +127,7 @@ def test_command_waits_for_the_outcome(controller, vm, outcome, exit_status, tol
     answer = {"command_id": queued["id"], "outcome": outcome, "reason": "too late"}
     post_event(controller, event("CommandCompleted", vm=vm, sequence=2, **answer))
     stdout, stderr = waiting.communicate(timeout=20)
-    assert stdout.splitlines()[0] == queued["id"]
+    assert stdout.splitlines() == [queued["id"], *printed]
     assert waiting.returncode == exit_status
     assert told in stderr
 

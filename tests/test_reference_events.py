@@ -51,6 +51,16 @@ def test_an_event_of_every_type_is_stored_as_it_was_sent(controller, vm, type):
     assert row["event"] == sent
 
 
+def test_what_a_newer_agent_adds_is_stored_like_anything_else(controller, vm):
+    sent = event(vm=vm)
+    sent |= {"type": "RunnerUpdated", "state": "updating", "agent": {"version": 2}}
+    assert post_event(controller, sent).status_code == 200
+    beat = heartbeat(vm, miglet_state="updating", runner_state="new", more=[1])
+    assert post(controller, f"vms/{vm}/heartbeat", beat).status_code == 200
+    assert controller.events(vm) == [sent]
+    assert controller.vm(vm)["last_heartbeat"] == beat
+
+
 def test_a_repeated_event_is_acknowledged_and_stored_once(controller, vm):
     sent = event(vm=vm)
     post_event(controller, sent)
@@ -103,9 +113,9 @@ def test_an_event_of_another_machine_is_refused(controller, vm):
 
 
 def test_a_refusal_names_the_field_and_is_counted(controller, vm):
-    spoilt = event("JobCompleted", vm=vm, result="success")
+    spoilt = event("JobCompleted", vm=vm, result=7)
     answer = post_event(controller, spoilt)
-    assert is_problem(answer, 422, "data.result: 'success' is not one of")
+    assert is_problem(answer, 422, "data.result: 7 is not of type 'string'")
     assert answer.json()["errors"][0]["field"] == "data.result"
     counts = controller.vm(vm)["counts"]
     assert (counts["refused"], counts["events"]) == (1, {})

@@ -1,22 +1,25 @@
 """What each answer of the controller means, for each call: one table.
 
-The one rule: a status is judged here and nowhere else. An event is never given up
-for 401, 403, 408 or 429, which say something about us or the moment, not about it.
+A status is judged here and nowhere else. The tables in the contract's OpenAPI document
+are generated from this one: ``python -m miglet.controller.contract``.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from miglet.controller.fields import Fields
+from miglet.controller.fields import Fields, strict_json
 from miglet.controller.retry import retry_after
 from miglet.controller.transport import Answer, excerpt
 from miglet.errors import (
     BadAnswer,
+    BadRegistration,
     ControllerError,
     ControllerUnreachable,
     Refused,
@@ -27,8 +30,11 @@ from miglet.security import remember_secret
 #: The most of a refusal's body that is kept with a rejected event.
 LONGEST_REFUSAL = 1000
 
-#: What a ``status`` says that acknowledges; any other says otherwise.
-ACKNOWLEDGING = {"acknowledged", "received", "accepted", "duplicate", "ok"}
+#: The longest body of a 2xx that is accepted without being JSON, in bytes.
+LONGEST_TEXT = 1024
+
+#: Expiry times before 1970-01-02 (the zero value of many languages) mean: no expiry.
+EARLIEST_EXPIRY = 86_400.0
 
 
 class Call(enum.Enum):
@@ -50,49 +56,161 @@ class Call(enum.Enum):
 
 
 class Outcome(enum.Enum):
-    """What an answer comes to; the first three are no errors."""
+    """What an answer amounts to; the first four are not errors."""
 
-    TAKEN = enum.auto()
-    #: The controller had this event already.
+    ACCEPTED = enum.auto()
+    #: The controller stored this event before.
     DUPLICATE = enum.auto()
+    #: The controller has the event, but does not accept what it announces yet.
+    NOT_YET = enum.auto()
     #: The controller does not offer this call.
     ABSENT = enum.auto()
-    #: Not now; the same again later.
+    #: The same request may succeed later.
     LATER = enum.auto()
-    #: Our credential is not accepted (yet); the same again, slowly.
+    #: Our credential is not accepted (yet), also after it was read again.
     DENIED = enum.auto()
-    #: No, also the next time.
+    #: Final.
     REFUSED = enum.auto()
-    #: Somebody sends us elsewhere, where we do not go.
+    #: Redirected to a place where we do not go.
     REDIRECTED = enum.auto()
+    #: The answer is not the controller's, e.g. the login page of a captive portal.
+    FOREIGN = enum.auto()
 
 
-#: What holds for every call, unless its own row says otherwise.
-EVERY_CALL: dict[int | str, Outcome] = {
-    "2xx": Outcome.TAKEN,
-    "3xx": Outcome.REDIRECTED,
-    401: Outcome.DENIED,
-    408: Outcome.LATER,
-    429: Outcome.LATER,
-    "5xx": Outcome.LATER,
-}
+class Body(NamedTuple):
+    """A condition on the body of an answer."""
 
-#: Call and status (or its class, where the status has no entry) to outcome.
-OUTCOMES: dict[Call, dict[int | str, Outcome]] = {
-    Call.REGISTRATION_TOKEN: {**EVERY_CALL, "4xx": Outcome.REFUSED},
-    Call.REMOVAL_TOKEN: {
-        **EVERY_CALL,
-        404: Outcome.ABSENT,
-        "4xx": Outcome.REFUSED,
-    },
-    Call.EVENT: {
-        **EVERY_CALL,
-        403: Outcome.DENIED,
-        409: Outcome.DUPLICATE,
-        "4xx": Outcome.REFUSED,
-    },
-    Call.HEARTBEAT: {**EVERY_CALL, 403: Outcome.DENIED, "4xx": Outcome.LATER},
-    Call.COMMANDS: {**EVERY_CALL, 403: Outcome.DENIED, "4xx": Outcome.LATER},
+    #: In the words of the contract's table.
+    text: str
+    #: Whether it holds for this answer to an event of this type ("" for other calls).
+    applies: Callable[[Answer, str], bool]
+
+
+class Rule(NamedTuple):
+    """One row of a call's table; the first row that applies decides."""
+
+    #: A status, or a class of them such as ``4xx``.
+    status: str
+    outcome: Outcome
+    #: What MIGlet does, in the words of the contract's table.
+    consequence: str
+    #: None: whatever the body says.
+    body: Body | None = None
+
+    def applies(self, answer: Answer, event_type: str) -> bool:
+        """Whether this row is about this answer."""
+        if self.status not in (str(answer.status), f"{answer.status // 100}xx"):
+            return False
+        return self.body is None or self.body.applies(answer, event_type)
+
+
+def is_html(answer: Answer, _event_type: str = "") -> bool:
+    """Whether a body is a web page, by its type or because it begins with ``<``."""
+    body = answer.body.removeprefix(b"\xef\xbb\xbf").strip()
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return bool(body) and (kind == "text/html" or body.startswith(b"<"))
+
+
+def is_unreadable(answer: Answer, _event_type: str) -> bool:
+    """Whether a body is neither JSON nor a short text."""
+    if len(answer.body) <= LONGEST_TEXT and is_utf8(answer.body):
+        return False
+    try:
+        strict_json(answer.body)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def is_utf8(body: bytes) -> bool:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def object_in(answer: Answer) -> Mapping[str, Any]:
+    """The JSON object in a body; empty if the body is something else."""
+    try:
+        values = strict_json(answer.body)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def is_not_yet(answer: Answer, event_type: str) -> bool:
+    """Whether the controller has VMStarted, but does not want the machine yet."""
+    return event_type == "VMStarted" and object_in(answer).get("acknowledged") is False
+
+
+def is_duplicate(answer: Answer, _event_type: str) -> bool:
+    """Whether the controller says that it stored the event before."""
+    return object_in(answer).get("duplicate") is True
+
+
+HTML = Body("HTML (`text/html`, or it begins with `<`)", is_html)
+UNREADABLE = Body("neither JSON nor a text of at most 1 KiB", is_unreadable)
+NOT_ACKNOWLEDGED = Body('`{"acknowledged": false}`, `VMStarted` only', is_not_yet)
+STORED_BEFORE = Body('`{"duplicate": true}`', is_duplicate)
+
+REPEATED = "repeated with back-off"
+RETRY_AFTER = "repeated with back-off, not before `Retry-After`"
+REREAD = "the credential is read again and the request repeated; then repeated slowly"
+ENDS_MACHINE = "final: the machine reports an `Error` and ends with exit status 77"
+ABANDONED = "final: the registration is left to the controller"
+
+
+def rows(consequence: str, *of_call: Rule, refusal: Rule) -> tuple[Rule, ...]:
+    """A call's table: `consequence` is that of a good answer, `of_call` goes first."""
+    return (
+        Rule("2xx", Outcome.FOREIGN, REPEATED, HTML),
+        *of_call,
+        Rule("2xx", Outcome.ACCEPTED, consequence),
+        Rule("3xx", Outcome.REDIRECTED, "not followed; " + REPEATED),
+        Rule("401", Outcome.DENIED, REREAD),
+        Rule("408", Outcome.LATER, RETRY_AFTER),
+        Rule("429", Outcome.LATER, RETRY_AFTER),
+        refusal,
+        Rule("5xx", Outcome.LATER, RETRY_AFTER),
+    )
+
+
+#: Each call's table; a status that no row names is LATER.
+TABLE: dict[Call, tuple[Rule, ...]] = {
+    Call.REGISTRATION_TOKEN: rows(
+        "the token is used; a body that is not as its schema says is asked for again",
+        refusal=Rule("4xx", Outcome.REFUSED, ENDS_MACHINE),
+    ),
+    Call.REMOVAL_TOKEN: rows(
+        "the token is used",
+        Rule("404", Outcome.ABSENT, "the controller removes the runner itself"),
+        refusal=Rule("4xx", Outcome.REFUSED, ABANDONED),
+    ),
+    Call.EVENT: rows(
+        "acknowledged, whatever the body says: the event counts as delivered",
+        Rule("2xx", Outcome.FOREIGN, REPEATED, UNREADABLE),
+        Rule("2xx", Outcome.NOT_YET, "not yet: " + REPEATED, NOT_ACKNOWLEDGED),
+        Rule("409", Outcome.DUPLICATE, "counts as delivered", STORED_BEFORE),
+        Rule("409", Outcome.LATER, RETRY_AFTER),
+        refusal=Rule(
+            "4xx",
+            Outcome.REFUSED,
+            "`VMStarted`: the machine ends with exit status 77; another event counts"
+            " as rejected, and the next one is sent",
+        ),
+    ),
+    Call.HEARTBEAT: rows(
+        "accepted, whatever the body says",
+        Rule("2xx", Outcome.FOREIGN, REPEATED, UNREADABLE),
+        Rule("403", Outcome.DENIED, "the next heartbeat is sent when it is due"),
+        refusal=Rule("4xx", Outcome.LATER, "the next heartbeat is sent when it is due"),
+    ),
+    Call.COMMANDS: rows(
+        "the commands are taken; an empty body, `{}` or a bare list will do",
+        Rule("403", Outcome.DENIED, REPEATED),
+        refusal=Rule("4xx", Outcome.LATER, REPEATED),
+    ),
 }
 
 
@@ -118,32 +236,24 @@ class RemovalToken:
     expires_at: float | None
 
 
-@dataclass(frozen=True)
-class Acknowledgement:
-    """The controller has the event and answers for it from now on."""
-
-    #: False: the body says that what the event announces is not accepted yet.
-    acknowledged: bool
-    #: The controller had this event before (409).
-    duplicate: bool
+def outcome(call: Call, answer: Answer, event_type: str = "") -> Outcome:
+    """What the table says; LATER for a status that no row names."""
+    for rule in TABLE[call]:
+        if rule.applies(answer, event_type):
+            return rule.outcome
+    return Outcome.LATER
 
 
-def outcome(call: Call, status: int) -> Outcome:
-    """The table's entry; a status that HTTP does not know is LATER."""
-    row = OUTCOMES[call]
-    return row.get(status) or row.get(f"{status // 100}xx") or Outcome.LATER
-
-
-def judged(call: Call, answer: Answer) -> Outcome:
-    """TAKEN, DUPLICATE or ABSENT; raises the error that any other outcome is."""
-    judgement = outcome(call, answer.status)
+def judge(call: Call, answer: Answer, event_type: str = "") -> Outcome:
+    """The outcome of an answer; raises the error for one that is an error."""
+    judgement = outcome(call, answer, event_type)
     if judgement in ERRORS:
-        raise ERRORS[judgement](f"{call.value}: {told(answer)}", answer)
+        raise ERRORS[judgement](describe(answer), answer)
     return judgement
 
 
-def told(answer: Answer) -> str:
-    """The status in words, and the beginning of what the controller wrote."""
+def describe(answer: Answer) -> str:
+    """The status in words, and the beginning of the body."""
     words = excerpt(answer.body.decode("utf-8", errors="replace"))
     return f"{answer.status} {phrase(answer.status)}" + (f": {words}" if words else "")
 
@@ -173,6 +283,10 @@ def redirected(reason: str, answer: Answer) -> ControllerError:
     return BadAnswer(f"{reason}: redirect to {host} not followed")
 
 
+def foreign(reason: str, _answer: Answer) -> ControllerError:
+    return BadAnswer(f"not an answer of the controller: {reason}")
+
+
 def host_of(location: str) -> str:
     """Where a redirect leads, without user name and password."""
     try:
@@ -187,57 +301,73 @@ ERRORS: dict[Outcome, Callable[[str, Answer], ControllerError]] = {
     Outcome.DENIED: denied,
     Outcome.REFUSED: refused,
     Outcome.REDIRECTED: redirected,
+    Outcome.FOREIGN: foreign,
 }
 
 
 def registration_token(body: bytes) -> RegistrationToken:
-    fields = Fields(Call.REGISTRATION_TOKEN.value, body)
+    """The token; raises BadRegistration if config.sh would misread its companions."""
+    fields = Fields(body)
     token = fields.word("registration_token")
     remember_secret(token)
     return RegistrationToken(
         token=token,
-        expires_at=fields.instant_or_null("expires_at"),
+        expires_at=expiry(fields),
         runner_url=fields.word("runner_url"),
-        runner_group=fields.text_or_null("runner_group") or None,
-        labels=fields.texts("labels"),
+        runner_group=usable_group(fields.text_or_null("runner_group")),
+        labels=usable_labels(fields.texts("labels")),
     )
 
 
+#: What config.sh takes for a label: it splits at commas, and drops a value that begins
+#: with a dash.
+LABEL = re.compile(r"[^,\x00-\x1f\x7f-][^,\x00-\x1f\x7f]{0,255}")
+GROUP = re.compile(r"[^\x00-\x1f\x7f-][^\x00-\x1f\x7f]{0,127}")
+
+
+def usable_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The labels; raises BadRegistration naming the first that cannot be used."""
+    for label in labels:
+        if not LABEL.fullmatch(label):
+            expected = (
+                "1 to 256 characters, no comma, no control character, no dash first"
+            )
+            raise BadRegistration(f"label {label[:80]!r} cannot be used: {expected}")
+    return labels
+
+
+def usable_group(group: str | None) -> str | None:
+    """The group, None for null or empty; raises BadRegistration naming a bad one."""
+    if group and not GROUP.fullmatch(group):
+        expected = "1 to 128 characters, no control character"
+        reason = f"runner group {group[:80]!r} cannot be used: expected {expected}"
+        raise BadRegistration(f"{reason}, not beginning with a dash")
+    return group or None
+
+
 def removal_token(body: bytes) -> RemovalToken:
-    fields = Fields(Call.REMOVAL_TOKEN.value, body)
+    fields = Fields(body)
     token = fields.word("removal_token")
     remember_secret(token)
-    return RemovalToken(token, fields.instant_or_null("expires_at"))
+    return RemovalToken(token, expiry(fields))
 
 
-def acknowledgement(body: bytes) -> Acknowledgement:
-    """What a 2xx to an event says: yes, unless the body says otherwise."""
-    if not body.strip():
-        return Acknowledgement(acknowledged=True, duplicate=False)
-    fields = Fields(Call.EVENT.value, body)
-    duplicate = fields.values.get("duplicate") is True
-    return Acknowledgement(says_yes(fields), duplicate)
+def expiry(fields: Fields) -> float | None:
+    """``expires_at`` as Unix seconds; None where there is no expiry.
 
-
-def says_yes(fields: Fields) -> bool:
-    """``acknowledged`` decides, else ``status``; a body with neither says yes."""
-    if fields.values.get("acknowledged") is not None:
-        return fields.of_kind("acknowledged", bool)
-    status = fields.values.get("status")
-    return not isinstance(status, str) or status.lower() in ACKNOWLEDGING
+    Null, an empty text and a time before 1970-01-02 all mean that.
+    """
+    at = fields.instant_or_null("expires_at")
+    return None if at is None or at < EARLIEST_EXPIRY else at
 
 
 def commands(answer: Answer, vm_id: str) -> list[object]:
-    """The commands as they came, each to be validated by whoever obeys it."""
-    if answer.status == HTTPStatus.NO_CONTENT:
+    """The commands as they came, each still to be validated."""
+    if not answer.body.strip():
         return []
-    fields = Fields(Call.COMMANDS.value, answer.body)
+    fields = Fields(answer.body, list_as="commands")
     if fields.values.get("vm_id") is not None and fields.text("vm_id") != vm_id:
         fields.wrong("vm_id", "names another machine")
+    if fields.values and "commands" not in fields.values:
+        fields.wrong("commands", "missing")
     return fields.list("commands")
-
-
-def beat_taken(body: bytes) -> None:
-    """Raises BadAnswer when a heartbeat's 2xx is not the controller's."""
-    if body.strip():
-        Fields(Call.HEARTBEAT.value, body)

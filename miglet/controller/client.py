@@ -7,11 +7,12 @@ worker that called, by `retry.Backoff`. The one rule: what is raised is one of
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +22,6 @@ import requests
 from miglet import __version__
 from miglet.controller import answers
 from miglet.controller.answers import (
-    Acknowledgement,
     Call,
     Outcome,
     RegistrationToken,
@@ -30,7 +30,7 @@ from miglet.controller.answers import (
 from miglet.controller.authentication import credential_for
 from miglet.controller.clock import ClockOffset
 from miglet.controller.deadline import within
-from miglet.controller.transport import Answer, Transport
+from miglet.controller.transport import Answer, Transport, excerpt
 from miglet.errors import ControllerError
 
 #: A long poll may take so much longer than it was told to wait, in seconds.
@@ -54,44 +54,50 @@ class Client:
         self._transport = transport or Transport(settings)
 
     def registration_token(
-        self, request: dict, trace_id: str | None = None
+        self, request: Mapping[str, Any], trace_id: str | None = None
     ) -> RegistrationToken:
         """A token to register a runner with; `request` as in the contract."""
-        answer = self._post(Call.REGISTRATION_TOKEN, request, trace_id)
-        answers.judged(Call.REGISTRATION_TOKEN, answer)
-        return answers.registration_token(answer.body)
+        with self._target(Call.REGISTRATION_TOKEN):
+            answer = self._post(Call.REGISTRATION_TOKEN, request, trace_id)
+            answers.judge(Call.REGISTRATION_TOKEN, answer)
+            return answers.registration_token(answer.body)
 
     def removal_token(
-        self, request: dict, trace_id: str | None = None
+        self, request: Mapping[str, Any], trace_id: str | None = None
     ) -> RemovalToken | None:
         """A token to remove the runner with; None: the controller removes it itself."""
-        answer = self._post(Call.REMOVAL_TOKEN, request, trace_id)
-        if answers.judged(Call.REMOVAL_TOKEN, answer) is Outcome.ABSENT:
-            return None
-        return answers.removal_token(answer.body)
+        with self._target(Call.REMOVAL_TOKEN):
+            answer = self._post(Call.REMOVAL_TOKEN, request, trace_id)
+            if answers.judge(Call.REMOVAL_TOKEN, answer) is Outcome.ABSENT:
+                return None
+            return answers.removal_token(answer.body)
 
-    def post_event(self, event: Mapping[str, Any]) -> Acknowledgement:
-        """Deliver one event; raises Refused when it will never be taken."""
-        key = {"Idempotency-Key": event["id"]}
-        answer = self._post(Call.EVENT, event, event.get("trace_id"), key)
-        if answers.judged(Call.EVENT, answer) is Outcome.DUPLICATE:
-            return Acknowledgement(acknowledged=True, duplicate=True)
-        return answers.acknowledgement(answer.body)
+    def post_event(self, event: Mapping[str, Any]) -> bool:
+        """Deliver one event; raises Refused when it will never be accepted.
+
+        False: the controller has the event, but does not accept what it announces yet.
+        """
+        with self._target(Call.EVENT):
+            key = {"Idempotency-Key": event["id"]}
+            answer = self._post(Call.EVENT, event, event.get("trace_id"), key)
+            judgement = answers.judge(Call.EVENT, answer, event["type"])
+            return judgement is not Outcome.NOT_YET
 
     def heartbeat(self, beat: Mapping[str, Any], trace_id: str | None = None) -> None:
-        """Deliver a heartbeat; returns when the controller took it."""
-        answer = self._post(Call.HEARTBEAT, beat, trace_id)
-        answers.judged(Call.HEARTBEAT, answer)
-        answers.beat_taken(answer.body)
+        """Deliver a heartbeat; returns when the controller accepted it."""
+        with self._target(Call.HEARTBEAT):
+            answer = self._post(Call.HEARTBEAT, beat, trace_id)
+            answers.judge(Call.HEARTBEAT, answer)
 
     def commands(self, wait: float, trace_id: str | None = None) -> list[object]:
-        """What the controller orders; it may wait `wait` seconds for a command."""
-        url = f"{self._url(Call.COMMANDS)}?wait={wait:g}"
-        seconds = wait + min(self._settings.timeout, LONGEST_POLL_GRACE)
-        request = requests.Request("GET", url, headers=common_headers(trace_id))
-        answer = self._answer(request, seconds)
-        answers.judged(Call.COMMANDS, answer)
-        return answers.commands(answer, self._vm_id)
+        """The commands as they came; the answer may take `wait` seconds."""
+        with self._target(Call.COMMANDS):
+            url = f"{self._url(Call.COMMANDS)}?wait={wait:g}"
+            seconds = wait + min(self._settings.timeout, LONGEST_POLL_GRACE)
+            request = requests.Request("GET", url, headers=common_headers(trace_id))
+            answer = self._answer(request, seconds)
+            answers.judge(Call.COMMANDS, answer)
+            return answers.commands(answer, self._vm_id)
 
     @property
     def clock_offset_seconds(self) -> float | None:
@@ -110,6 +116,15 @@ class Client:
     def close(self) -> None:
         """Drop the connection; the next call opens a new one."""
         self._transport.close()
+
+    @contextlib.contextmanager
+    def _target(self, call: Call) -> Iterator[None]:
+        """Name the request in every error of the call."""
+        try:
+            yield
+        except ControllerError as error:
+            error.target = f"{call.method} {excerpt(self._url(call))}"
+            raise
 
     def _url(self, call: Call) -> str:
         base = self._settings.endpoint.rstrip("/")

@@ -33,11 +33,14 @@ KINDS = {
 
 
 class Fields:
-    """The fields of one answer, an object; raises BadAnswer naming call and field."""
+    """The fields of one answer, an object; raises BadAnswer naming the field."""
 
-    def __init__(self, call: str, body: bytes) -> None:
-        self.call = call
-        self.values = self._object(body)
+    def __init__(
+        self, body: bytes, source: str = "the answer", list_as: str = ""
+    ) -> None:
+        #: Where the object came from, for the error.
+        self.source = source
+        self.values = self._object(body, list_as)
 
     def text(self, name: str) -> str:
         """A field that has to be there and to say something."""
@@ -54,10 +57,11 @@ class Fields:
         return value
 
     def text_or_null(self, name: str) -> str | None:
-        return None if self.present(name) is None else self.of_kind(name, str)
+        """A text; None where it is null or missing."""
+        return None if self.values.get(name) is None else self.of_kind(name, str)
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """A list of texts; null is the empty list."""
+        """A list of texts; empty where it is null or missing."""
         values = self.list(name)
         for value in values:
             if not isinstance(value, str):
@@ -65,14 +69,16 @@ class Fields:
         return tuple(values)
 
     def list(self, name: str) -> list[Any]:
-        """A list of anything; null is the empty list."""
-        return [] if self.present(name) is None else self.of_kind(name, list)
+        """A list of anything; empty where it is null or missing."""
+        return [] if self.values.get(name) is None else self.of_kind(name, list)
 
     def instant_or_null(self, name: str) -> float | None:
-        """A time as Unix seconds; null is None."""
+        """A time as Unix seconds; None where it is null, missing or empty."""
         text = self.text_or_null(name)
-        at = None if text is None else instant(text)
-        if at is None and text is not None:
+        if not text:
+            return None
+        at = instant(text)
+        if at is None:
             self.wrong(name, "not a time such as 2026-01-15T10:30:00Z")
         return at
 
@@ -88,17 +94,19 @@ class Fields:
         return value
 
     def wrong(self, name: str, reason: str) -> NoReturn:
-        raise BadAnswer(f"answer to {self.call}: {name}: {reason}")
+        raise BadAnswer(f"{self.source}: {name}: {reason}")
 
-    def _object(self, body: bytes) -> dict[str, Any]:
+    def _object(self, body: bytes, list_as: str) -> dict[str, Any]:
         try:
             values = strict_json(body)
         except (ValueError, RecursionError) as error:
             reason = f"{type(error).__name__}: not JSON that we take"
-            raise BadAnswer(f"answer to {self.call}: {reason}") from None
+            raise BadAnswer(f"{self.source}: {reason}") from None
+        if list_as and isinstance(values, list):
+            return {list_as: values}
         if not isinstance(values, dict):
             reason = f"{kind(values)}, an object expected"
-            raise BadAnswer(f"answer to {self.call}: {reason}")
+            raise BadAnswer(f"{self.source}: {reason}")
         return values
 
 

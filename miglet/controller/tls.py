@@ -7,10 +7,12 @@ always verified, and nothing below TLS 1.2 is spoken.
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import logging
 import os
 import ssl
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +20,8 @@ from urllib.parse import urlsplit
 from requests import Response
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from miglet.controller.authentication import Fingerprint, fingerprint
 from miglet.errors import CredentialUnusable
@@ -120,6 +124,42 @@ def is_address(host: str) -> bool:
     return True
 
 
+class FinalResponse(http.client.HTTPResponse):
+    """Skips every interim answer (1xx, RFC 9110, 15.2); http.client skips only 100."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        interim = 100 <= status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS
+        return version, HTTPStatus.CONTINUE if interim else status, reason
+
+
+class PlainConnection(HTTPConnection):
+    """A connection without TLS."""
+
+    response_class = FinalResponse
+
+
+class SecureConnection(HTTPSConnection):
+    """A connection with TLS."""
+
+    response_class = FinalResponse
+
+
+class PlainPool(HTTPConnectionPool):
+    """The pool of such connections."""
+
+    ConnectionCls = PlainConnection
+
+
+class SecurePool(HTTPSConnectionPool):
+    """The pool of such connections."""
+
+    ConnectionCls = SecureConnection
+
+
+POOLS = {"http": PlainPool, "https": SecurePool}
+
+
 class TlsAdapter(HTTPAdapter):
     """requests' pool of connections, all of them made with one TLS context.
 
@@ -135,10 +175,13 @@ class TlsAdapter(HTTPAdapter):
     ) -> None:
         more["ssl_context"] = self.context
         super().init_poolmanager(connections, maxsize, block, **more)
+        self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
         more["ssl_context"] = self.context
-        return super().proxy_manager_for(proxy, **more)
+        manager = super().proxy_manager_for(proxy, **more)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave the verification to the context.

@@ -8,6 +8,7 @@ goes wrong here is a ControllerUnreachable, and leaves a transport that can be u
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import closing
@@ -17,7 +18,7 @@ from typing import Any
 import requests
 import urllib3
 
-from miglet.controller.tls import TlsAdapter, tls_for
+from miglet.controller.tls import TlsAdapter, host_in, tls_for
 from miglet.errors import BadAnswer, ControllerUnreachable
 from miglet.security import redact
 
@@ -57,8 +58,11 @@ class Transport:
     def __init__(self, settings: Any, adapter: TlsAdapter | None = None) -> None:
         self._tls = tls_for(settings)
         self._proxies = {}
+        #: The proxy's host, without user name and password; empty without one.
+        self._via = ""
         if settings.proxy:
             self._proxies = {"http": settings.proxy, "https": settings.proxy}
+            self._via = host_in(settings.proxy)
         self._adapter = adapter
         #: Whether a connection that already served an answer is there to be used.
         self._kept = False
@@ -76,7 +80,7 @@ class Transport:
             return self._exchange(adapter, request, seconds)
         except (OSError, urllib3.exceptions.HTTPError) as error:
             if not (kept and closed_unanswered(error)):
-                raise unreachable(error) from error
+                raise unreachable(error, self._via) from error
         self.close()
         return self.send(request, seconds)
 
@@ -161,17 +165,25 @@ def closed_unanswered(error: BaseException) -> bool:
     return isinstance(aborted.args[-1], (ConnectionResetError, BrokenPipeError))
 
 
-def unreachable(error: BaseException) -> ControllerUnreachable:
-    """Our error for one of requests, urllib3 or the operating system."""
+def unreachable(error: BaseException, via: str = "") -> ControllerUnreachable:
+    """Our error for one of requests, urllib3 or the operating system.
+
+    `via` is the proxy's host: it is the one that a connection is made to.
+    """
     cause = deepest(error)
     if isinstance(cause, (ssl.SSLError, requests.exceptions.SSLError)):
         return TlsFailed(f"TLS: {excerpt(tls_reason(cause))}")
     if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
         kind = type(cause).__name__
         return BadAnswer(f"the answer is not HTTP: {kind}: {excerpt(str(cause))}")
+    peer = f" (proxy {via})" if via else ""
+    if isinstance(cause, socket.gaierror):
+        reason = f"name resolution failed{peer}: {cause.strerror}"
+        return ControllerUnreachable(reason)
     if isinstance(cause, TimeoutError):
-        return ControllerUnreachable("no answer in time")
-    return ControllerUnreachable(excerpt(str(cause)) or type(cause).__name__)
+        return ControllerUnreachable(f"no answer in time{peer}")
+    reason = getattr(cause, "strerror", None) or excerpt(str(cause))
+    return ControllerUnreachable((reason or type(cause).__name__) + peer)
 
 
 def deepest(error: BaseException) -> BaseException:

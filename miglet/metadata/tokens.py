@@ -93,7 +93,7 @@ def usable(text: str, path: str, settings: Settings) -> RegistrationToken:
 
 def from_json(text: str, path: str) -> tuple[str, float | None]:
     """Token and wall time of expiry, if it has one; raises BadAnswer."""
-    fields = Fields(f"metadata {path}", text.encode())
+    fields = Fields(text.encode(), f"metadata {path}")
     name = next((each for each in NAMES if each in fields.values), NAMES[0])
     timed = "expires_at" in fields.values
     return fields.word(name), fields.instant_or_null("expires_at") if timed else None

@@ -25,10 +25,15 @@ TELLING = {
     "JobCompleted": ("result", "cause", "exit_code", "duration_seconds"),
     "RunnerCrashed": ("exit_code", "signal", "will_retry"),
     "TerminationNotice": ("kind", "deadline"),
-    "VMShuttingDown": ("reason", "requested_by"),
+    "VMShuttingDown": ("reason", "requested_by", "detail"),
+    "VMStopped": ("reason", "removal", "events_dropped"),
     "Error": ("category", "code", "message"),
     "CommandCompleted": ("command_type", "outcome", "reason"),
 }
+
+
+#: Commands that are done when the order is accepted: what was ordered takes its time.
+GOING_ON = ("Drain", "Shutdown")
 
 
 class BadArgument(MigletError):
@@ -95,7 +100,8 @@ async def command_and_wait(
         status = await remote.ask(path, {"wait": str(HELD_SECONDS)})
     if status["outcome"] != "done":
         raise CommandNotDone(plain(f"{status['outcome']}: {status['reason']}"))
-    yield "done"
+    accepted = status["type"] in GOING_ON
+    yield "accepted" if accepted else "done"
 
 
 def parameters(words: Sequence[str]) -> dict[str, Any]:
@@ -133,7 +139,8 @@ def plain(text: str) -> str:
 
 
 def _telling(event: Mapping[str, Any]) -> list[str]:
-    found = {key: event["data"].get(key) for key in TELLING[event["type"]]}
+    keys = TELLING.get(event["type"], ())
+    found = {key: event["data"].get(key) for key in keys}
     return [f"{key}={value}" for key, value in found.items() if value is not None]
 
 

@@ -127,7 +127,7 @@ class HeartbeatSender(Worker):
         self._beat_was_last = False
         self.pulse(self.settings.controller.timeout + SILENCE_MARGIN)
         try:
-            answer = self._client.post_event(event)
+            acknowledged = self._client.post_event(event)
         except Refused as error:
             self._settle()
             self.report(
@@ -138,7 +138,7 @@ class HeartbeatSender(Worker):
         except ControllerError as error:
             self._event_due = time.monotonic() + self._failed("events", error)
         else:
-            self._delivered(event, answer.acknowledged)
+            self._delivered(event, acknowledged)
 
     def _delivered(self, event: dict[str, Any], acknowledged: bool) -> None:
         if not acknowledged:
