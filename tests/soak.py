@@ -26,7 +26,7 @@ import psutil
 
 from tests.agent import Agent, configured, ended
 from tests.reference import ReferenceController, running_controller
-from tests.runner_double import Double, install
+from tests.runner_double import FAST, Double, install
 
 VM = "vm-1"
 
@@ -279,6 +279,7 @@ def main() -> int:
         folder = Path(name)
         results = ["Succeeded", "Failed"]
         plan = {
+            "scale": FAST,
             "listener": [
                 {
                     "scenario": "job",
@@ -288,7 +289,7 @@ def main() -> int:
                     "result": results[number % 2],
                 }
                 for number in range(int(hours * 3600) + 100)
-            ]
+            ],
         }
         with running_controller(folder, log_level=None) as controller:
             double = install(folder / "runner", plan)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.agent import Agent, configured, ended
 from tests.reference import ReferenceController, running_controller
-from tests.runner_double import Double, install
+from tests.runner_double import FAST, Double, install
 
 _numbers = itertools.count(1)
 
@@ -77,6 +77,7 @@ def machine(controller, tmp_path) -> Iterator[Callable[..., Machine]]:
             folder = tmp_path / vm
             folder.mkdir()
             wishes = {
+                "scale": FAST,
                 **(plan or {}),
                 **({"listener": list(listener)} if listener else {}),
             }

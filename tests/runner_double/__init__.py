@@ -5,5 +5,6 @@ it under another interpreter, in a clean environment and perhaps as another user
 """
 
 from tests.runner_double.double import Double, install, jitconfig
+from tests.runner_double.plan import FAST
 
-__all__ = ["Double", "install", "jitconfig"]
+__all__ = ["FAST", "Double", "install", "jitconfig"]

@@ -14,12 +14,14 @@ import socket
 from typing import Any
 
 from tests.runner_double import registry
-from tests.runner_double.host import Host, Leave
+from tests.runner_double.host import Exit, Host
 from tests.runner_double.options import Options
 from tests.runner_double.refusals import refuse, token_outcome
 
 API = "https://api.github.com/actions/runner-registration"
 WIDTH = 78
+#: How long the exchange of the token takes, as far as it can be seen from outside.
+EXCHANGE = 0.3
 ALREADY = (
     "Cannot configure the runner because it is already configured. To reconfigure the"
     " runner, run 'config.cmd remove' or './config.sh remove' first."
@@ -42,7 +44,7 @@ echo "This double runs no services"; exit 1
 def fail(host: Host, message: str) -> None:
     """Say what is wrong and leave as a failed command does."""
     host.terminal.error(message)
-    raise Leave(1)
+    raise Exit(1)
 
 
 def banner(host: Host) -> None:
@@ -73,8 +75,8 @@ def stall(host: Host, entry: dict[str, Any], stage: str) -> None:
         return
     if entry.get("ignore_signals", True):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    host.tell("config_hangs", stage=stage)
-    host.ears.until(lambda: False, None)
+    host.record("config_hangs", stage=stage)
+    host.loop.run_forever()
 
 
 def write_json(host: Host, name: str, content: dict[str, Any]) -> None:
@@ -94,7 +96,10 @@ def write_key(host: Host) -> None:
     path.chmod(0o600)
 
 
-def settings(options: Options, name: str, agent_id: int) -> dict[str, Any]:
+def settings(
+    options: Options, name: str, agent_id: int, broker: bool
+) -> dict[str, Any]:
+    """What `.runner` says; an older server is not asked about flows."""
     url = options.value("url")
     found: dict[str, Any] = {"agentId": agent_id, "agentName": name}
     found.update({"poolId": 1, "poolName": "Default"})
@@ -105,9 +110,13 @@ def settings(options: Options, name: str, agent_id: int) -> dict[str, Any]:
         serverUrl="https://pipelinesghubeus1.actions.githubusercontent.com/double/",
         gitHubUrl=url,
         workFolder=options.value("work", "_work"),
-        useV2Flow=True,
-        serverUrlV2="https://broker.actions.githubusercontent.com/",
     )
+    if broker:
+        found.update(
+            useV2Flow=True,
+            useRunnerAdminFlow=True,
+            serverUrlV2="https://broker.actions.githubusercontent.com/",
+        )
     return found
 
 
@@ -128,7 +137,8 @@ def authenticate(host: Host, options: Options, entry: dict[str, Any]) -> None:
     required(host, options, "url")
     token = required(host, options, "token")
     stall(host, entry, "authentication")
-    host.ears.until(lambda: False, entry.get("seconds", host.plan.scaled(2.0)))
+    host.call("runner-registration")
+    host.loop.run_for(entry.get("seconds", host.plan.scaled(EXCHANGE)))
     planned = entry.get("outcome", "ok")
     outcome = token_outcome(host.plan.entries["tokens"], token)
     refuse(host, planned if outcome == "ok" else outcome, API)
@@ -170,7 +180,7 @@ def register(host: Host, options: Options, entry: dict[str, Any]) -> None:
     if entry.get("outcome") == "old_server":
         fail(host, OLD_SERVER)
     name = options.value("name", socket.gethostname())
-    host.agent_id = registry.enrol(
+    host.agent_id = registry.register(
         host.root,
         name,
         url=options.value("url"),
@@ -180,32 +190,34 @@ def register(host: Host, options: Options, entry: dict[str, Any]) -> None:
         token_sha256=registry.fingerprint(options.value("token")),
         token_from=options.source("token"),
     )
-    host.tell("registered", name=name, agent_id=host.agent_id)
+    host.call("register")
+    host.record("registered", name=name, agent_id=host.agent_id)
     stall(host, entry, "registered")
     terminal.success(success)
     if entry.get("outcome") == "clock":
         fail(host, CLOCK)
-    if entry.get("connection_test"):
+    if entry.get("connection_test", not host.plan.uses_broker):
         terminal.success("Runner connection is good")
 
 
 def save(host: Host, options: Options) -> None:
     terminal = host.terminal
     terminal.section("Runner settings")
-    host.rest(0.5)
     name = options.value("name", socket.gethostname())
-    write_json(host, ".runner", settings(options, name, host.agent_id))
+    broker = host.plan.uses_broker
+    write_json(host, ".runner", settings(options, name, host.agent_id, broker))
     write_json(host, ".credentials", credentials())
     script = host.root / "svc.sh"
     script.write_text(SVC)
     script.chmod(0o755)
+    host.rest_until_age(host.plan.times.configure)
     terminal.line()
     terminal.success("Settings Saved.")
     terminal.line()
 
 
 def configure(host: Host, options: Options) -> int:
-    """Play one `config.sh`; the exit code, or Leave."""
+    """Play one `config.sh`; the exit code, or Exit."""
     entry = host.plan.next_entry(host.root, "config")
     banner(host)
     if any((host.root / name).exists() for name in (".runner", ".runner_migrated")):

@@ -25,8 +25,25 @@ def emit(target: int, content: bytes) -> None:
         return
 
 
+def masked(text: str, secrets: list[str]) -> str:
+    """`text` with every secret made illegible; secrets that touch become one mask."""
+    hidden = bytearray(len(text))
+    for secret in filter(None, secrets):
+        place = text.find(secret)
+        while place >= 0:
+            hidden[place : place + len(secret)] = b"\1" * len(secret)
+            place = text.find(secret, place + 1)
+    kept: list[str] = []
+    for place, character in enumerate(text):
+        if not hidden[place]:
+            kept.append(character)
+        elif not place or not hidden[place - 1]:
+            kept.append("***")
+    return "".join(kept)
+
+
 class Trace:
-    """`_diag/KIND_*.log`, a new page when one is full."""
+    """`_diag/KIND_*.log`, begun with the first entry; a new page when one is full."""
 
     def __init__(self, root: Path, kind: str, page_bytes: int) -> None:
         megabytes = os.environ.get(f"{kind.upper()}_LOGSIZE", "")
@@ -37,13 +54,18 @@ class Trace:
             "ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT", ""
         ).lower() in ("1", "true")
         self._folder.mkdir(exist_ok=True)
-        self._open()
+        self._file = -1
+        #: What is masked in every entry from now on, its prefix excepted.
+        self.secrets: list[str] = []
 
     def write(self, source: str, text: str, level: str = "INFO") -> None:
         """One entry; `text` may have several lines."""
-        if os.fstat(self._file).st_size > self._page_bytes > 0:
+        if self._file < 0:
+            self._open()
+        elif os.fstat(self._file).st_size > self._page_bytes > 0:
             os.close(self._file)
             self._open()
+        text = masked(text, self.secrets)
         line = f"[{stamp()} {level:4} {source}] {text}\n".encode()
         emit(self._file, line)
         if self._copied:

@@ -9,26 +9,37 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
-from tests.runner_double import channel, mailbox, registry
+from tests.runner_double import channel, mailbox, registry, times
 from tests.runner_double.console import emit, stamp
 from tests.runner_double.host import RESULTS, truthy
-from tests.runner_double.invocation import DRAIN_SECONDS, exit_code
+from tests.runner_double.invocation import (
+    DRAIN_SECONDS,
+    exit_code,
+    log_end,
+    log_start,
+)
 from tests.runner_double.job_message import identify
 from tests.runner_double.job_runner import report
 
 if TYPE_CHECKING:
     from tests.runner_double.listener import Listener
 
-RENEWAL_SECONDS = 60.0
 #: A server's cancel gives at least so long, and the Worker is killed so much earlier.
 LEAST_CANCEL_SECONDS = 60.0
 KILL_MARGIN_SECONDS = 15.0
-ABANDONED_SECONDS = 90.0
 CRASHED = (
     "indicate worker encounter an unhandled exception or app crash, attach worker"
     " stdout/stderr to JobRequest result."
+)
+NOT_REGISTERED = (
+    "The runner no longer exists on the server. Cleaning up local configuration."
+)
+NO_REGISTRATION = (
+    "Runner registration no longer exists while retrieving messages. Exception of type"
+    " 'GitHub.Services.WebApi.RunnerNotFoundException' was thrown."
 )
 
 
@@ -38,38 +49,69 @@ class Dispatcher:
     def __init__(self, listener: Listener, job: dict[str, Any]) -> None:
         self._listener = listener
         self._host = listener.host
-        self._job = identify(job, registry.next_job(listener.host.root))
+        self._broker = self._host.plan.uses_broker
+        number = registry.next_job(self._host.root)
+        self._job = identify(job, number, self._broker)
         self._worker: subprocess.Popen[bytes] | None = None
+        self._worker_started = 0.0
         self._channel = -1
-        self._stop_told = False
+        self._shutdown_sent = False
         #: Whether all of the Worker's output has been read.
         self._drained = False
+        #: The result that a stop or a cancel has decided.
         self._cancelled_as: str | None = None
+        #: Whether the service has removed the runner meanwhile.
+        self.registration_gone = False
+
+    def announce(self) -> None:
+        """The job's message has arrived; with the broker it is acknowledged."""
+        host, job = self._host, self._job
+        host.record("message_received", name=job["name"], job_id=job["job_id"])
+        kind = "RunnerJobRequest" if self._broker else "PipelineAgentJobRequest"
+        host.count(f"MessageReceived_{kind}")
+        if self._broker:
+            host.trace.write(
+                self._listener.session.source,
+                f"Acknowledging runner request '{job['job_id']}'.",
+            )
+            host.call("acknowledge")
+        else:
+            host.trace.write(
+                self._listener.session.source,
+                f"Message '{time.monotonic_ns() // 1_000_000}' received from session"
+                f" '{job['plan_id']}'.",
+            )
 
     def acquire(self) -> None:
         """From the message to the acquired job; a stop here drops the message."""
-        host, job = self._host, self._job
-        host.tell("message_received", name=job["name"], job_id=job["job_id"])
-        host.count("MessageReceived_RunnerJobRequest")
-        host.trace.write(
-            "BrokerMessageListener",
-            f"Message '{job['request_id']}' received from session 'double'.",
-        )
-        host.trace.write(
-            "BrokerMessageListener", f"Acknowledging runner request '{job['job_id']}'."
-        )
-        self._listener.pause(0.5)
+        self.announce()
+        self._listener.pause(self._host.plan.times.acquire)
+        if self._broker:
+            self._host.call("acquire")
 
-    def skip(self) -> None:
-        """The ghost's case: somebody else has the job, or nobody."""
+    def fail_to_acquire(self) -> None:
+        """The service says that somebody else has the job, again and again."""
+        for left in range(times.REQUEST_TRIES - 1, -1, -1):
+            self._host.call("acquire", status=409)
+            log_refusal(self._listener, "get job message", "Conflict", left)
+            if left:
+                self._listener.pause(times.BACK_OFF)
         self._host.trace.write(
             "Runner",
             "Skipping message Job. Job message already acquired"
             f" '{self._job['job_id']}'.",
         )
         name = self._host.settings().get("agentname", "")
-        registry.strike(self._host.root, name, "consumed")
-        self._host.tell("ghost")
+        registry.drop(self._host.root, name, "consumed")
+        self._host.record("ghost")
+
+    def find_no_job(self) -> None:
+        """The service does not know the request that is acknowledged."""
+        self._host.trace.write(
+            "Runner",
+            "Acknowledge returned job-not-found for ephemeral runner request"
+            f" '{self._job['job_id']}'. Exiting runner.",
+        )
 
     def run(self) -> str | None:
         """The result as printed; None if there is no line about it."""
@@ -79,27 +121,52 @@ class Dispatcher:
             f"Job request {job['request_id']} for plan {job['plan_id']}"
             f" job {job['job_id']} received.",
         )
-        host.tell("running_job", name=job["name"], job_id=job["job_id"])
+        host.record("running_job", name=job["name"], job_id=job["job_id"])
         host.terminal.line(f"{stamp()}: Running job: {job['name']}")
         if job.get("lost"):
             self._listener.pause(45.0)
             return None
-        self._listener.pause(0.3)
+        self._fail_first_renewals()
         self._renew()
+        if not self._broker:
+            host.call("message-deleted")
         self._start_worker()
         self._wait()
         return self._conclude()
+
+    def _fail_first_renewals(self) -> None:
+        """No Worker is started while the very first renewal fails."""
+        until = self._job.get("first_renewal_fails", 0)
+        if not until:
+            return
+        ends = None if until is True else time.monotonic() + until
+        while ends is None or time.monotonic() < ends:
+            for left in range(times.REQUEST_TRIES - 1, -1, -1):
+                self._host.call("renew", status=500)
+                log_refusal(self._listener, "renew job", "Internal Server Error", left)
+                self._listener.pause(times.BACK_OFF)
+            self._host.trace.write(
+                "JobDispatcher",
+                f"Retrying lock renewal for job {self._job['job_id']}. The first job"
+                " renew request has failed.",
+            )
 
     def _renew(self) -> None:
         job = self._job
         if self._worker and self._worker.poll() is not None:
             return
         self._host.count(f"JobRequestRenewed_{job['request_id']}")
+        renewed = (
+            f"job {job['job_id']}"
+            if self._broker
+            else f"job request {job['request_id']}"
+        )
+        self._host.call("renew")
         self._host.trace.write(
             "JobDispatcher",
-            f"Successfully renew job {job['job_id']}, job is valid till {stamp()}",
+            f"Successfully renew {renewed}, job is valid till {stamp()}",
         )
-        self._host.ears.after(self._host.plan.scaled(RENEWAL_SECONDS), self._renew)
+        self._host.loop.call_later(self._host.plan.scaled(times.RENEWAL), self._renew)
 
     def _start_worker(self) -> None:
         host = self._host
@@ -107,6 +174,7 @@ class Dispatcher:
         host.count("StartingWorkerProcess")
         reading, self._channel = os.pipe()
         answers, writing = os.pipe()
+        self._worker_started = time.monotonic()
         self._worker = subprocess.Popen(
             [bin_folder / "Runner.Worker", "spawnclient", str(reading), str(writing)],
             cwd=bin_folder,
@@ -118,7 +186,17 @@ class Dispatcher:
         )
         for end in (reading, writing, answers):
             os.close(end)
+        log_start(
+            host.trace,
+            str(bin_folder / "Runner.Worker"),
+            f"spawnclient {reading} {writing}",
+            self._worker.pid,
+        )
         self._forward_output(self._worker)
+        host.trace.write(
+            "JobDispatcher",
+            f"Send job request message to worker for job {self._job['job_id']}.",
+        )
         host.count(f"RunnerSendingJobToWorker_{self._job['job_id']}")
         channel.send(self._channel, "NewJobRequest", job=self._job)
         host.count(f"SentJobToWorker_{self._job['request_id']}")
@@ -133,36 +211,48 @@ class Dispatcher:
             chunk = os.read(source, 65536)
             if not chunk:
                 self._drained = True
-                self._host.ears.forget(source)
+                self._host.loop.remove_reader(source)
             elif shown:
                 emit(1, chunk)
 
-        self._host.ears.listen(source, read)
+        self._host.loop.add_reader(source, read)
 
     def _wait(self) -> None:
         """Wait for the Worker without a limit, passing on what happens meanwhile."""
         assert self._worker is not None
-        worker, ears = self._worker, self._host.ears
+        worker, loop = self._worker, self._host.loop
         ended = os.pidfd_open(worker.pid)
-        ears.listen(ended, lambda: ears.forget(ended))
+        loop.add_reader(ended, lambda: loop.remove_reader(ended))
         if self._job.get("renewal_fails"):
-            ears.after(self._host.plan.scaled(ABANDONED_SECONDS), self._abandon)
+            loop.call_later(self._host.plan.scaled(times.ABANDONED), self._abandon)
         while worker.poll() is None:
-            self._mind_orders()
-            ears.hear()
-        ears.forget(ended)
+            self._handle_messages()
+            loop.run_once()
+        loop.remove_reader(ended)
         os.close(ended)
         os.close(self._channel)
-        ears.until(lambda: self._drained, self._host.plan.scaled(DRAIN_SECONDS))
+        loop.run_until(lambda: self._drained, self._host.plan.scaled(DRAIN_SECONDS))
 
-    def _mind_orders(self) -> None:
-        if self._listener.stopping and not self._stop_told:
-            self._stop_told = True
+    def _handle_messages(self) -> None:
+        if self._listener.stopping and not self._shutdown_sent:
+            self._shutdown_sent = True
             self._cancelled_as = "Canceled"
+            self._log_cancellation()
             channel.send(self._channel, "RunnerShutdown")
-        order = mailbox.take(self._host.root, "mail", {"cancel"})
-        if order and not self._cancelled_as:
+        order = mailbox.take(self._host.root, "mail", {"cancel", "deleted"})
+        if order is None or self._cancelled_as:
+            return
+        if order["kind"] == "deleted":
+            self.registration_gone = True
+            lose_registration(self._listener)
+            self._cancel("Canceled", LEAST_CANCEL_SECONDS)
+        else:
             self._host.count("MessageReceived_JobCancellation")
+            self._host.trace.write(
+                "JobDispatcher",
+                f"Job cancellation request {self._job['job_id']} received, cancellation"
+                " timeout 5 minutes.",
+            )
             self._cancel("Canceled", order.get("timeout", 300.0))
 
     def _abandon(self) -> None:
@@ -171,9 +261,16 @@ class Dispatcher:
 
     def _cancel(self, as_result: str, timeout: float) -> None:
         self._cancelled_as = as_result
+        self._log_cancellation()
         channel.send(self._channel, "CancelRequest")
         limit = max(LEAST_CANCEL_SECONDS, timeout) - KILL_MARGIN_SECONDS
-        self._host.ears.after(self._host.plan.scaled(limit), self._kill)
+        self._host.loop.call_later(self._host.plan.scaled(limit), self._kill)
+
+    def _log_cancellation(self) -> None:
+        self._host.trace.write(
+            "JobDispatcher",
+            f"Send job cancellation message to worker for job {self._job['job_id']}.",
+        )
 
     def _kill(self) -> None:
         if self._worker and self._worker.poll() is None:
@@ -184,26 +281,63 @@ class Dispatcher:
         assert self._worker is not None
         job, trace = self._job, self._host.trace
         code = exit_code(self._worker.returncode)
-        self._host.tell("worker_gone", code=code, worker=self._worker.pid)
-        trace.write(
-            "JobDispatcher", f"Worker finished for job {job['job_id']}. Code: {code}"
-        )
+        self._host.record("worker_gone", code=code, worker=self._worker.pid)
+        log_end(trace, self._worker.pid, code, self._worker_started)
         result = self._result(code)
         trace.write(
             "JobDispatcher",
             f"finish job request for job {job['job_id']} with result: {result}",
         )
-        self._host.tell("result", name=job["name"], job_id=job["job_id"], result=result)
+        told = {"name": job["name"], "job_id": job["job_id"], "result": result}
+        self._host.record("result", **told)
         self._host.terminal.line(
             f"{stamp()}: Job {job['name']} completed with result: {result}"
         )
         return result
 
     def _result(self, code: int) -> str:
-        known = 100 <= code < 100 + len(RESULTS)
-        if not known:
-            self._host.trace.write("JobDispatcher", f"Return code {code} {CRASHED}")
-            report(self._host, self._job, self._cancelled_as or "Failed")
+        """What is printed; the log has the Worker's code unless a cancel decided."""
         if self._cancelled_as:
             return self._cancelled_as
-        return RESULTS[code - 100] if known else "Failed"
+        trace = self._host.trace
+        trace.write(
+            "JobDispatcher",
+            f"Worker finished for job {self._job['job_id']}. Code: {code}",
+        )
+        if 100 <= code < 100 + len(RESULTS):
+            return RESULTS[code - 100]
+        trace.write("JobDispatcher", f"Return code {code} {CRASHED}")
+        self._host.rest(self._host.plan.times.crash_report)
+        if self._broker:
+            report(self._host, self._job, "Failed", by="listener")
+        else:
+            trace.write(
+                "JobDispatcher",
+                "Fail to report unhandled exception from Runner.Worker process",
+                "ERR",
+            )
+        return "Failed"
+
+
+def lose_registration(listener: Listener) -> None:
+    """What a poll that finds no runner of this name any more says."""
+    host = listener.host
+    registry.drop(host.root, host.settings().get("agentname", ""), "deleted")
+    host.trace.write("Runner", NO_REGISTRATION)
+    host.terminal.error(NOT_REGISTERED)
+
+
+def log_refusal(listener: Listener, request: str, reason: str, left: int) -> None:
+    """How the log tells of one refused request to the run service."""
+    trace = listener.host.trace
+    trace.write("RunServer", "Catch exception during request", "ERR")
+    trace.write(
+        "RunServer", f"System.Exception: Failed to {request}: Error: {reason}.", "ERR"
+    )
+    if left:
+        trace.write(
+            "RunServer",
+            f"Back off {times.BACK_OFF:.3f} seconds before next retry."
+            f" {left} attempt left.",
+            "WARN",
+        )

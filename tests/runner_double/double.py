@@ -58,7 +58,7 @@ def install(
     """
     root.mkdir(parents=True, exist_ok=True)
     double = Double(root.resolve())
-    lay_out_backstage(double.root)
+    create_control_folder(double.root)
     double.replan(plan or {})
     lay_out_scripts(double.root)
     version = plans.load(double.root).entries["version"]
@@ -66,15 +66,15 @@ def install(
     return double
 
 
-def lay_out_backstage(root: Path) -> None:
+def create_control_folder(root: Path) -> None:
     """`double/`, open to every user: it is no part of what is played."""
-    backstage = root / "double"
-    for folder in ("", "bells", "mail", "released", "finished"):
-        (backstage / folder).mkdir(exist_ok=True)
-        (backstage / folder).chmod(0o777)
+    control = root / "double"
+    for folder in ("", "wakeups", "mail", "released", "finished"):
+        (control / folder).mkdir(exist_ok=True)
+        (control / folder).chmod(0o777)
     for name in ("truth.jsonl", "registry.lock"):
-        (backstage / name).touch()
-        (backstage / name).chmod(0o666)
+        (control / name).touch()
+        (control / name).chmod(0o666)
     registry.create(root)
 
 
@@ -143,7 +143,11 @@ class Double:
 
     def truth(self, what: str | None = None) -> list[dict[str, Any]]:
         """What happened so far, oldest first; only records named `what` if given."""
-        return truth.recall(self.root, what)
+        return truth.records(self.root, what)
+
+    def calls(self) -> list[str]:
+        """The requests that the service has had, in order, but for the polls."""
+        return [call["name"] for call in self.truth("call")]
 
     def registry(self) -> dict[str, Any]:
         """The service's register: `runners`, `deleted`, `history`, `turns`."""
@@ -175,7 +179,7 @@ class Double:
             return 404
         if len(self.truth("running_job")) > len(self.truth("reported")):
             return 422
-        registry.strike(self.root, name, "deleted")
+        registry.drop(self.root, name, "deleted")
         self.push("deleted")
         return 204
 

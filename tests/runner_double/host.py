@@ -1,4 +1,4 @@
-"""What every process of the double has: its root, plan, console, ears and memory.
+"""What every process of the double has: its root, plan, console and event loop.
 
 The root is found from the script's own path, never from the environment.
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.runner_double import plan as plans
-from tests.runner_double import truth
+from tests.runner_double import times, truth
 from tests.runner_double.console import Terminal, Trace, count
-from tests.runner_double.ears import Ears, hang_bell
+from tests.runner_double.event_loop import EventLoop, open_wakeup
 
 #: TaskResult by number; a Worker exits with 100 + number.
 RESULTS = (
@@ -28,7 +28,7 @@ CREDENTIALS = (".credentials", ".credentials_migrated", ".credentials_rsaparams"
 SETTINGS = (".runner", ".runner_migrated")
 
 
-class Leave(Exception):
+class Exit(Exception):
     """Ends the process with `code`."""
 
     def __init__(self, code: int) -> None:
@@ -45,21 +45,31 @@ class Host:
         self.plan = plans.load(root)
         self.trace = Trace(root, kind, self.plan.entries["log_page_bytes"])
         self.terminal = Terminal(self.trace)
-        self.ears = Ears()
+        self.loop = EventLoop()
         self.agent_id = 0
+        #: Whether a signal has ended what this process was doing.
+        self.cancelled = False
 
-    def tell(self, what: str, **details: Any) -> None:
-        truth.tell(self.root, what, **details)
+    def record(self, what: str, **details: Any) -> None:
+        truth.record(self.root, what, **details)
+
+    def call(self, name: str, **details: Any) -> None:
+        """Record a request to the service."""
+        self.record("call", name=name, **details)
 
     def count(self, counter: str) -> None:
         count(self.kind, counter)
 
-    def hang_bell(self) -> None:
-        self.bell = hang_bell(self.ears, self.root)
+    def open_wakeup(self) -> None:
+        open_wakeup(self.loop, self.root)
 
     def rest(self, seconds: float) -> None:
         """Let a real duration of so many `seconds` pass, to scale."""
-        self.ears.until(lambda: False, self.plan.scaled(seconds))
+        self.loop.run_for(self.plan.scaled(seconds))
+
+    def rest_until_age(self, seconds: float) -> None:
+        """Let this process become so old in real time, to scale."""
+        self.loop.run_for(self.plan.scaled(seconds) - times.process_age())
 
     @property
     def version(self) -> str:

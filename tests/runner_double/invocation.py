@@ -6,12 +6,16 @@ each to that one process only (actions/runner ProcessInvoker.cs).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
+from tests.runner_double.console import Trace
 from tests.runner_double.host import Host
 
 INTERRUPT_SECONDS = 7.5
@@ -26,6 +30,38 @@ def exit_code(status: int) -> int:
     return 128 - status if status < 0 else status
 
 
+def offer_to_oom_killer() -> None:
+    """Have the kernel end this process, and not the runner, when memory runs out.
+
+    The official runner does it from outside, just after the start; done here no child
+    can be quicker.
+    """
+    score = os.environ.get("PIPELINE_JOB_OOMSCOREADJ", OOM_SCORE)
+    with contextlib.suppress(OSError):  # not allowed
+        Path("/proc/self/oom_score_adj").write_text(score)
+
+
+def log_start(trace: Trace, program: str, arguments: str, pid: int) -> None:
+    """How a log tells of a process that has been started."""
+    for text in (
+        "Starting process:",
+        f"  File name: '{program}'",
+        f"  Arguments: '{arguments}'",
+        f"Process started with process id {pid}, waiting for process exit.",
+    ):
+        trace.write("ProcessInvokerWrapper", text)
+
+
+def log_end(trace: Trace, pid: int, code: int, started: float) -> None:
+    """How a log tells of a process that has ended; `started` is monotonic."""
+    took = datetime.min + timedelta(seconds=time.monotonic() - started)
+    trace.write(
+        "ProcessInvokerWrapper",
+        f"Finished process {pid} with exit code {code}, and elapsed time"
+        f" {took:%H:%M:%S.%f}0.",
+    )
+
+
 class Invocation:
     """One run of one program."""
 
@@ -35,6 +71,7 @@ class Invocation:
         self._host = host
         self._cancelled = False
         self._open = True
+        self._started = time.monotonic()
         self._process = subprocess.Popen(
             argv,
             env=env,
@@ -43,8 +80,9 @@ class Invocation:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             bufsize=0,
+            preexec_fn=offer_to_oom_killer,
         )
-        self._score()
+        log_start(host.trace, argv[0], " ".join(argv[1:]), self.pid)
 
     @property
     def pid(self) -> int:
@@ -52,7 +90,7 @@ class Invocation:
 
     def wait(self, sink: Callable[[bytes], None]) -> int:
         """Its exit code, when it has ended and its output was read into `sink`."""
-        ears = self._host.ears
+        loop = self._host.loop
         assert self._process.stdout is not None
         output = self._process.stdout.fileno()
         ended = os.pidfd_open(self.pid)
@@ -62,16 +100,18 @@ class Invocation:
             self._open = bool(chunk)
             sink(chunk)
             if not chunk:
-                ears.forget(output)
+                loop.remove_reader(output)
 
-        ears.listen(output, read)
-        ears.listen(ended, lambda: ears.forget(ended))
-        ears.until(lambda: self._process.poll() is not None, None)
-        ears.until(lambda: not self._open, self._host.plan.scaled(DRAIN_SECONDS))
-        ears.forget(output)
-        ears.forget(ended)
+        loop.add_reader(output, read)
+        loop.add_reader(ended, lambda: loop.remove_reader(ended))
+        loop.run_until(lambda: self._process.poll() is not None, None)
+        loop.run_until(lambda: not self._open, self._host.plan.scaled(DRAIN_SECONDS))
+        loop.remove_reader(output)
+        loop.remove_reader(ended)
         os.close(ended)
-        return exit_code(self._process.returncode)
+        code = exit_code(self._process.returncode)
+        log_end(self._host.trace, self.pid, code, self._started)
+        return code
 
     def cancel(self) -> None:
         """Ask it, urge it, end it; only once."""
@@ -81,17 +121,10 @@ class Invocation:
         scaled = self._host.plan.scaled
         terminate = scaled(INTERRUPT_SECONDS)
         self._signal(signal.SIGINT)
-        self._host.ears.after(terminate, lambda: self._signal(signal.SIGTERM))
+        self._host.loop.call_later(terminate, lambda: self._signal(signal.SIGTERM))
         kill = terminate + scaled(TERMINATE_SECONDS)
-        self._host.ears.after(kill, lambda: self._signal(signal.SIGKILL))
+        self._host.loop.call_later(kill, lambda: self._signal(signal.SIGKILL))
 
     def _signal(self, signum: int) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signum)
-
-    def _score(self) -> None:
-        score = os.environ.get("PIPELINE_JOB_OOMSCOREADJ", OOM_SCORE)
-        try:
-            Path(f"/proc/{self.pid}/oom_score_adj").write_text(score)
-        except OSError:  # it has ended already, or may not be changed
-            self._host.trace.write("ProcessInvokerWrapper", "Fail to set score", "WARN")

@@ -21,6 +21,8 @@ COMMAND_FILES = {
     "GITHUB_OUTPUT": "set_output_",
     "GITHUB_STATE": "save_state_",
     "GITHUB_STEP_SUMMARY": "step_summary_",
+    "GITHUB_ARTIFACTS": "artifacts_",
+    "GITHUB_ARTIFACTS_LIST": "artifacts_list_",
 }
 ARCHITECTURES = {"x86_64": "X64", "aarch64": "ARM64"}
 
@@ -35,6 +37,8 @@ class JobEnvironment:
         self.temp = self._work / "_temp"
         repository = job["repository"].split("/")[-1]
         self.workspace = self._work / repository / repository
+        #: The step that ran last leaves its name to what comes after it.
+        self.action: dict[str, str] = {}
         #: Variables from GITHUB_ENV files, and folders from GITHUB_PATH files.
         self._added: dict[str, str] = {}
         self._paths: list[str] = []
@@ -67,10 +71,19 @@ class JobEnvironment:
             "CI": os.environ.get("CI", "true"),
             "GITHUB_ACTIONS": "true",
             **github,
+            **self.action,
             "GITHUB_EVENT_PATH": str(self._event_path),
             "GITHUB_WORKSPACE": str(self.workspace),
             **self._runner_variables(),
             **self._command_files(),
+        }
+
+    def name_step(self, number: int) -> None:
+        """The step with this number, from 0, is about to run."""
+        self.action = {
+            "GITHUB_ACTION": f"__run_{number}",
+            "GITHUB_ACTION_REF": "",
+            "GITHUB_ACTION_REPOSITORY": "",
         }
 
     def absorb(self, variables: dict[str, str]) -> None:
@@ -92,7 +105,6 @@ class JobEnvironment:
             "RUNNER_OS": "Linux",
             "RUNNER_ARCH": ARCHITECTURES.get(machine, machine),
             "RUNNER_NAME": self._runner_name,
-            "RUNNER_ENVIRONMENT": "self-hosted",
             "RUNNER_TOOL_CACHE": str(self._work / "_tool"),
             "RUNNER_TEMP": str(self.temp),
             "RUNNER_WORKSPACE": str(self.workspace.parent),

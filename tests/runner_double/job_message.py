@@ -6,12 +6,14 @@ numbers are doubles: the numeric job id arrives as `555000111.0`.
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Any
 
 FIRST_CHECK_RUN = 555000111
 FIRST_RUN = 7700000001
+FIRST_REQUEST = 7
+#: Masked in every log, as the tokens of a real job are.
+TOKENS = ("ghs_double0job0token", "eyJdouble0access0token")
 SHA = "0123456789abcdef0123456789abcdef01234567"
 #: What a job in the plan may say of its identity, and what it is when it does not.
 IDENTITY: dict[str, Any] = {
@@ -32,7 +34,7 @@ def packed(value: Any) -> Any:
     """`value` as context data."""
     if isinstance(value, dict):
         entries = [{"k": key, "v": packed(item)} for key, item in value.items()]
-        return {"t": 2, "d": entries}
+        return {"t": 2, "d": entries} if entries else {"t": 2}
     if isinstance(value, list):
         return {"t": 1, "a": [packed(item) for item in value]}
     if isinstance(value, int) and not isinstance(value, bool):
@@ -40,14 +42,17 @@ def packed(value: Any) -> Any:
     return value
 
 
-def identify(job: dict[str, Any], number: int) -> dict[str, Any]:
-    """The job with every part of its identity; `number` counts the jobs from 0."""
+def identify(job: dict[str, Any], number: int, broker: bool = True) -> dict[str, Any]:
+    """The job with every part of its identity; `number` counts the jobs from 0.
+
+    A request has a number of its own only in the older flow.
+    """
     ids = {
         "run_id": str(FIRST_RUN + number),
         "check_run_id": FIRST_CHECK_RUN + number,
         "job_id": str(uuid.uuid4()),
         "plan_id": str(uuid.uuid4()),
-        "request_id": number + 1,
+        "request_id": 0 if broker else FIRST_REQUEST + number,
         "tracking_id": f"github_{uuid.uuid4()}",
     }
     return {**IDENTITY, **ids, **job}
@@ -94,30 +99,61 @@ def job_context(job: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in known.items() if value is not None}
 
 
+def secrets_of(job: dict[str, Any]) -> list[str]:
+    """What the Worker masks in its log: the job's tokens and its own secrets."""
+    return [*TOKENS, *job.get("secrets", [])]
+
+
 def message(job: dict[str, Any]) -> dict[str, Any]:
-    """The whole request, as the Worker logs it with its secrets masked."""
-    locked = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
+    """The whole request, before the Worker masks it in its log."""
+    secrets = {
+        f"SECRET_{number}": {"value": secret, "isSecret": True}
+        for number, secret in enumerate(job.get("secrets", []))
+    }
     return {
+        "fileTable": [".github/workflows/ci.yml"],
+        "mask": [{"type": "regex", "value": each} for each in secrets_of(job)],
+        "steps": [],
+        "variables": {
+            "system.github.job": {"value": job["job"]},
+            "system.github.token": {"value": TOKENS[0], "isSecret": True},
+            "system.culture": {"value": "en-US"},
+            **secrets,
+        },
         "messageType": "RunnerJobRequest",
-        "plan": {"scopeIdentifier": job["plan_id"], "planId": job["plan_id"]},
-        "timeline": {"id": job["plan_id"], "changeId": 1},
+        "plan": {
+            "scopeIdentifier": job["plan_id"],
+            "planType": "free",
+            "version": 12,
+            "planId": job["plan_id"],
+            "planGroup": "free",
+            "artifactUri": None,
+        },
+        "timeline": {"id": job["plan_id"], "changeId": 1, "location": None},
         "jobId": job["job_id"],
         "jobDisplayName": job["name"],
         "jobName": job["job"],
         "requestId": job["request_id"],
-        "lockedUntil": locked,
-        "resources": {"endpoints": [{"authorization": {"AccessToken": "***"}}]},
+        "lockedUntil": "0001-01-01T00:00:00",
+        "resources": {
+            "endpoints": [
+                {
+                    "name": "SystemVssConnection",
+                    "authorization": {"parameters": {"AccessToken": TOKENS[1]}},
+                    "isShared": False,
+                    "isReady": True,
+                }
+            ]
+        },
         "contextData": {
             "github": packed(github_context(job)),
-            "job": packed(job_context(job)),
-            "matrix": packed(job.get("matrix")),
             "needs": packed({}),
+            "inputs": None,
+            "matrix": packed(job.get("matrix")),
+            "strategy": packed({"fail-fast": True}),
             "vars": packed({}),
-        },
-        "variables": {
-            "system.github.job": {"value": job["job"]},
-            "system.github.token": {"value": "***", "isSecret": True},
+            "secrets": None,
+            "job": packed(job_context(job)),
         },
         "environmentVariables": [packed(job.get("env", {}))],
-        "steps": [],
     }

@@ -1,4 +1,4 @@
-"""`Runner.Listener run`: connect, listen, take jobs, and end as the real one ends.
+"""`Runner.Listener run`: connect, listen, take jobs, and end as the official one ends.
 
 A signal ends any wait but the one for a Worker; the Worker is told, and waited for.
 """
@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from tests.runner_double import mailbox, scenarios
+from tests.runner_double import mailbox, scenarios, times
 from tests.runner_double.console import stamp
 from tests.runner_double.dispatcher import Dispatcher
-from tests.runner_double.host import RESULTS, Host, Leave, truthy
+from tests.runner_double.host import RESULTS, Exit, Host, truthy
 from tests.runner_double.messages import KINDS
 from tests.runner_double.options import Options
 from tests.runner_double.session import Session
@@ -43,7 +43,7 @@ class Listener:
         self._returns_result = truthy(os.environ.get(RETURNS_RESULT))
         self._once = options.flag("once")
         self._messages = list(self.entry["messages"])
-        self.session = Session(host, self.entry.get("session", {}), self.pause)
+        self.session = Session(self, self.entry.get("session", {}))
 
     @property
     def runs_once(self) -> bool:
@@ -54,8 +54,8 @@ class Listener:
         if self.entry.get("ignore_signals"):
             self._signals.ignore()
         else:
-            self._signals.heed()
-        self.host.hang_bell()
+            self._signals.install()
+        self.host.open_wakeup()
         (self.host.root / "_work").mkdir(exist_ok=True)
         if self._once:
             self.host.terminal.line(ONCE_WARNING)
@@ -63,8 +63,8 @@ class Listener:
             return self._serve()
         except Stopped:
             return self._stop()
-        except Leave as leave:
-            return leave.code
+        except Exit as exit:
+            return exit.code
 
     @property
     def stopping(self) -> str | None:
@@ -74,9 +74,14 @@ class Listener:
         """Let a real duration pass, to scale; Stopped if a signal comes."""
         self.wait(lambda: False, self.host.plan.scaled(seconds))
 
+    def pause_until_age(self, seconds: float) -> None:
+        """Become so old in real time, to scale; Stopped if a signal comes."""
+        left = self.host.plan.scaled(seconds) - times.process_age()
+        self.wait(lambda: False, left)
+
     def wait(self, condition: Callable[[], object], seconds: float | None) -> None:
-        """Hear until `condition` holds; Stopped if a signal comes."""
-        self.host.ears.until(lambda: self.stopping or condition(), seconds)
+        """Run until `condition` holds; Stopped if a signal comes."""
+        self.host.loop.run_until(lambda: self.stopping or condition(), seconds)
         if self.stopping:
             raise Stopped
 
@@ -87,14 +92,27 @@ class Listener:
         result = dispatcher.run()
         if self.stopping:
             raise Stopped
+        if dispatcher.registration_gone:
+            return self.end_unregistered()
         if not self.runs_once:
             return None
         return self._end_with_job(result)
 
+    def end_unregistered(self) -> int:
+        """The end of a Listener whose registration the service has removed."""
+        self.host.forget_configuration()
+        self.host.rest(times.EXIT)
+        return 0
+
+    def end_without_job(self) -> int:
+        """The end of an ephemeral Listener whose job is gone; files are removed."""
+        self.session.delete(times.DELETE_SESSION)
+        return self.end_unregistered()
+
     def _serve(self) -> int:
         self.session.create()
         self.host.terminal.line(f"Current runner version: '{self.host.version}'")
-        self.host.tell("listening")
+        self.host.record("listening")
         self.host.terminal.line(f"{stamp()}: Listening for Jobs")
         while True:
             message = self._next_message()
@@ -107,7 +125,8 @@ class Listener:
         head = self._messages[:1]
         due: list[float] = []
         if head and not head[0].get("hold_job"):
-            self.host.ears.after(head[0].get("after", 0.0), lambda: due.append(0.0))
+            delay = head[0].get("after", 0.0)
+            self.host.loop.call_later(delay, lambda: due.append(0.0))
         found: list[dict[str, Any]] = []
 
         def arrived() -> bool:
@@ -132,21 +151,21 @@ class Listener:
             "Job has finished at backend, the runner will exit since it is running"
             " under onetime use mode.",
         )
-        self._delete_session(0.2)
+        self.session.delete(times.DELETE_SESSION)
         if self._ephemeral:
             host.forget_configuration()
+        host.rest(times.EXIT)
         if not self._returns_result:
             return 0
         return 100 + RESULTS.index(result or "Succeeded")
 
     def _stop(self) -> int:
         """The end after a signal: files and registration stay."""
-        self._delete_session(self.entry.get("delete_session_seconds", 0.5))
+        self.host.cancelled = True
+        self.session.delete(
+            self.entry.get("delete_session_seconds", times.DELETE_SESSION)
+        )
+        self.host.rest(times.EXIT)
         if self._signals.terminated:
             return self.entry.get("term_code", TERMINATED)
         return 0
-
-    def _delete_session(self, seconds: float) -> None:
-        self.host.trace.write("BrokerMessageListener", "Deleting Runner Session...")
-        self.host.rest(seconds)
-        self.host.tell("session_deleted")

@@ -1,7 +1,7 @@
 """What the test says to a running double: messages, and permits to go on.
 
-Everything is a file that exists before the bell is rung, so nothing is lost when the
-double is not there yet; whoever manages to unlink a file has taken it.
+Everything is a file that exists before the process is woken, so nothing is lost when
+the double is not there yet; whoever manages to unlink a file has taken it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.runner_double.ears import ring_bells
+from tests.runner_double.event_loop import wake
 
 _count = itertools.count()
 
@@ -26,7 +26,7 @@ def put(root: Path, folder: str, kind: str, content: dict[str, Any]) -> None:
     fresh.write_text(json.dumps(content))
     fresh.chmod(0o666)
     os.replace(fresh, target)
-    ring_bells((root / "double" / "bells").iterdir())
+    wake((root / "double" / "wakeups").iterdir())
 
 
 def take(

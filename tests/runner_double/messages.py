@@ -10,8 +10,8 @@ import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tests.runner_double import registry
-from tests.runner_double.dispatcher import Dispatcher
+from tests.runner_double import times
+from tests.runner_double.dispatcher import Dispatcher, lose_registration
 from tests.runner_double.flood import flood
 from tests.runner_double.host import truthy
 from tests.runner_double.session import UNREACHABLE
@@ -36,9 +36,27 @@ def job(listener: Listener, message: dict[str, Any]) -> int | None:
 def ghost(listener: Listener, message: dict[str, Any]) -> int | None:
     """A job that is lost between message and acquire; the Listener listens on."""
     dispatcher = Dispatcher(listener, message)
-    dispatcher.acquire()
-    dispatcher.skip()
+    dispatcher.announce()
+    listener.pause(listener.host.plan.times.acquire)
+    dispatcher.fail_to_acquire()
     return None
+
+
+def acquire_hangs(listener: Listener, message: dict[str, Any]) -> int | None:
+    """The service never answers the acquisition, which has no limit of its own."""
+    Dispatcher(listener, message).announce()
+    listener.host.call("acquire")
+    listener.wait(lambda: False, None)
+    return None
+
+
+def request_unknown(listener: Listener, message: dict[str, Any]) -> int | None:
+    """The acknowledgement is answered with 404: the job went elsewhere."""
+    dispatcher = Dispatcher(listener, message)
+    dispatcher.announce()
+    listener.pause(0.03)
+    dispatcher.find_no_job()
+    return listener.end_without_job()
 
 
 def cancel(listener: Listener, message: dict[str, Any]) -> int | None:
@@ -48,20 +66,23 @@ def cancel(listener: Listener, message: dict[str, Any]) -> int | None:
 
 def deleted(listener: Listener, message: dict[str, Any]) -> int | None:
     """The registration is gone; noticed by the next poll."""
+    lose_registration(listener)
+    return listener.end_unregistered()
+
+
+def poll_retries(listener: Listener, message: dict[str, Any]) -> int | None:
+    """Polls that fail and are tried again in silence; `seconds` are real ones."""
     host = listener.host
-    name = host.settings().get("agentname", "")
-    registry.strike(host.root, name, "deleted")
-    host.terminal.error(
-        "The runner no longer exists on the server. Cleaning up local configuration."
-    )
-    host.forget_configuration()
-    return 0
+    host.call("poll", status=500)
+    host.trace.write("BrokerServer", "Catch exception during request", "ERR")
+    listener.wait(lambda: False, message.get("seconds", 1.0))
+    return None
 
 
 def poll_errors(listener: Listener, message: dict[str, Any]) -> int | None:
     """Errors in a row; nothing is printed when they are over."""
     for number in range(1, message.get("count", 3) + 1):
-        listener.session.complain(UNREACHABLE)
+        listener.session.connect_error(UNREACHABLE)
         if number == POLL_ERROR_LIMIT:
             listener.host.terminal.error(f"An error occurred: {UNREACHABLE}")
             return RETRYABLE
@@ -75,12 +96,15 @@ def update(listener: Listener, message: dict[str, Any]) -> int | None:
 
 
 def deprecated(listener: Listener, message: dict[str, Any]) -> int | None:
-    """The service refuses this version."""
+    """The service refuses this version; the words are the service's, if it has any."""
     host = listener.host
-    host.terminal.error(
-        f"An error occurred: Runner version v{host.version} is deprecated and cannot"
-        " receive messages."
+    text = message.get(
+        "text",
+        f"Runner version v{host.version} is deprecated and cannot receive messages.",
     )
+    listener.session.delete(times.DELETE_SESSION)
+    host.terminal.error(f"An error occurred: {text}")
+    host.rest(times.EXIT)
     return VERSION_DEPRECATED if truthy(os.environ.get(RETURNS_DEPRECATED)) else 1
 
 
@@ -100,7 +124,7 @@ def exit_with(listener: Listener, message: dict[str, Any]) -> int | None:
 def flood_output(listener: Listener, message: dict[str, Any]) -> int | None:
     """Hostile output while idle."""
     flood(message)
-    listener.host.tell("flooded")
+    listener.host.record("flooded")
     return None
 
 
@@ -119,16 +143,19 @@ def stdout_held(listener: Listener, message: dict[str, Any]) -> int | None:
     holder = subprocess.Popen(
         ["sleep", seconds], cwd=listener.host.root, stdin=subprocess.DEVNULL
     )
-    listener.host.tell("stdout_held", holder=holder.pid)
+    listener.host.record("stdout_held", holder=holder.pid)
     return None
 
 
 KINDS: dict[str, Callable[[Listener, dict[str, Any]], int | None]] = {
     "job": job,
     "ghost": ghost,
+    "acquire_hangs": acquire_hangs,
+    "request_unknown": request_unknown,
     "cancel": cancel,
     "deleted": deleted,
     "poll_errors": poll_errors,
+    "poll_retries": poll_retries,
     "update": update,
     "deprecated": deprecated,
     "token_revoked": token_revoked,

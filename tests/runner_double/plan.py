@@ -1,6 +1,6 @@
-"""The plan: what the test wants to see played, read from `double/plan.json`.
+"""The plan: what the test wants to see, read from `double/plan.json`.
 
-Durations that the real runner has are multiplied by `scale`; durations written in the
+The official runner's durations are multiplied by `scale`; durations written in the
 plan itself are real seconds.
 """
 
@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.runner_double import registry
+from tests.runner_double.times import BROKER, PIPELINES, Times
 
+#: What the fixtures of tests make of the official runner's durations: 13 s are 0.26 s.
+FAST = 0.02
+FLOWS = {"broker": BROKER, "pipelines": PIPELINES}
 DEFAULTS: dict[str, Any] = {
-    "scale": 0.02,
+    "scale": 1.0,
+    "flow": "broker",
     "version": "2.336.0",
     "preflight": None,
     "tokens": {},
@@ -35,6 +40,16 @@ class Plan:
     @property
     def scale(self) -> float:
         return float(self.entries["scale"])
+
+    @property
+    def times(self) -> Times:
+        """The durations of the plan's flow, unscaled."""
+        return FLOWS[self.entries["flow"]]
+
+    @property
+    def uses_broker(self) -> bool:
+        """Whether the flow is GitHub's own, and not that of an older server."""
+        return self.entries["flow"] == "broker"
 
     def scaled(self, seconds: float) -> float:
         """So long a real duration of so many `seconds` lasts here."""
@@ -57,6 +72,8 @@ def complete(wishes: dict[str, Any]) -> Plan:
     if unknown:
         raise ValueError(f"no such key in a plan: {', '.join(sorted(unknown))}")
     entries = {**DEFAULTS, **wishes}
+    if entries["flow"] not in FLOWS:
+        raise ValueError(f"no such flow: {entries['flow']}; known: {', '.join(FLOWS)}")
     for key in ("config", "listener", "remove"):
         if isinstance(entries[key], dict):
             entries[key] = [entries[key]]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from tests.runner_double import options as option_parser
 from tests.runner_double.configure import configure
-from tests.runner_double.host import Host, Leave, root_of
+from tests.runner_double.host import Exit, Host, root_of
 from tests.runner_double.listener import Listener
 from tests.runner_double.options import Options
 from tests.runner_double.registry import fingerprint
@@ -35,7 +35,7 @@ def warn_of_unknown(host: Host, options: Options) -> None:
         )
 
 
-def tell_about(host: Host, options: Options) -> int | None:
+def answer_query(host: Host, options: Options) -> int | None:
     """`--version` and its like; None if none of them was asked for."""
     answers = {
         "help": "Commands:\n ./config.sh\n ./run.sh",
@@ -58,20 +58,20 @@ def write_jit_files(host: Host, encoded: str) -> None:
             (host.root / name).write_bytes(base64.b64decode(content))
     except (binascii.Error, ValueError) as problem:
         host.terminal.error(str(problem))
-        raise Leave(1) from problem
+        raise Exit(1) from problem
 
 
 def interrupted(host: Host) -> None:
     """SIGINT while configuring."""
-    host.tell("signal", process="config", signal="INT")
+    host.record("signal", process="config", signal="INT")
     host.terminal.line("Exiting...")
-    raise Leave(1)
+    raise Exit(1)
 
 
 def play_config(
     host: Host, options: Options, action: Callable[[Host, Options], int]
 ) -> int:
-    host.ears.heed({signal.SIGINT: lambda: interrupted(host)})
+    host.loop.on_signals({signal.SIGINT: lambda: interrupted(host)})
     return action(host, options)
 
 
@@ -88,7 +88,7 @@ def play_run(host: Host, options: Options) -> int:
 def play(host: Host, options: Options) -> int:
     """The exit code of what is asked."""
     warn_of_unknown(host, options)
-    told = tell_about(host, options)
+    told = answer_query(host, options)
     if told is not None:
         return told
     if options.command == "configure":
@@ -96,6 +96,13 @@ def play(host: Host, options: Options) -> int:
     if options.command == "remove":
         return play_config(host, options, remove)
     return 0 if options.command == "warmup" else play_run(host, options)
+
+
+def ended(host: Host, code: int) -> str:
+    """The last line of the log."""
+    if host.cancelled:
+        return "Runner execution been cancelled."
+    return f"Runner execution has finished with return code {code}"
 
 
 def main(script: str, arguments: list[str]) -> int:
@@ -109,7 +116,7 @@ def main(script: str, arguments: list[str]) -> int:
     host.trace.write("Listener", f"Commit: {COMMIT}")
     host.count("RunnerProcessStarted")
     asks = {"configure": "config", "remove": "remove"}.get(options.command, "listener")
-    host.tell(
+    host.record(
         f"{asks}_start",
         argv=option_parser.masked(arguments, options),
         cwd=os.getcwd(),
@@ -119,8 +126,8 @@ def main(script: str, arguments: list[str]) -> int:
     )
     try:
         code = play(host, options)
-    except Leave as leave:
-        code = leave.code
-    host.trace.write("Runner", f"Runner execution has finished with return code {code}")
-    host.tell(f"{asks}_exit", code=code)
+    except Exit as exit:
+        code = exit.code
+    host.trace.write("Listener", ended(host, code))
+    host.record(f"{asks}_exit", code=code)
     return code

@@ -9,7 +9,7 @@ import json
 import uuid
 
 from tests.runner_double import registry
-from tests.runner_double.host import Host, Leave
+from tests.runner_double.host import Exit, Host
 
 #: outcome: status in .NET's words, the number, the reason phrase, the body's message.
 STATUSES = {
@@ -33,7 +33,7 @@ def token_outcome(tokens: dict[str, str], token: str) -> str:
     return tokens.get(token, tokens.get("*", "ok"))
 
 
-def complain(host: Host, status: str, request: str) -> None:
+def print_refusal(host: Host, status: str, request: str) -> None:
     """The two lines of one refused call: the status, and the body."""
     words, _, message = STATUSES[status]
     identity = str(uuid.uuid4()).upper()
@@ -57,17 +57,17 @@ def ask_in_vain(host: Host, status: str, request: str) -> str:
     for attempt in range(attempts_of(status)):
         if attempt:
             host.rest(2.0)
-        complain(host, status, request)
+        print_refusal(host, status, request)
     return f"Response status code does not indicate success: {STATUSES[status][1]}."
 
 
 def refuse(host: Host, outcome: str, url: str) -> None:
-    """Leave with code 1 if `outcome` is a refusal of the token exchange."""
+    """Exit with code 1 if `outcome` is a refusal of the token exchange."""
     if outcome == "network":
         host.rest(2.0 * (ATTEMPTS - 1))
         host.terminal.error(NO_NAME)
-        raise Leave(1)
+        raise Exit(1)
     if outcome in STATUSES:
         registry.note(host.root, "refused", why=outcome)
         host.terminal.error(ask_in_vain(host, outcome, f"POST {url}"))
-        raise Leave(1)
+        raise Exit(1)

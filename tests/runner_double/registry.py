@@ -77,7 +77,7 @@ def is_taken(root: Path, name: str) -> bool:
     return name in read(root)["runners"]
 
 
-def enrol(root: Path, name: str, **details: Any) -> int:
+def register(root: Path, name: str, **details: Any) -> int:
     """Register runner `name` and return its id."""
     with changing(root) as register:
         agent_id = register["next_id"]
@@ -92,7 +92,7 @@ def enrol(root: Path, name: str, **details: Any) -> int:
     return agent_id
 
 
-def strike(root: Path, name: str, event: str) -> bool:
+def drop(root: Path, name: str, event: str) -> bool:
     """Drop runner `name`; False if there was none."""
     with changing(root) as register:
         known = register["runners"].pop(name, None) is not None

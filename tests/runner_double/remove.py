@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.runner_double import registry
 from tests.runner_double.configure import required
-from tests.runner_double.host import CREDENTIALS, SETTINGS, Host, Leave
+from tests.runner_double.host import CREDENTIALS, SETTINGS, Exit, Host
 from tests.runner_double.options import Options
 from tests.runner_double.refusals import (
     STATUSES,
@@ -22,7 +22,7 @@ ABSENT = (
 
 
 def remove_from_server(host: Host, options: Options, name: str) -> None:
-    """Strike the runner from the register, or say how the service refuses."""
+    """Drop the runner from the register, or say how the service refuses."""
     entry = host.plan.next_entry(host.root, "remove")
     token = required(host, options, "token")
     refuse(host, token_outcome(host.plan.entries["remove_tokens"], token), API)
@@ -32,8 +32,8 @@ def remove_from_server(host: Host, options: Options, name: str) -> None:
         message = ask_in_vain(host, outcome, f"Delete {SERVICE}/{name}")
         host.terminal.error("Failed: Removing runner from the server")
         host.terminal.error(message)
-        raise Leave(1)
-    known = registry.strike(host.root, name, "removed")
+        raise Exit(1)
+    known = registry.drop(host.root, name, "removed")
     if known and outcome != "gone":
         host.terminal.success("Runner removed successfully")
     else:
@@ -52,7 +52,7 @@ def remove_local(host: Host) -> None:
 
 
 def remove(host: Host, options: Options) -> int:
-    """Play one `config.sh remove`; the exit code, or Leave."""
+    """Play one `config.sh remove`; the exit code, or Exit."""
     if options.flag("local"):
         remove_local(host)
         return 0
@@ -60,7 +60,7 @@ def remove(host: Host, options: Options) -> int:
     host.terminal.line()
     if (host.root / ".service").exists():
         host.terminal.error("Uninstall service first")
-        raise Leave(1)
+        raise Exit(1)
     name = host.settings().get("agentname")
     if name is None:
         host.terminal.line(ABSENT)

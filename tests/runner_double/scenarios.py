@@ -21,6 +21,11 @@ LISTENER_KEYS = {
     "delete_session_seconds",
 }
 JOB: dict[str, Any] = {"kind": "job"}
+#: What is printed when the service gives no reason for refusing the runner's version.
+TOO_OLD = (
+    "Exception of type 'GitHub.DistributedTask.WebApi.AccessDeniedException'"
+    " was thrown."
+)
 #: scenario: what the Listener entry is, in the terms of `session` and `messages`.
 SCENARIOS: dict[str, dict[str, Any]] = {
     "idle": {},
@@ -50,10 +55,21 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "registration_deleted": {"session": {"fatal": "deleted"}},
     "runner_unknown": {"session": {"fatal": "unknown"}},
     "deleted_while_idle": {"messages": [{"kind": "deleted"}]},
+    "deleted_while_busy": {
+        "messages": [{**JOB, "registration_goes": True, "seconds": 600}]
+    },
+    "worker_hangs": {"messages": [{**JOB, "hangs": "start"}]},
+    "completion_fails": {"messages": [{**JOB, "completion": "fails"}]},
+    "completion_hangs": {"messages": [{**JOB, "completion": "hangs"}]},
+    "first_renewal_fails": {"messages": [{**JOB, "first_renewal_fails": True}]},
+    "acquire_hangs": {"messages": [{"kind": "acquire_hangs"}]},
+    "request_unknown": {"messages": [{"kind": "request_unknown"}]},
+    "poll_retries": {"messages": [{"kind": "poll_retries"}, JOB]},
     "poll_errors": {"messages": [{"kind": "poll_errors", "count": 3}]},
     "crash_loop": {"messages": [{"kind": "poll_errors", "count": 10}]},
     "update": {"messages": [{"kind": "update"}]},
     "deprecated": {"messages": [{"kind": "deprecated"}]},
+    "too_old": {"messages": [{"kind": "deprecated", "text": TOO_OLD}]},
     "ghost": {"messages": [{"kind": "ghost"}]},
     "job_lost": {"messages": [{**JOB, "lost": True}]},
     "setup_failed": {"messages": [{**JOB, "setup_fails": True}]},

@@ -7,12 +7,15 @@ error of a row is printed (actions/runner BrokerMessageListener.cs).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.runner_double import registry
 from tests.runner_double.configure import CLOCK
 from tests.runner_double.console import stamp
-from tests.runner_double.host import Host, Leave
+from tests.runner_double.host import Exit
+
+if TYPE_CHECKING:
+    from tests.runner_double.listener import Listener
 
 RETRY_SECONDS = 30.0
 CONFLICT_LIMIT_SECONDS = 240.0
@@ -33,49 +36,63 @@ UNAUTHORISED = (
 
 
 class Session:
-    """The session of one Listener; `pause` waits a real duration to scale."""
+    """The session of `listener`, created as `wishes` say."""
 
-    def __init__(
-        self, host: Host, wishes: dict[str, Any], pause: Callable[[float], None]
-    ) -> None:
-        self._host = host
+    def __init__(self, listener: Listener, wishes: dict[str, Any]) -> None:
+        self._listener = listener
+        self._host = listener.host
         self._wishes = wishes
-        self._pause = pause
-        self._complained = False
+        self._in_trouble = False
+
+    @property
+    def source(self) -> str:
+        """What the log calls the part of the Listener that talks to the service."""
+        broker = self._host.plan.uses_broker
+        return "BrokerMessageListener" if broker else "MessageListener"
 
     def create(self) -> None:
-        """Return when connected; Leave when there is no hope."""
+        """Return when connected; Exit when the service refuses for good."""
+        times = self._host.plan.times
         self._refuse_for_good()
+        self._listener.pause_until_age(times.connected)
         for _ in range(self._wishes.get("network_errors", 0)):
-            self._greet()
-            self.complain(UNREACHABLE)
-            self._pause(RETRY_SECONDS)
+            self._print_connected()
+            self.connect_error(UNREACHABLE)
+            self._listener.pause(RETRY_SECONDS)
         self._conflict()
-        self._greet()
-        self._pause(0.5)
-        if self._complained:
+        self._print_connected()
+        self._host.call("session")
+        self._listener.pause_until_age(times.listening)
+        if self._in_trouble:
             self._host.terminal.line(f"{stamp()}: Runner reconnected.")
-        self._host.trace.write("BrokerMessageListener", "Session created.")
+        self._host.trace.write(self.source, "Session created.")
         self._host.count("SessionCreated")
-        self._host.tell("session_created")
+        self._host.record("session_created")
 
-    def complain(self, message: str) -> None:
+    def delete(self, seconds: float) -> None:
+        """Delete it, which takes so many real seconds."""
+        self._host.trace.write("Runner", "Deleting Runner Session...")
+        self._host.rest(seconds)
+        self._host.call("session-deleted")
+        self._host.record("session_deleted")
+
+    def connect_error(self, message: str) -> None:
         """The connect error, if it is the first of its row."""
-        if not self._complained:
+        if not self._in_trouble:
             self._host.terminal.error(
                 f"{stamp()}: Runner connect error: {message}."
                 " Retrying until reconnected."
             )
-        self._complained = True
+        self._in_trouble = True
 
-    def _greet(self) -> None:
+    def _print_connected(self) -> None:
         self._host.terminal.line()
         self._host.terminal.success("Connected to GitHub")
         self._host.terminal.line()
 
     def _conflict(self) -> None:
         for conflict in range(1, self._wishes.get("conflicts", 0) + 1):
-            self._greet()
+            self._print_connected()
             self._host.terminal.error("A session for this runner already exists.")
             if conflict * RETRY_SECONDS >= CONFLICT_LIMIT_SECONDS:
                 self._give_up(
@@ -84,13 +101,13 @@ class Session:
                     "Error: Conflict",
                     SESSION_CONFLICT,
                 )
-            self.complain("Error: Conflict")
-            self._pause(RETRY_SECONDS)
+            self.connect_error("Error: Conflict")
+            self._listener.pause(RETRY_SECONDS)
 
     def _give_up(self, reason: str, message: str, code: int = 1) -> None:
         self._host.terminal.error(reason)
         self._host.terminal.error(f"Failed to create session. {message}")
-        raise Leave(code)
+        raise Exit(code)
 
     def _refuse_for_good(self) -> None:
         fatal = self._wishes.get("fatal")
@@ -98,8 +115,8 @@ class Session:
         if fatal is None and name in registry.read(self._host.root)["deleted"]:
             fatal = "deleted"
         if fatal is not None:
-            FATALITIES[fatal](self)
-            raise Leave(1)
+            FATAL[fatal](self)
+            raise Exit(1)
 
     def fail_for_work_folder(self) -> None:
         path = self._host.root / self._host.settings().get("workfolder", "_work")
@@ -108,23 +125,23 @@ class Session:
         )
 
     def fail_as_deleted(self) -> None:
-        self._greet()
+        self._print_connected()
         self._host.terminal.error(DELETED)
 
     def fail_as_unknown(self) -> None:
-        self._greet()
+        self._print_connected()
         self._give_up(UNKNOWN, "Runner not found")
 
     def fail_as_unauthorised(self) -> None:
-        self._greet()
+        self._print_connected()
         self._give_up(UNAUTHORISED, UNAUTHORISED)
 
     def fail_for_the_clock(self) -> None:
         """The same line every 30 s for half an hour."""
         for _ in range(int(CLOCK_LIMIT_SECONDS / RETRY_SECONDS)):
-            self._greet()
+            self._print_connected()
             self._host.terminal.error(CLOCK)
-            self._pause(RETRY_SECONDS)
+            self._listener.pause(RETRY_SECONDS)
         self._give_up(
             "Stopped retrying OAuth token request exception after"
             f" {CLOCK_LIMIT_SECONDS:.0f} seconds.",
@@ -132,7 +149,7 @@ class Session:
         )
 
 
-FATALITIES: dict[str, Callable[[Session], None]] = {
+FATAL: dict[str, Callable[[Session], None]] = {
     "work_folder": Session.fail_for_work_folder,
     "deleted": Session.fail_as_deleted,
     "unknown": Session.fail_as_unknown,

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.runner_double import mailbox, truth
-from tests.runner_double.ears import Ears, hang_bell
+from tests.runner_double.event_loop import EventLoop, open_wakeup
 
 MEGABYTE = 1024 * 1024
 
 
 def leave_process(how: object) -> None:
-    """Leave a process behind; `setsid`: in its own session, `untracked`: unmarked."""
+    """Exit a process behind; `setsid`: in its own session, `untracked`: unmarked."""
     environment = dict(os.environ)
     if how == "untracked":
         environment["RUNNER_TRACKING_ID"] = "0"
@@ -52,8 +52,8 @@ def store(megabytes: int) -> None:
 
 def await_permit(root: Path) -> int | None:
     """Wait until the test finishes this step; the code it asks for, if it does."""
-    ears = Ears()
-    bell = hang_bell(ears, root)
+    loop = EventLoop()
+    wakeup = open_wakeup(loop, root)
     permits: list[dict[str, Any]] = []
 
     def permitted() -> bool:
@@ -61,14 +61,9 @@ def await_permit(root: Path) -> int | None:
         permits.extend([found] if found else [])
         return bool(permits)
 
-    ears.until(permitted, None)
-    bell.unlink()
+    loop.run_until(permitted, None)
+    wakeup.unlink()
     return permits[0].get("code")
-
-
-def ignore_signals(names: list[str]) -> None:
-    for name in names:
-        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
 
 
 def work(root_path: str, wishes: dict[str, Any]) -> int:
@@ -76,8 +71,7 @@ def work(root_path: str, wishes: dict[str, Any]) -> int:
     root = Path(root_path)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    ignore_signals(wishes.get("ignores", []))
-    truth.tell(root, "step_start", name=wishes.get("name"))
+    truth.record(root, "step_start", name=wishes.get("name"))
     os.write(1, wishes.get("output", "Hello from the step\n").encode())
     started = time.monotonic()
     if wishes.get("leave_process"):
@@ -89,5 +83,5 @@ def work(root_path: str, wishes: dict[str, Any]) -> int:
     select.select([], [], [], max(0.0, left))
     asked = await_permit(root) if wishes.get("hold") else None
     del ballast
-    truth.tell(root, "step_end", name=wishes.get("name"))
+    truth.record(root, "step_end", name=wishes.get("name"))
     return wishes.get("code", 0) if asked is None else asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,16 +35,25 @@ def steps_of(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def write_step(root: Path, folder: Path, step: dict[str, Any]) -> list[str]:
-    """Write the step's script into `folder`; the command line that runs it."""
+    """Write the step's script into `folder`; the command line that runs it.
+
+    Like every `run:` step it is run by bash, which outlives a SIGINT while its child
+    lives, and is outlived by its child when it dies of a SIGTERM.
+    """
     stem = folder / os.urandom(16).hex()
-    if "script" in step:
-        script = stem.with_suffix(".sh")
-        script.write_text(step["script"])
-        return ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(script)]
-    script = stem.with_suffix(".py")
-    script.write_text(
+    script = stem.with_suffix(".sh")
+    deaf = " ".join(step.get("ignores", []))
+    trap = f"trap '' {deaf}\n" if deaf else ""
+    script.write_text(trap + step.get("script", f"{work_command(root, stem, step)}\n"))
+    return ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(script)]
+
+
+def work_command(root: Path, stem: Path, step: dict[str, Any]) -> str:
+    """Write the program that does what the plan wants; the shell's words to run it."""
+    program = stem.with_suffix(".py")
+    program.write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "from tests.runner_double.step import work\n"
         f"sys.exit(work({str(root)!r}, {step!r}))\n"
     )
-    return [sys.executable, "-ISE", str(script)]
+    return shlex.join([sys.executable, "-ISE", str(program)])

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import signal
 
-from tests.runner_double.host import Host, Leave
+from tests.runner_double.host import Exit, Host
 
 SHUTDOWN_SECONDS = 30.0
 TERMINATED = 143
 
 
 class StopSignals:
-    """Hears the signals of one Listener; `reason` is why it is to stop, if it is."""
+    """The signals of one Listener; `reason` is why it is to stop, if it is."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -24,8 +24,8 @@ class StopSignals:
     def terminated(self) -> bool:
         return self.reason == "OperatingSystemShutdown"
 
-    def heed(self) -> None:
-        self._host.ears.heed(
+    def install(self) -> None:
+        self._host.loop.on_signals(
             {signal.SIGINT: self._on_interrupt, signal.SIGTERM: self._on_terminate}
         )
 
@@ -34,21 +34,23 @@ class StopSignals:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def _on_interrupt(self) -> None:
-        self._host.tell("signal", process="listener", signal="INT")
+        self._host.record("signal", process="listener", signal="INT")
         if not self.reason:
             self._begin("UserCancelled")
             self._host.terminal.line("Exiting...")
 
     def _on_terminate(self) -> None:
-        self._host.tell("signal", process="listener", signal="TERM")
+        self._host.record("signal", process="listener", signal="TERM")
         if self.reason:
-            raise Leave(TERMINATED)
+            raise Exit(TERMINATED)
         self._begin("OperatingSystemShutdown")
-        self._host.ears.after(self._host.plan.scaled(SHUTDOWN_SECONDS), self._give_up)
+        self._host.loop.call_later(
+            self._host.plan.scaled(SHUTDOWN_SECONDS), self._give_up
+        )
 
     def _begin(self, reason: str) -> None:
         self.reason = reason
-        self._host.trace.write("Runner", f"Runner will be shutdown for {reason}")
+        self._host.trace.write("HostContext", f"Runner will be shutdown for {reason}")
 
     def _give_up(self) -> None:
-        raise Leave(TERMINATED)
+        raise Exit(TERMINATED)

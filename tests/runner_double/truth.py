@@ -1,7 +1,7 @@
-"""What really happened, written by those to whom it happened.
+"""What really happened, recorded by the process to which it happened.
 
 Each record is one O_APPEND write, so that records of several processes never mix; its
-`mono` stamp is taken just before the thing it tells of is shown to anybody.
+`mono` stamp is taken just before the thing it tells of can be seen by anybody.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from pathlib import Path
 from typing import Any
 
 
-def tell(root: Path, what: str, **details: Any) -> None:
+def record(root: Path, what: str, **details: Any) -> None:
     """Add one record to `double/truth.jsonl` below `root`."""
-    record = {
+    entry = {
         "at": time.time(),
         "mono": time.monotonic(),
         "pid": os.getpid(),
         "what": what,
         **details,
     }
-    line = json.dumps(record).encode() + b"\n"
+    line = json.dumps(entry).encode() + b"\n"
     path = root / "double" / "truth.jsonl"
     target = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     os.write(target, line)
     os.close(target)
 
 
-def recall(root: Path, what: str | None = None) -> list[dict[str, Any]]:
+def records(root: Path, what: str | None = None) -> list[dict[str, Any]]:
     """The records so far, oldest first; only those named `what` if it is given."""
     lines = (root / "double" / "truth.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    return [record for record in records if what in (None, record["what"])]
+    entries = [json.loads(line) for line in lines]
+    return [entry for entry in entries if what in (None, entry["what"])]

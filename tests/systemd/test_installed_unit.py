@@ -17,7 +17,7 @@ import yaml
 from tests.agent import IN_UNITS, QUICK, merged
 from tests.paths import ROOT
 from tests.reference import ReferenceController, running_controller
-from tests.runner_double import install
+from tests.runner_double import FAST, install
 from tests.support import eventually
 from tests.systemd import promises
 from tests.systemd.console import Console
@@ -97,7 +97,8 @@ def configure(controller: ReferenceController) -> None:
 @pytest.fixture
 def machine(installed, tmp_path) -> Iterator[Machine]:
     shutil.rmtree(RUNNER_ROOT, ignore_errors=True)
-    plan = {"listener": [{"scenario": "job", "after": 0, "hold": True}]}
+    job = {"scenario": "job", "after": 0, "hold": True}
+    plan = {"scale": FAST, "listener": [job]}
     double = install(RUNNER_ROOT, plan, python="/usr/bin/python3")
     HERE.done("chown", "--recursive", "runner:runner", str(RUNNER_ROOT))
     with running_controller(tmp_path) as controller:
