@@ -1,76 +1,87 @@
-# Two commands do everything: `make demo` and `make test`. Both need only Python >= 3.10.
+# `make help` lists what there is. Only Python >= 3.10 is needed; all of it works from any
+# folder, and twice at the same time.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# Tests spend most of their time waiting for processes, so that there are more workers
+# than processors. `make test WORKERS=0` runs them one after the other.
+WORKERS ?= $(shell expr 2 \* $$(nproc))
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
 # What only some tests want, so that with Debian's packages they are not skipped.
 DEBIAN_EXTRA := ', python3-cryptography, python3-botocore, openssl, git, dpkg-dev, nftables'
 
-.PHONY: venv demo test test-faults test-ends test-other-faults test-image test-debian \
-	packages lint bench soak deb deb-check clean
-.DEFAULT_GOAL := test
+.PHONY: help venv demo quick test test-all test-slow test-faults test-package \
+	test-image test-debian packages lint bench soak deb deb-check clean
+.DEFAULT_GOAL := help
 
-venv: $(STAMP)
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
-# Installed anew only when what is to be installed has changed.
-$(STAMP): setup.cfg setup.py miglet/__init__.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "MIGlet needs Python >= 3.10, this is " + sys.version)'
-	@test -x $(BIN)/python || PYTHON="$(PYTHON)" .ci/venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[controller,test,lint,bench]'
-	@touch $(STAMP)
+venv: $(STAMP)  ## .venv with miglet, miglet-ctl, miglet-controller and what tests need
 
-demo: venv
+# Installed anew only when what is to be installed has changed; .ci/venv is the one that
+# decides, since another make may just have done it.
+$(STAMP): setup.cfg setup.py miglet/__init__.py .ci/venv
+	PYTHON="$(PYTHON)" .ci/venv .venv $^
+
+demo: venv  ## controller, agent and a double of the runner live one machine's life
 	$(BIN)/python -m tests.demo
 
-test: venv
-	$(BIN)/python -m pytest
+quick: venv  ## unit tests: no processes, no servers; less than 30 seconds
+	$(PYTEST) -q -m "not ($(NOT_QUICK))"
 
-# Every fault of docs/faults.rst; as root none is skipped for want of rights. Most of the
-# time is spent waiting, so that two halves run side by side.
-ENDS := $(patsubst %,tests/faults/test_%.py,adoption ends silent_deaths)
+NOT_QUICK := integration or fork or slow or fault or systemd or package
 
-test-faults: venv
-	+$(MAKE) --no-print-directory --output-sync -j2 test-ends test-other-faults
+test: venv  ## everything that needs neither root nor systemd; less than 4 minutes
+	$(PYTEST)
 
-test-ends: venv
-	$(BIN)/python -m pytest $(ENDS) -m "" -rs --durations=5
+test-all: test test-slow test-package test-image test-debian  ## everything, as root on Debian or Ubuntu
 
-test-other-faults: venv
-	$(BIN)/python -m pytest tests/faults $(ENDS:%=--ignore=%) -m "" -rs --durations=5
+test-slow: venv  ## faults, what is slow, and what boots a systemd
+	$(PYTEST) -m "fault or slow or systemd" --ignore=tests/image --durations=5
 
-# As root: the packages on machines of their own, which boot with systemd, take jobs, are
-# upgraded and switched off. This machine stays as it is, but for what `deb` installs.
-test-image: packages
-	tests/image/run build/image python3 -m pytest -v -p no:cacheprovider tests/image
+test-faults: venv  ## every fault of docs/faults.rst; as root none is skipped
+	$(PYTEST) tests/faults -m "" --durations=5
 
-# As root: the tests of the modules with Debian's own Python and Debian's packages.
-test-debian: packages
-	EXTRA=$(DEBIAN_EXTRA) tests/image/run build/image tests/image/units -q
+test-package: venv packages  ## what is in the Debian packages
+	PACKAGES_UNDER_TEST=build/image $(BIN)/python -m pytest -m package
 
+test-image: packages  ## as root: the packages on throw-away machines that boot systemd
+	tests/image/run build/image python3 -m pytest -v -p no:cacheprovider \
+		-m systemd tests/image
+
+test-debian: packages  ## as root: the tests with Debian's own Python and packages
+	EXTRA=$(DEBIAN_EXTRA) tests/image/run build/image tests/image/units -q -n $(WORKERS)
+
+# Both packages and their next version; of two calls at the same time one waits.
 packages:
+	flock debian $(MAKE) --no-print-directory build/image/.built
+
+build/image/.built: $(shell git ls-files -- debian docs etc miglet setup.cfg setup.py README.rst 2>/dev/null)
 	rm -rf build/image
 	debian/make-deb build/image
 	tests/image/newer build/image/newer
+	touch $@
 
-lint: venv
+lint: venv  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: venv
+bench: venv  ## memory, start and throughput, beside supervisord's
 	$(BIN)/python -m tests.bench
 
-soak: venv
+soak: venv  ## ten minutes (HOURS=n) of jobs and mishaps; memory must not grow
 	HOURS=$(or $(HOURS),0.1667) $(BIN)/python -m tests.soak
 
-# Both packages, into dist/; what building them needs is installed first.
-deb:
+deb:  ## both packages, into dist/; installs what building them needs
 	debian/make-deb dist
 
-# Built once more they are the same to the byte, and lintian has nothing against them.
-deb-check: deb
+deb-check: deb  ## the packages are reproducible, and lintian finds nothing
 	debian/check-deb dist
 
-clean:
+clean:  ## remove all that the others have made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find miglet tests -name __pycache__ -type d -exec rm -rf {} +

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.paths import TESTS
+
+#: Folders whose tests have a marker each: what they have in common.
+MARKERS = {
+    "end_to_end": ("integration",),
+    "faults": ("integration", "fault"),
+    "image": ("integration", "systemd"),
+    "runner_double": ("integration",),
+    "systemd": ("integration",),
+}
+
+IN_CI = "CI" in os.environ
 
 # How quick a machine is, is not what these tests are about: it may be busy. And the
 # checkout may be there to be read only.
@@ -13,9 +29,37 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     database=None,
+    derandomize=IN_CI,
 )
 settings.load_profile("patient")
 
 # A shell has what it runs in the background ignore SIGINT, and so would all we start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose Hypothesis's seed here, so that a failure can name it.
+
+    Processes of pytest-xdist get it with the other options.
+    """
+    if config.option.hypothesis_seed is None and not IN_CI:
+        config.option.hypothesis_seed = str(random.randrange(2**32))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """After a failure say how to repeat what was random."""
+    if exitstatus and not IN_CI:
+        seed = config.option.hypothesis_seed
+        terminalreporter.write_line(f"repeat with --hypothesis-seed={seed}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        for name in MARKERS.get(folder, ()):
+            item.add_marker(name)

@@ -29,7 +29,7 @@ from miglet.security import forget_secrets, redact
 from miglet.workers.asking import Told, asked, expired, registration_token_in
 from tests.support import eventually
 
-pytestmark = pytest.mark.fork
+pytestmark = pytest.mark.integration
 
 #: What of a client is asked for here; the call itself is any function.
 CLIENT: Any = SimpleNamespace(clock_offset_seconds=1.5)

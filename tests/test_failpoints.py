@@ -11,7 +11,7 @@ import pytest
 from miglet import failpoints
 from miglet.failpoints import VARIABLE, planned
 
-pytestmark = pytest.mark.fork
+pytestmark = pytest.mark.integration
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
 

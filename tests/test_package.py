@@ -209,6 +209,8 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """The folder with both packages, as `make deb` makes them."""
+    if "PACKAGES_UNDER_TEST" in os.environ:
+        return ROOT / os.environ["PACKAGES_UNDER_TEST"]
     if not shutil.which("dpkg-deb"):
         pytest.skip("this is no Debian")
     if os.geteuid() != 0 and not _buildable():
@@ -230,7 +232,7 @@ def package(built) -> Callable[[str], Package]:
     return found.__getitem__
 
 
-@pytest.mark.slow
+@pytest.mark.package
 def test_the_agent_depends_on_debians_own_packages_and_on_nothing_else(package):
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
@@ -239,14 +241,14 @@ def test_the_agent_depends_on_debians_own_packages_and_on_nothing_else(package):
     assert package("miglet").dependencies == names | {"python3", "systemd"}
 
 
-@pytest.mark.slow
+@pytest.mark.package
 def test_the_controller_needs_no_agent(package):
     made = package("miglet-controller")
     assert made.dependencies == {"python3-aiohttp", "python3-jsonschema", "python3"}
     assert not [name for name in made.files if "systemd" in name]
 
 
-@pytest.mark.slow
+@pytest.mark.package
 def test_the_agents_package_has_everything_that_it_is_to_have(package):
     files = package("miglet").files
     for name in (
@@ -272,7 +274,7 @@ def test_the_agents_package_has_everything_that_it_is_to_have(package):
     assert not [name for name in files if "/reference/" in name or "tests" in name]
 
 
-@pytest.mark.slow
+@pytest.mark.package
 def test_every_module_of_the_checkout_is_in_one_of_the_packages(package):
     inside = {
         re.sub(r".*(?=/miglet/[^-])", "", name.partition("dist-packages")[2] or name)
@@ -287,7 +289,7 @@ def test_every_module_of_the_checkout_is_in_one_of_the_packages(package):
     assert wanted - inside == set()
 
 
-@pytest.mark.slow
+@pytest.mark.package
 @pytest.mark.parametrize("name", ["miglet", "miglet-controller"])
 def test_nobody_but_root_may_write_what_is_installed(package, name):
     for member, _ in package(name).files.values():
@@ -296,7 +298,7 @@ def test_nobody_but_root_may_write_what_is_installed(package, name):
             assert not member.mode & (stat.S_IWGRP | stat.S_IWOTH), member.name
 
 
-@pytest.mark.slow
+@pytest.mark.package
 def test_the_configuration_is_a_conffile_and_names_every_setting(package):
     made = package("miglet")
     assert made.control["/conffiles"][1].split() == [b"/etc/miglet/miglet.yaml"]
@@ -304,7 +306,7 @@ def test_the_configuration_is_a_conffile_and_names_every_setting(package):
     assert shipped == (ROOT / "etc" / "miglet.yaml").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.package
 def test_installing_starts_nothing_and_an_upgrade_only_what_ran(package):
     made = package("miglet")
     postinst = made.control["/postinst"][1].decode()
@@ -315,7 +317,7 @@ def test_installing_starts_nothing_and_an_upgrade_only_what_ran(package):
     assert re.findall(r"deb-systemd-invoke (\S+)", prerm) == ["stop"]
 
 
-@pytest.mark.slow
+@pytest.mark.package
 def test_two_builds_are_the_same_and_lintian_objects_to_nothing(built):
     if os.geteuid() != 0 and not shutil.which("lintian"):
         pytest.skip("lintian is not installed, and only root may install it")
@@ -329,7 +331,7 @@ def test_two_builds_are_the_same_and_lintian_objects_to_nothing(built):
     assert not re.findall(r"^[EW]: .*", checked.stdout, re.MULTILINE)
 
 
-@pytest.mark.slow
+@pytest.mark.package
 def test_installed_they_work_and_purged_nothing_is_left(built, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("only root can make a throw-away copy of the machine")

@@ -25,6 +25,8 @@ from miglet.security import Account, account, forget_secrets
 from tests.launching import begin_of
 from tests.support import eventually
 
+pytestmark = pytest.mark.units
+
 TOKEN = "AABBCCDDEEFF00112233-registration"
 WRITE_ALL = (
     "for f in .credentials_rsaparams .credentials .runner; do echo {} > $f; done"

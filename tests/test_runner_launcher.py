@@ -30,6 +30,8 @@ from tests.launching import (
 )
 from tests.support import eventually
 
+pytestmark = pytest.mark.units
+
 
 @pytest.fixture
 def place() -> Iterator[Place]:

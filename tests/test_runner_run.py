@@ -25,6 +25,8 @@ from tests.launching import (
 )
 from tests.support import eventually
 
+pytestmark = pytest.mark.units
+
 
 @pytest.fixture
 def place() -> Iterator[Place]:

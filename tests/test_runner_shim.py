@@ -28,6 +28,8 @@ from miglet.runner.run import Run
 from tests.launching import begin_of
 from tests.support import eventually
 
+pytestmark = pytest.mark.units
+
 MIB = 1 << 20
 
 

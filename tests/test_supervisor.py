@@ -18,7 +18,7 @@ from miglet.queues import Queue, QueueClosed
 from miglet.supervisor import Limits, Supervisor
 from tests.support import eventually
 
-pytestmark = pytest.mark.fork
+pytestmark = pytest.mark.integration
 
 
 class House:

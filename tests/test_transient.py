@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,6 @@ from miglet.runner.usage import Usage
 from tests.agent import IN_UNITS
 from tests.paths import BOX, ROOT, TESTS
 from tests.preflight_machine import settings_of
-
-#: What is run once more with transient units.
-IN_BOX = (
-    "tests/test_runner_launcher.py",
-    "tests/test_runner_run.py",
-    "tests/test_runner_shim.py",
-    "tests/test_runner_configuration.py",
-    "tests/end_to_end/test_jobs.py",
-    "tests/systemd",
-)
 
 EXPOSURE_LIMIT = 3.5
 
@@ -54,7 +45,10 @@ def bootable() -> str:
     return f"there is no {', '.join(missing)}" if missing else ""
 
 
-in_a_box = pytest.mark.skipif(bool(bootable()), reason=bootable())
+def in_a_box(test: Callable[[], None]) -> Callable[[], None]:
+    """The test boots a systemd, where one can be booted."""
+    test = pytest.mark.skipif(bool(bootable()), reason=bootable())(test)
+    return pytest.mark.systemd(test)
 
 
 def boxed(*command: object, seconds: int) -> None:
@@ -70,12 +64,11 @@ def boxed(*command: object, seconds: int) -> None:
     assert told.returncode == 0, told.stdout[-8000:] + told.stderr
 
 
-@pytest.mark.slow
 @in_a_box
 def test_under_systemd_all_that_is_true_of_launched_programs_is_true_of_units():
-    inside = f"cd {ROOT} && TEST_IN_UNITS=1 {sys.executable} -m pytest -q"
-    tests = f"{inside} -p no:cacheprovider {' '.join(IN_BOX)}"
-    boxed("bash", "-c", tests, seconds=400)
+    inside = ["env", f"--chdir={ROOT}", "TEST_IN_UNITS=1"]
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    boxed(*inside, *tests, "-m", "units", seconds=400)
 
 
 @in_a_box

@@ -21,7 +21,7 @@ from miglet.orders import ApplySettings, SetLevel, Stop
 from miglet.workers.base import Worker
 from tests.sample_settings import sample_settings
 
-pytestmark = pytest.mark.fork
+pytestmark = pytest.mark.integration
 
 SETTINGS = sample_settings({"pool_id": "hello"})
 POLLY = SETTINGS.replaced({"pool_id": "polly"})

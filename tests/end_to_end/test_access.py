@@ -13,8 +13,6 @@ from tests.reference import running_controller
 from tests.stub_controller import GO_ON, answer, stub_controller
 from tests.support import eventually
 
-pytestmark = pytest.mark.fork
-
 
 def replaced(source, target) -> None:
     """Put a file in place as a rotation does: whole, by a rename."""

@@ -12,8 +12,6 @@ import pytest
 from tests.end_to_end.conftest import IDLE, job
 from tests.support import eventually
 
-pytestmark = pytest.mark.fork
-
 
 def test_every_mistake_is_reported_at_once_and_told_to_the_controller(machine):
     vm = machine(IDLE)

@@ -12,8 +12,6 @@ import pytest
 from tests.end_to_end.conftest import HELD, IDLE, job
 from tests.support import eventually
 
-pytestmark = pytest.mark.fork
-
 WORKERS = ["runner-watcher", "heartbeat-sender", "metrics-sampler", "command-poller"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.end_to_end.conftest import HELD, IDLE, job
 from tests.support import eventually
 
-pytestmark = pytest.mark.fork
+pytestmark = pytest.mark.units
 
 
 def test_a_job_from_boot_to_the_orderly_end(machine):

@@ -18,8 +18,6 @@ from tests.agent import BIN
 from tests.end_to_end.conftest import IDLE, Machine, job
 from tests.metadata_fakes import FAKES, Fake
 
-pytestmark = pytest.mark.fork
-
 
 @pytest.fixture(params=sorted(FAKES))
 def cloud(request) -> Iterator[Fake]:

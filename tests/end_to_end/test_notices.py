@@ -17,8 +17,6 @@ from tests.metadata_fakes import FAKES, Fake
 from tests.reference import TOKEN, running_controller
 from tests.support import eventually
 
-pytestmark = pytest.mark.fork
-
 
 @pytest.fixture
 def controller(tmp_path):

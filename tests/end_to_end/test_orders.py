@@ -7,13 +7,9 @@ import signal
 import urllib.error
 import urllib.request
 
-import pytest
-
 from tests.end_to_end.conftest import HELD, IDLE, job, pointed_at
 from tests.stub_controller import stub_controller
 from tests.support import eventually
-
-pytestmark = pytest.mark.fork
 
 
 def idle(machine, **settings):

@@ -25,11 +25,3 @@ def wrapped() -> Iterator[Callable[..., Machine]]:
             return vm
 
         yield wrap
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder injects a fault into real processes."""
-    for item in items:
-        if "tests/faults/" in item.nodeid:
-            item.add_marker(pytest.mark.fault)
-            item.add_marker(pytest.mark.fork)

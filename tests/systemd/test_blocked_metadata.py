@@ -16,6 +16,7 @@ from tests.agent import IN_UNITS
 from tests.paths import ROOT
 
 pytestmark = [
+    pytest.mark.units,
     pytest.mark.skipif(not IN_UNITS, reason="needs tests/systemd/box"),
     pytest.mark.skipif(not shutil.which("nft"), reason="there is no nft"),
 ]

@@ -23,7 +23,10 @@ from tests.systemd import promises
 from tests.systemd.console import Console
 from tests.systemd.machine import Machine
 
-pytestmark = pytest.mark.skipif(not IN_UNITS, reason="needs tests/systemd/box")
+pytestmark = [
+    pytest.mark.units,
+    pytest.mark.skipif(not IN_UNITS, reason="needs tests/systemd/box"),
+]
 
 UNITS = Path("/run/systemd/system")
 RUNNER_ROOT = Path("/opt/actions-runner")

@@ -16,7 +16,10 @@ from miglet.runner.transient import Transient
 from tests.agent import IN_UNITS
 from tests.support import eventually
 
-pytestmark = pytest.mark.skipif(not IN_UNITS, reason="needs tests/systemd/box")
+pytestmark = [
+    pytest.mark.units,
+    pytest.mark.skipif(not IN_UNITS, reason="needs tests/systemd/box"),
+]
 
 
 def counts_memory() -> bool:
