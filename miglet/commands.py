@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from miglet.errors import MigletError
 from miglet.events import CommandCompleted
 from miglet.facts import CommandExamined
+from miglet.logger import level_named
 from miglet.orders import RenewCredentials
 from miglet.state.effects import Adopt, ChangeLevel, Effect, Emit, Tell
 from miglet.state.ends import Step, drained, stop_now
@@ -112,8 +113,8 @@ def update_config(vm: Vm, fact: CommandExamined, moment: Moment) -> Step:
 
 @command("SetLogLevel")
 def set_log_level(vm: Vm, fact: CommandExamined, moment: Moment) -> Step:
-    """Log from another level on, until the next start."""
-    return vm, [ChangeLevel(fact.parameters["level"])]
+    """Log from another level on, until the next start or change of logging.level."""
+    return vm, [ChangeLevel(level_named(fact.parameters["level"]))]
 
 
 @command("RotateCredentials", later=True)

@@ -14,15 +14,12 @@ from miglet.control.peers import Peer
 from miglet.control.rpc import BAD_PARAMS, UNKNOWN_METHOD, RpcError
 from miglet.facts import CommandExamined
 from miglet.house import House
+from miglet.logger import UnknownLevel, level_named
 from miglet.runner.run import Run
 from miglet.security import redact
 
 #: Most lines of the runner's output, and most events, in one answer.
 MOST_LINES = 500
-
-#: The levels that SetLogLevel takes.
-LEVELS = ("debug", "info", "warning", "error")
-
 
 Method = Callable[[House, dict[str, Any], Peer], Any]
 
@@ -99,9 +96,10 @@ def shutdown(house: House, params: dict[str, Any], peer: Peer) -> Any:
 @method
 def set_log_level(house: House, params: dict[str, Any], peer: Peer) -> Any:
     """Log from another level on."""
-    level = params.get("level")
-    if level not in LEVELS:
-        raise RpcError(BAD_PARAMS, f"level is one of {', '.join(LEVELS)}")
+    try:
+        level = level_named(_text(params, "level") or "")
+    except UnknownLevel as error:
+        raise RpcError(BAD_PARAMS, f"level: expected {error.hint}") from None
     return _order(house, "SetLogLevel", {"level": level}, peer)
 
 

@@ -38,7 +38,8 @@ def examine_command(
     settings = None
     if not found and canonical(command["type"]) == canonical(UPDATE):
         try:
-            overlay = command["parameters"]["config"]
+            parameters = command["parameters"]
+            overlay = parameters.get("config", parameters)
             settings = update(loaded_of(current), overlay)
         except Misconfigured as error:
             found = [str(fault) for fault in error.faults]
@@ -81,7 +82,8 @@ def command_faults(kind: str, parameters: dict[str, Any]) -> Iterator[str]:
     schema = contract.schema(f"command-{names[canonical(kind)]}")
     for error in jsonschema.Draft7Validator(schema).iter_errors(parameters):
         place = ".".join(map(str, error.absolute_path)) or "parameters"
-        yield f"{place}: {error.message[:300]}"
+        expected = error.schema.get("x-expected")
+        yield f"{place}: {f'expected {expected}' if expected else error.message[:300]}"
 
 
 def unknown_command(kind: str) -> str:

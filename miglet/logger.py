@@ -32,11 +32,24 @@ LEVELS = {
 }
 
 
+#: Other spellings of levels.
+LEVEL_ALIASES = {"warn": "warning"}
+
+
 class UnknownLevel(MigletError):
     """There is no log level of that name."""
 
     category = "user"
     hint = "one of " + ", ".join(LEVELS)
+
+
+def level_named(text: str) -> str:
+    """The name of a level, written in any case or as ``warn``; or UnknownLevel."""
+    word = text.strip().lower()
+    name = LEVEL_ALIASES.get(word, word)
+    if name not in LEVELS:
+        raise UnknownLevel(f"there is no log level {text!r}")
+    return name
 
 
 class LoggingSettings(Protocol):
@@ -188,19 +201,31 @@ def install(settings: LoggingSettings, identity: Mapping[str, str | None]) -> No
     CONTEXT.update({name: identity.get(name) for name in IDENTITY})
     for fd in (1, 2):
         unshare_pipe(fd)
-    sys.stderr = SafeStream(2, redact if settings.redact_secrets else str)
+    set_redaction(settings.redact_secrets)
+    sys.stderr = SafeStream(2, mask_text)
     os.register_at_fork(before=sys.stderr.flush)
     lines = TextLines if settings.format == "text" else JsonLines
     sink = Sink(1)
-    sink.setFormatter(lines(CONTEXT, mask_for(settings)))
+    sink.setFormatter(lines(CONTEXT, mask_fields))
     logging.root.handlers[:] = [sink]
     logging.captureWarnings(True)
     set_level(settings.level)
 
 
-def mask_for(settings: LoggingSettings) -> Callable[[Any], Any]:
-    """What masks a line's fields: redaction, or nothing where it is switched off."""
-    return redact_tree if settings.redact_secrets else lambda fields: fields
+def set_redaction(on: bool) -> None:
+    """Mask secrets in this process's lines and on its stderr from now on, or do not."""
+    global _redacting
+    _redacting = on
+
+
+def mask_text(text: str) -> str:
+    """`text` without secrets, unless ``logging.redact_secrets`` is off."""
+    return redact(text) if _redacting else text
+
+
+def mask_fields(fields: Any) -> Any:
+    """A line's fields without secrets, unless ``logging.redact_secrets`` is off."""
+    return redact_tree(fields) if _redacting else fields
 
 
 def unshare_pipe(fd: int) -> None:
@@ -232,9 +257,7 @@ def set_job(job_id: str | None, run_id: str | None, trace_id: str | None) -> Non
 
 def set_level(name: str) -> None:
     """Log from level `name` up, from now on. Raises UnknownLevel."""
-    if name.lower() not in LEVELS:
-        raise UnknownLevel(f"there is no log level {name!r}")
-    logging.root.setLevel(LEVELS[name.lower()])
+    logging.root.setLevel(LEVELS[level_named(name)])
 
 
 def level_name() -> str:
@@ -243,6 +266,8 @@ def level_name() -> str:
 
 
 log = logging.getLogger(__name__)
+
+_redacting = True
 
 #: Who writes, and for which job: set in each process anew.
 CONTEXT: dict[str, str | None] = {}

@@ -10,10 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from miglet import logger, orders
-from miglet.config.settings import Settings
+from miglet.config.section import MalformedSettings
+from miglet.config.settings import RUNTIME_KEYS, Settings
 from miglet.crew import NAMES, UPLINK
+from miglet.events import Error
+from miglet.herald import present
 from miglet.house import House
 from miglet.state import effects
+from miglet.state.ends import with_policy
 from miglet.state.vm import Policy
 
 
@@ -38,13 +42,37 @@ def post(house: House, effect: effects.Post) -> None:
 
 
 def adopt(house: House, effect: effects.Adopt) -> None:
-    """Changed settings hold at once, here and in every worker."""
+    """Changed settings hold at once, here and in every worker.
+
+    They were validated in a child; here nobody is believed who changes what may not
+    change at run time, such as the runner's user.
+    """
     known = house.known
-    known.settings = Settings.of(effect.settings)
+    before = known.settings
+    try:
+        settings = Settings.of(effect.settings)
+        refuse_fixed_changes(before, settings)
+    except MalformedSettings as error:
+        house.emit(Error("infrastructure", "settings_refused", str(error), "arbiter"))
+        return
+    known.settings = settings
     known.origins = effect.origins or known.origins
-    house.vm = house.vm.having(policy=Policy.of(known.settings))
-    change_level(house, effects.ChangeLevel(known.settings.logging.level))
+    logger.set_redaction(settings.logging.redact_secrets)
+    if settings.logging.level != before.logging.level:
+        # Else a level that SetLogLevel has set stays.
+        change_level(house, effects.ChangeLevel(settings.logging.level))
     house.supervisor.tell_all(orders.ApplySettings(effect.settings))
+    house.vm, timers = with_policy(house.vm, Policy.of(settings), present())
+    for timer in timers:
+        PERFORM[type(timer)](house, timer)
+
+
+def refuse_fixed_changes(before: Settings, after: Settings) -> None:
+    """Raise MalformedSettings if a key changes that may not change at run time."""
+    former = before.flat()
+    for key, value in after.flat().items():
+        if key not in RUNTIME_KEYS and value != former[key]:
+            raise MalformedSettings(f"{key}: may not change at run time")
 
 
 def change_level(house: House, effect: effects.ChangeLevel) -> None:

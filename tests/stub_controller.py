@@ -44,6 +44,7 @@ class Request:
     call: str
     body: Any
     headers: dict[str, str]
+    query: str = ""
 
 
 @dataclass
@@ -103,9 +104,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
         body = json.loads(self.rfile.read(length)) if length else None
-        call = self.path.partition("?")[0].rsplit("/", 1)[1]
+        path, _, query = self.path.partition("?")
+        call = path.rsplit("/", 1)[1]
         headers = dict(self.headers.items())
-        self.stub.requests.append(Request(time.monotonic(), call, body, headers))
+        request = Request(time.monotonic(), call, body, headers, query)
+        self.stub.requests.append(request)
         reply = self.stub.reply(call, body)
         if reply is None:
             reset(self.connection)

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from miglet import queues
 from miglet.commands import COMMANDS, canonical, obey
+from miglet.config.explanation import explanation
+from miglet.config.loading import Loaded, Origin
+from miglet.config.schema import KEYS
 from miglet.controller import contract
 from miglet.examiner import command_faults, examine_command
 from miglet.facts import CommandExamined, CredentialsRenewed
@@ -18,6 +21,7 @@ from miglet.messages import encode
 from miglet.state.effects import Adopt, ChangeLevel
 from miglet.state.vm import Moment, State
 from tests.histories import busy, events, idle, live
+from tests.sample_settings import sample_settings
 
 NOW = Moment(1000.0, 50.0)
 GOOD = {"id": "c-1", "type": "Drain", "created_at": "2026-01-15T10:30:00Z"}
@@ -82,6 +86,9 @@ def test_whatever_comes_fits_on_a_queue(raw):
         ("Drain", {}, None),
         ("shutdown", {"mode": "immediate"}, None),
         ("set_log_level", {"level": "debug"}, None),
+        ("SetLogLevel", {"level": "WARN"}, None),
+        ("UpdateConfig", {"heartbeat.interval": "1s"}, None),
+        ("UpdateConfig", {"config": {}, "heartbeat": {}}, "nothing beside config"),
         ("Shutdown", {"mode": "now"}, "mode"),
         ("SetLogLevel", {}, "level"),
         ("SetLogLevel", {"level": "loud"}, "level"),
@@ -105,6 +112,49 @@ def examined(command: dict, faults: list[str], current: dict) -> CommandExamined
     ours.close()
     theirs.close()
     return fact
+
+
+CURRENT = {
+    "settings": sample_settings().as_dict(),
+    "origins": explanation(
+        Loaded(sample_settings(), dict.fromkeys(KEYS, Origin("default")))
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"config": {"heartbeat": {"interval": "1s"}}},
+        {"heartbeat": {"interval": "1s"}},
+        {"heartbeat.interval": "1s"},
+    ],
+)
+def test_changed_settings_are_a_parameter_or_the_parameters(parameters):
+    command = {"id": "c", "type": "UpdateConfig", "parameters": parameters}
+    fact = examined(command, [], CURRENT)
+    assert fact.faults == []
+    assert fact.settings["heartbeat"]["interval"] == 1.0
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key.endswith("_path")])
+def test_the_controller_cannot_say_where_credentials_are_read(key):
+    parameters = {key: "/etc/shadow"}
+    command = {"id": "c", "type": "UpdateConfig", "parameters": parameters}
+    fact = examined(command, [], CURRENT)
+    assert fact.settings is None
+    assert "may not change at run time" in fact.faults[0]
+
+
+@pytest.mark.parametrize("level", ["debug", "DEBUG", "Warning", "warn", "WARN"])
+def test_a_level_is_taken_in_any_case(level):
+    fact = examined(
+        {"id": "c", "type": "SetLogLevel", "parameters": {"level": level}}, [], {}
+    )
+    _, effects = live(idle(), fact)
+    names = {"warn": "warning"}
+    wanted = names.get(level.lower(), level.lower())
+    assert ChangeLevel(wanted) in effects
 
 
 def test_an_unknown_command_is_rejected_and_changes_nothing():

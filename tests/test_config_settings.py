@@ -16,6 +16,7 @@ from miglet.config import typing_page
 from miglet.config.schema import KEYS, SCHEMA, SECTIONS
 from miglet.config.section import MalformedSettings
 from miglet.config.settings import RUNTIME_KEYS, Settings
+from miglet.crew import NAMES
 from tests.sample_settings import sample_settings
 
 SETTINGS = sample_settings({"github.labels": ["a", "b"]})
@@ -143,6 +144,17 @@ def test_every_key_says_what_it_is():
         assert "x-runtime" in key.rules, key.name
         assert key.required == ("default" not in key.rules), key.name
         assert not key.required or key.rules["examples"], key.name
+
+
+#: Who may apply a change: a worker by its name, or a part of the parent.
+APPLIERS = {*NAMES, "arbiter", "daemon", "lifecycle", "workers"}
+
+
+def test_every_key_that_may_change_at_run_time_says_who_applies_the_change():
+    for key in KEYS.values():
+        appliers = key.rules.get("x-applied-by", [])
+        assert bool(appliers) is key.runtime, key.name
+        assert set(appliers) <= APPLIERS, key.name
 
 
 def test_the_schema_is_a_draft_7_schema():

@@ -33,10 +33,6 @@ RUNTIME = {
     "controller.retry.max_attempts",
     "controller.retry.initial_backoff",
     "controller.retry.max_backoff",
-    "controller.auth.token_path",
-    "controller.auth.certificate_path",
-    "controller.auth.key_path",
-    "controller.auth.ca_path",
     "runner.after_job",
     "runner.idle_timeout",
     "runner.max_job_duration",
@@ -195,12 +191,13 @@ def test_a_key_removed_from_the_file_goes_back_to_its_default():
 
 
 def test_an_update_outlives_a_reload():
-    overlay = {"runner.idle_timeout": "0.00001s", "controller.auth.token_path": "/t"}
-    updated = update(CURRENT, {**overlay, "controller.auth.ca_path": "/ca"})
+    overlay = {"runner.idle_timeout": "0.00001s", "controller.timeout": "7s"}
+    updated = update(CURRENT, {**overlay, "metrics.include_disk": False})
     reread = layers(**{"runner.idle_timeout": "9s", "logging.level": "debug"})
     after = reload(updated, reread)
     assert after.settings.runner.idle_timeout == 0.00001
-    assert after.settings.controller.auth.token_path == "/t"
+    assert after.settings.controller.timeout == 7.0
+    assert not after.settings.metrics.include_disk
     assert after.settings.logging.level == "debug"
     assert after.origins["runner.idle_timeout"].source == "UpdateConfig"
     assert after.origins["runner.idle_timeout"].overrides[0] == ("file", "9s")

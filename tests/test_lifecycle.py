@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -28,7 +29,8 @@ from miglet.facts import (
     WorkerLost,
 )
 from miglet.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
-from miglet.state.effects import Exit, Post, SetTimer, StopCrew
+from miglet.state.effects import Exit, Post, SetTimer, StopCrew, StopTimer
+from miglet.state.ends import with_policy
 from miglet.state.lifecycle import TABLE, leaves_to, step
 from miglet.state.standing import standing_orders
 from miglet.state.vm import Moment, Policy, State, Vm
@@ -330,6 +332,22 @@ def test_an_idle_machine_ends_after_its_idle_timeout():
     assert SetTimer("idle", 9.0) in effects
     vm, _ = live(vm, DeadlinePassed("idle"))
     assert vm.state is State.DRAINING
+
+
+def test_changed_settings_hold_for_a_runner_that_waits_and_a_job_that_runs():
+    policy = Policy(idle_timeout=10.0, max_job_duration=20.0)
+    later = Moment(AT + 4.0, 104.0)
+    waiting = idle().having(since=AT)
+    vm, effects = with_policy(waiting, policy, later)
+    assert vm.policy == policy
+    assert effects[-1] == SetTimer("idle", 6.0)
+    job = dataclasses.replace(busy().job, seen_now=100.0)
+    _, effects = with_policy(busy().having(job=job), policy, later)
+    assert [e for e in effects if isinstance(e, SetTimer)] == [
+        SetTimer("max_job", 16.0)
+    ]
+    _, effects = with_policy(vm, Policy(), later)
+    assert effects == [StopTimer("idle"), StopTimer("max_job")]
 
 
 def test_first_signal_finishes_the_job_second_stops_it_third_goes():

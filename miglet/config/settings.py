@@ -217,10 +217,6 @@ class Settings(Section):
 #: The dotted keys that may change while MIGlet runs.
 RUNTIME_KEYS = frozenset(
     {
-        "controller.auth.token_path",
-        "controller.auth.certificate_path",
-        "controller.auth.key_path",
-        "controller.auth.ca_path",
         "controller.timeout",
         "controller.command_wait",
         "controller.command_interval",

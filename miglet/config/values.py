@@ -86,8 +86,9 @@ def scalar_text(raw: Any) -> str:
 
 
 def choice(key: Key, text: str) -> str:
-    """`text` in the schema's own case, where `key` is one of a few words."""
+    """`text` in the schema's own spelling, where `key` is one of a few words."""
     known = {word.lower(): word for word in key.rules.get("enum", ())}
+    known |= key.rules.get("x-aliases", {})
     return str(known.get(text.lower(), text))
 
 

@@ -61,7 +61,8 @@ class Watch:
         self.runner = {**runner, "adopted": adopted}
         self.evidence = Evidence(hooks_expected=features.get("job_hooks", True))
         self.ended = False
-        self._ghost_timeout = ghost_timeout
+        #: Seconds; may be changed while the run is watched.
+        self.ghost_timeout = ghost_timeout
         self._told: set[str] = set()
         self._identity = JobIdentity()
         self._usage = Usage()
@@ -182,7 +183,7 @@ class Watch:
         if self.evidence.saw(signs.JobSkipped):
             return True
         since = self._requested_now
-        return since is not None and time.monotonic() - since > self._ghost_timeout
+        return since is not None and time.monotonic() - since > self.ghost_timeout
 
     def _end_facts(self, status: ExitStatus | None) -> Iterator[Fact]:
         if status is None or self.ended:

@@ -27,6 +27,7 @@ from miglet.state.vm import (
     End,
     Job,
     Moment,
+    Policy,
     State,
     Vm,
     grown,
@@ -56,10 +57,31 @@ def began(vm: Vm, job: Job, moment: Moment) -> Step:
         StopTimer("idle"),
         SetTimer("announce", ANNOUNCE_SECONDS),
     ]
+    vm = vm.having(job=job)
+    return vm.marked("first_job", moment), [*effects, *job_timer(vm, moment)]
+
+
+def job_timer(vm: Vm, moment: Moment) -> list[Effect]:
+    """The timer of ``runner.max_job_duration`` for the job that runs, if one does."""
     limit = vm.policy.max_job_duration
-    if limit:
-        effects.append(SetTimer("max_job", max(0.0, job.seen_now + limit - moment.now)))
-    return vm.having(job=job).marked("first_job", moment), effects
+    if vm.job is None or not limit:
+        return []
+    return [SetTimer("max_job", max(0.0, vm.job.seen_now + limit - moment.now))]
+
+
+def idle_timer(vm: Vm, moment: Moment) -> list[Effect]:
+    """The timer of ``runner.idle_timeout``, while the runner waits for a job."""
+    limit = vm.policy.idle_timeout
+    if vm.state is not State.IDLE or not limit:
+        return []
+    return [SetTimer("idle", max(0.0, vm.since + limit - moment.at))]
+
+
+def with_policy(vm: Vm, policy: Policy, moment: Moment) -> Step:
+    """The machine under changed settings, which hold for what already runs, too."""
+    vm = vm.having(policy=policy)
+    timers = [*idle_timer(vm, moment), *job_timer(vm, moment)]
+    return vm, [StopTimer("idle"), StopTimer("max_job"), *timers]
 
 
 def announced(vm: Vm) -> Step:

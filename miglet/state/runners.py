@@ -17,7 +17,7 @@ from miglet.facts import (
     TokenSpent,
 )
 from miglet.runner.crash import GIVE_UP, RELAUNCH, Crash, crash
-from miglet.state.effects import Effect, Emit, SetTimer, StopTimer
+from miglet.state.effects import Effect, Emit, StopTimer
 from miglet.state.ends import (
     Step,
     after_job,
@@ -25,6 +25,7 @@ from miglet.state.ends import (
     crashed,
     drained,
     failed,
+    idle_timer,
     last_call,
     provided,
     seen,
@@ -64,9 +65,7 @@ def become_idle(vm: Vm, fact: RunnerListening, moment: Moment) -> Step:
         vm, begun = began(vm.entered(State.JOB_RUNNING, moment), job, moment)
         return _ended_if_wanted(vm, [*effects, *begun], moment)
     vm = vm.entered(State.IDLE, moment)
-    limit = vm.policy.idle_timeout
-    waiting: list[Effect] = [SetTimer("idle", limit)] if limit else []
-    return _ended_if_wanted(vm, [*effects, *waiting], moment)
+    return _ended_if_wanted(vm, [*effects, *idle_timer(vm, moment)], moment)
 
 
 def _registered(vm: Vm, fact: RunnerListening) -> Step:

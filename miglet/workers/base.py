@@ -145,6 +145,7 @@ class Worker:
 
     def _apply(self, order: ApplySettings) -> None:
         before, self.settings = self.settings, Settings.of(order.settings)
+        logger.set_redaction(self.settings.logging.redact_secrets)
         self.changed(before)
         self.hurry()
 

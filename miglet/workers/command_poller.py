@@ -50,7 +50,7 @@ class CommandPoller(Worker):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def changed(self, before: Settings) -> None:
-        """The next poll is made with the new settings."""
+        """The next poll is made at once, with the new settings."""
         self._client.apply(self.settings.controller)
         self._backoff = self._new_backoff()
 

@@ -76,6 +76,11 @@ class Following:
             self._watcher.listen(descriptor, self._watcher.hurry)
         self._watcher.hurry()
 
+    def apply(self, settings: Settings) -> None:
+        """Changed settings hold for the run in view, too."""
+        if self._watch:
+            self._watch.ghost_timeout = settings.runner.ghost_timeout
+
     def forget(self) -> None:
         """Look no more."""
         self._deafen()

@@ -47,8 +47,9 @@ class RunnerWatcher(Worker):
         self.client.close()
 
     def changed(self, before: Settings) -> None:
-        """Calls that follow are made with the new settings."""
+        """Calls that follow are made, and the run is watched, with the new settings."""
         self.client.apply(self.settings.controller)
+        self._following.apply(self.settings)
 
     def work(self) -> None:
         """Look at the run, then go on with what is under way."""
