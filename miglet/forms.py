@@ -7,9 +7,10 @@ apart. Nothing that arrives here can be too odd: it is refused with a reason.
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Any
 
+from miglet.controller.answers import EARLIEST_EXPIRY
+from miglet.controller.fields import instant
 from miglet.facts import CommandReceived
 
 #: Most bytes of a command's parameters.
@@ -67,15 +68,10 @@ def _shallow(value: object, depth: int) -> bool:
 
 
 def _expiry(value: object, faults: list[str]) -> float | None:
-    if value is None:
+    if value is None or value == "":
         return None
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-            if moment.tzinfo is None:
-                raise ValueError
-            return moment.timestamp()
-    except (ValueError, OverflowError):
-        pass
-    faults.append("expires_at is not a time such as 2026-01-15T10:30:00Z")
-    return None
+    at = instant(value) if isinstance(value, str) else None
+    if at is None:
+        faults.append("expires_at is not a time such as 2026-01-15T10:30:00Z")
+        return None
+    return None if at < EARLIEST_EXPIRY else at

@@ -55,10 +55,6 @@ class Backoff:
             return backoff.full_jitter(step)
         return clamped(asked) * random.uniform(1.0, 1.2)
 
-    def exhausted(self, max_attempts: int) -> bool:
-        """Whether `max_attempts` attempts in a row have failed."""
-        return self.failures >= max_attempts
-
 
 def steps(initial: float, maximum: float) -> Iterator[float]:
     """The bounds of the delays, without end: `initial` and its doubles."""

@@ -6,26 +6,35 @@ and the arbiter knows which ones it has seen.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 import signal
 import time
-from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.controller.retry import Backoff
 from miglet.errors import ControllerError
 from miglet.events import Identity
-from miglet.facts import ControllerFailed
+from miglet.facts import CommandReceived, ControllerAnswered
 from miglet.forms import received
 from miglet.workers.base import SILENCE_MARGIN, Worker
+from miglet.workers.failures import report_failure
 
 #: Most seconds until the first poll: machines that boot together do not ask together.
 FIRST_PHASE_SECONDS = 1.0
 
-#: Command ids that the poller remembers, to tell a new answer from a repeated one.
-REMEMBERED = 256
+#: New commands that are taken of one answer; the others are handed out again.
+MOST_COMMANDS = 16
+
+#: Commands that the poller remembers, to tell a new one from a repeated one.
+REMEMBERED = 4096
+
+#: Seconds between two reports of a command without a usable id, which nobody answers.
+MALFORMED_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +44,19 @@ class CommandPoller(Worker):
 
     name = "command-poller"
 
-    def __init__(self, settings: Settings, identity: Identity) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        client: Client | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(settings, identity)
-        self._client = Client(settings.controller, identity.vm_id)
-        self._seen: deque[str] = deque(maxlen=REMEMBERED)
+        self._client = client or Client(settings.controller, identity.vm_id)
+        self._now = now
+        #: Ids of commands, and digests of those that have none; the oldest first.
+        self._seen: dict[str, None] = {}
+        self._malformed_due = 0.0
         self._started = False
 
     def open(self) -> None:
@@ -56,46 +74,70 @@ class CommandPoller(Worker):
 
     def work(self) -> None:
         """One poll."""
+        controller = self.settings.controller
         if not self._started:
             self._started = True
-            interval = min(
-                FIRST_PHASE_SECONDS, self.settings.controller.command_interval
-            )
+            interval = min(FIRST_PHASE_SECONDS, controller.command_interval)
             self.period = random.uniform(0.0, interval)
             return
-        controller = self.settings.controller
         self.pulse(controller.command_wait + controller.timeout + SILENCE_MARGIN)
-        began = time.monotonic()
+        began = self._now()
         try:
             commands = self._client.commands(
                 controller.command_wait, self.identity.trace_id
             )
         except ControllerError as error:
-            self._failed(error)
-        else:
-            self._backoff.reset()
-            self.period = self._pause(commands, time.monotonic() - began)
+            self.period = report_failure(self, "commands", error, self._backoff)
+            return
+        if self._backoff.failures:
+            offset = self._client.clock_offset_seconds
+            self.report(ControllerAnswered("commands", offset))
+        self._backoff.reset()
+        interval = controller.command_interval * random.uniform(0.9, 1.1)
+        # An answer with something new may be one of several; else two polls begin no
+        # less than an interval apart, however soon the controller answers.
+        again = 0.0 if self._pass_on(commands) else interval
+        self.period = max(0.0, began + again - self._now())
 
-    def _pause(self, commands: list[object], took: float) -> float:
-        """Pass the commands on; seconds until the next poll."""
-        facts = [received(command) for command in commands]
-        news = [fact for fact in facts if not fact.id or fact.id not in self._seen]
-        for fact in facts:
-            self.report(fact)
-        self._seen.extend(fact.id for fact in news)
-        controller = self.settings.controller
-        waited = controller.command_wait and took >= controller.command_wait / 2
-        if news or waited:
-            return 0.0
-        return controller.command_interval * random.uniform(0.9, 1.1)
+    def _pass_on(self, commands: list[object]) -> bool:
+        """Report the commands of an answer; whether one of them is new and valid."""
+        new = list(islice(self._new_among(commands), MOST_COMMANDS))
+        for command in new:
+            self.report(command)
+        return any(not command.faults for command in new)
 
-    def _failed(self, error: ControllerError) -> None:
-        self.period = self._backoff.delay(error)
-        log.info("commands: %s; again in %.2f s", error, self.period)
-        self.report(
-            ControllerFailed("commands", error.category, str(error), self.period)
-        )
+    def _new_among(self, commands: list[object]) -> Iterable[CommandReceived]:
+        for raw in commands:
+            command = received(raw)
+            key = command.id or digest(raw)
+            if key in self._seen:
+                continue
+            if command.id or self._may_report_malformed(command):
+                self._remember(key)
+                yield command
+
+    def _remember(self, key: str) -> None:
+        self._seen[key] = None
+        if len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+
+    def _may_report_malformed(self, command: CommandReceived) -> bool:
+        """Whether a command without a usable id is reported now, or only logged."""
+        now = self._now()
+        if now < self._malformed_due:
+            log.info("ignored a command: %s", "; ".join(command.faults))
+            return False
+        self._malformed_due = now + MALFORMED_SECONDS
+        return True
 
     def _new_backoff(self) -> Backoff:
         retry = self.settings.controller.retry
         return Backoff(retry.initial_backoff, retry.max_backoff)
+
+
+def digest(raw: object) -> str:
+    """What a command without a usable id is remembered by: equal content, same digest.
+
+    Its first character is one that no usable id has.
+    """
+    return "\0" + hashlib.sha256(repr(raw).encode(errors="replace")).hexdigest()

@@ -1,0 +1,44 @@
+"""How a worker reports a failed call: to the log, the arbiter, and the controller."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from miglet.config.settings import Settings
+from miglet.controller.retry import Backoff
+from miglet.errors import ControllerError
+from miglet.facts import ControllerFailed, FaultNoted
+from miglet.messages import Fact
+
+log = logging.getLogger(__name__)
+
+
+class Reporter(Protocol):
+    """A worker, or what stands for one."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+
+    def report(self, fact: Fact) -> None:
+        """Send a fact to the arbiter."""
+
+
+def report_failure(
+    reporter: Reporter, call: str, error: ControllerError, backoff: Backoff
+) -> float:
+    """Report that a call failed; the seconds until it is tried again.
+
+    After ``controller.retry.max_attempts`` failures in a row the controller is told,
+    once; trying goes on.
+    """
+    delay = backoff.delay(error)
+    log.info("%s; retrying in %.1f s", error, delay)
+    reporter.report(ControllerFailed(call, error.category, str(error), delay))
+    if backoff.failures == reporter.settings.controller.retry.max_attempts:
+        message = f"{call}: {backoff.failures} attempts in a row failed: {error}"
+        reporter.report(
+            FaultNoted(error.category, "call_failing", message, "controller")
+        )
+    return delay
