@@ -114,6 +114,19 @@ class EventRefused(Fact):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class EventSetAside(Fact):
+    """The event alone fails while heartbeats are accepted: the next one is sent."""
+
+    sequence: int
+    type: str
+    #: Of an ``Error`` event its code, else empty.
+    code: str
+    reason: str
+    #: Whether this was the last try, before VMStopped.
+    last: bool = False
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class ControllerAnswered(Fact):
     """A call was answered as it should be."""
 

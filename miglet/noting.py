@@ -74,6 +74,11 @@ def note_refusal(house: House, fact: facts.EventRefused) -> None:
     house.uplink.refused(fact)
 
 
+def note_set_aside(house: House, fact: facts.EventSetAside) -> None:
+    """The event waits for the end; the next one gets its turn."""
+    house.uplink.set_aside(fact)
+
+
 def take_command(house: House, fact: facts.CommandReceived) -> None:
     """Accept a command once in its life, and have it examined."""
     if not fact.id:
@@ -123,4 +128,5 @@ NOTES: dict[type[Fact], Callable[[House, Any], None]] = {
 AFTERWARDS: dict[type[Fact], Callable[[House, Any], None]] = {
     facts.EventDelivered: note_delivery,
     facts.EventRefused: note_refusal,
+    facts.EventSetAside: note_set_aside,
 }

@@ -44,10 +44,12 @@ class FollowJob(Order):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class DeliverEvent(Order):
-    """Deliver this event; report it delivered or refused."""
+    """Deliver this event; report it delivered, refused or set aside."""
 
     to = "heartbeat-sender"
     event: dict[str, Any] = field(repr=False)
+    #: Whether it is set aside at its first failure: the last try before the end.
+    once: bool = False
 
 
 @dataclass(frozen=True, repr=False, eq=False)

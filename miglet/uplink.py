@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from miglet.crew import UPLINK
-from miglet.facts import EventDelivered, EventRefused
+from miglet.facts import EventDelivered, EventRefused, EventSetAside
 from miglet.orders import DeliverEvent
 from miglet.state.journal import Journal
 from miglet.supervisor import Supervisor
@@ -22,18 +22,33 @@ class Uplink:
         self._in_hand: int | None = None
         #: Who has it: a worker may have got its first event before it is welcomed.
         self._holder: int | None = None
+        #: Sequences of events that were set aside, the oldest first.
+        self._aside: list[int] = []
+        #: Those of them that were not tried once more yet.
+        self._untried: list[int] = []
 
     def offer(self) -> bool:
         """Give it the oldest event unless it is busy; whether nothing is left."""
         if self._in_hand is not None:
             return False
-        event = self._journal.oldest()
-        if event is None:
+        order = self._next()
+        if order is None:
             return True
-        self._in_hand = event["sequence"]
-        self._supervisor.tell(UPLINK, DeliverEvent(event))
+        self._in_hand = order.event["sequence"]
+        self._supervisor.tell(UPLINK, order)
         self._holder = self._supervisor.pid_of(UPLINK)
         return False
+
+    def _next(self) -> DeliverEvent | None:
+        """The oldest event; before VMStopped those that were set aside, once each."""
+        event = self._journal.oldest(self._aside)
+        if event is None:
+            return None
+        while event["type"] == "VMStopped" and self._untried:
+            again = self._journal.pending(self._untried.pop(0))
+            if again:
+                return DeliverEvent(again, once=True)
+        return DeliverEvent(event)
 
     def renew(self, pid: int) -> None:
         """A new heartbeat-sender has nothing in hand but what it was given itself."""
@@ -51,6 +66,14 @@ class Uplink:
         self._journal.refused(fact.sequence, fact.status, fact.answer)
         self._settle(fact.sequence)
 
+    def set_aside(self, fact: EventSetAside) -> None:
+        """The event is out of the way of the others."""
+        if fact.sequence not in self._aside:
+            self._aside.append(fact.sequence)
+            self._untried.append(fact.sequence)
+        self._settle(fact.sequence)
+
     def _settle(self, sequence: int) -> None:
+        """The heartbeat-sender is done with this event."""
         if sequence == self._in_hand:
             self._in_hand = None

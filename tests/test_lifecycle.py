@@ -15,6 +15,7 @@ from miglet.facts import (
     DeadlinePassed,
     EventDelivered,
     EventRefused,
+    EventSetAside,
     EventsFlushed,
     PreflightDone,
     RegistrationFailed,
@@ -564,6 +565,21 @@ HISTORY = [
     *(DeadlinePassed(name) for name in ("announce", "max_job", "idle", "force")),
     *(DeadlinePassed(name) for name in ("error", "stop", "flush")),
 ]
+
+
+@pytest.mark.parametrize(
+    "code, last, told",
+    [
+        ("", False, ["Error"]),
+        ("", True, []),
+        ("event_set_aside", False, []),
+        ("other", False, ["Error"]),
+    ],
+)
+def test_an_event_that_is_set_aside_is_told_once(code, last, told):
+    fact = EventSetAside(7, "JobCompleted", code, "500", last)
+    _, effects = live(fresh(), PREPARED, ACKNOWLEDGED, fact)
+    assert [name for name in types(effects) if name != "VMStarted"] == told
 
 
 @settings(max_examples=400)

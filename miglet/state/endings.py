@@ -15,6 +15,7 @@ from miglet.facts import (
     DeadlinePassed,
     EventDelivered,
     EventRefused,
+    EventSetAside,
     EventsFlushed,
     RunnerRemoved,
     SignalReceived,
@@ -40,6 +41,9 @@ from miglet.state.vm import End, Moment, State, Vm
 
 #: An announcement that is told again may differ by so much in its time.
 SAME_SECONDS = 5.0
+
+#: The code of the Error that tells of an event that was set aside.
+SET_ASIDE = "event_set_aside"
 
 #: Deaths of the runner-watcher after which a machine without a job gives up.
 HOPELESS_DEATHS = 10
@@ -85,6 +89,24 @@ def go_down(vm: Vm, fact: EventDelivered | EventRefused, moment: Moment) -> Step
         return vm, []
     vm, effects = shut_down(vm, vm.end, moment)
     return vm, [StopTimer("error"), *effects]
+
+
+def event_set_aside(vm: Vm, fact: EventSetAside, moment: Moment) -> Step:
+    """Report an event that the controller keeps failing to accept.
+
+    Not the Error that reports it, which would lead to the next one, and nothing after
+    VMStopped.
+    """
+    if fact.code == SET_ASIDE or fact.last:
+        return vm, []
+    told = Error(
+        category="infrastructure",
+        code=SET_ASIDE,
+        message=f"{fact.type} (sequence {fact.sequence}) is set aside: {fact.reason}",
+        component="controller",
+        hint="the controller's log says why it fails; it is tried again at the end",
+    )
+    return vm, [Emit(told)]
 
 
 def heed_notice(vm: Vm, fact: TerminationNoticed, moment: Moment) -> Step:

@@ -7,7 +7,7 @@ Owned by the arbiter's process alone; a forked child never touches it and ends w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import methodcaller
 from pathlib import Path
@@ -89,14 +89,23 @@ class Journal:
         reach("journal.recorded")
         return recorded
 
-    def oldest(self) -> dict[str, Any] | None:
-        """The event to deliver next."""
-        query = "SELECT * FROM pending ORDER BY sequence LIMIT 1"
+    def oldest(self, skipped: Collection[int] = ()) -> dict[str, Any] | None:
+        """The event to deliver next, leaving out those with `skipped` sequences."""
+        others = ", ".join(map(str, skipped))
+        query = (
+            f"SELECT * FROM pending WHERE sequence NOT IN ({others})"
+            " ORDER BY sequence LIMIT 1"
+        )
         while row := self.chain.read(lambda db: db.execute(query).fetchone()):
             if is_sound(row):
                 return json.loads(row[2])
             self.chain.write(methodcaller("drop_damaged", row))
         return None
+
+    def pending(self, sequence: int) -> dict[str, Any] | None:
+        """The undelivered event with this sequence."""
+        row = self.chain.read(lambda db: fetch(db, "pending", sequence))
+        return sound_json(row, 2)
 
     def delivered(self, sequence: int) -> None:
         """The event has arrived; one that is not pending changes nothing."""

@@ -45,6 +45,7 @@ ANYWHERE = {
     facts.CredentialsRenewed: Row(endings.credentials_renewed),
     facts.JobSampled: Row(jobs.note_usage),
     facts.EventDelivered: Row(starting.note_delivery),
+    facts.EventSetAside: Row(endings.event_set_aside),
 }
 
 #: In each state, the facts that matter there and what they lead to.

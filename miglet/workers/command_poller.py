@@ -87,7 +87,9 @@ class CommandPoller(Worker):
                 controller.command_wait, self.identity.trace_id
             )
         except ControllerError as error:
-            self.period = report_failure(self, "commands", error, self._backoff)
+            self.period = self._backoff.delay(error)
+            failures = self._backoff.failures
+            report_failure(self, "commands", error, failures, self.period)
             return
         if self._backoff.failures:
             offset = self._client.clock_offset_seconds

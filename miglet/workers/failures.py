@@ -6,7 +6,6 @@ import logging
 from typing import Protocol
 
 from miglet.config.settings import Settings
-from miglet.controller.retry import Backoff
 from miglet.errors import ControllerError
 from miglet.facts import ControllerFailed, FaultNoted
 from miglet.messages import Fact
@@ -26,19 +25,17 @@ class Reporter(Protocol):
 
 
 def report_failure(
-    reporter: Reporter, call: str, error: ControllerError, backoff: Backoff
-) -> float:
-    """Report that a call failed; the seconds until it is tried again.
+    reporter: Reporter, call: str, error: ControllerError, failures: int, delay: float
+) -> None:
+    """Report that a call failed, `failures` times in a row, and is due in `delay` s.
 
-    After ``controller.retry.max_attempts`` failures in a row the controller is told,
-    once; trying goes on.
+    After ``controller.retry.max_attempts`` of them the controller is told, once; trying
+    goes on.
     """
-    delay = backoff.delay(error)
     log.info("%s; retrying in %.1f s", error, delay)
     reporter.report(ControllerFailed(call, error.category, str(error), delay))
-    if backoff.failures == reporter.settings.controller.retry.max_attempts:
-        message = f"{call}: {backoff.failures} attempts in a row failed: {error}"
+    if failures == reporter.settings.controller.retry.max_attempts:
+        message = f"{call}: {failures} attempts in a row failed: {error}"
         reporter.report(
             FaultNoted(error.category, "call_failing", message, "controller")
         )
-    return delay

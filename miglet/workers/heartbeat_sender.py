@@ -1,7 +1,7 @@
 """The one uplink: delivers journalled events in order, sends heartbeats on time.
 
 It keeps nothing on disk. The arbiter hands it the oldest event that is not delivered;
-it tries until the controller takes or refuses that one, and reports which.
+it tries until the controller accepts or refuses that one, and reports which.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import random
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from miglet.config.settings import Settings
@@ -19,18 +20,23 @@ from miglet.errors import ControllerError, Refused
 from miglet.events import Identity, timestamp
 from miglet.facts import (
     ControllerAnswered,
-    ControllerFailed,
     CredentialsRenewed,
     EventDelivered,
     EventRefused,
+    EventSetAside,
 )
 from miglet.orders import Beat, DeliverEvent, RenewCredentials
 from miglet.workers.base import SILENCE_MARGIN, Worker
+from miglet.workers.failures import report_failure
 
 log = logging.getLogger(__name__)
 
 #: Seconds to the next look when there is nothing to send.
 NEVER = 3600.0
+
+#: Seconds for which an event alone may fail, while heartbeats are accepted, before the
+#: next one gets its turn.
+SET_ASIDE_SECONDS = 600.0
 
 
 class HeartbeatSender(Worker):
@@ -38,61 +44,72 @@ class HeartbeatSender(Worker):
 
     name = "heartbeat-sender"
 
-    def __init__(self, settings: Settings, identity: Identity) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        client: Client | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(settings, identity)
-        self._client = Client(settings.controller, identity.vm_id)
-        self._event: dict[str, Any] | None = None
+        self._client = client or Client(settings.controller, identity.vm_id)
+        self._now = now
+        self._order: DeliverEvent | None = None
         self._event_due = 0.0
+        #: Since when the event in hand has failed alone; None: it has not.
+        self._failing_since: float | None = None
         self._beat: Beat | None = None
         #: The heartbeats' own rhythm starts at a random phase, so that a group of
-        #: machines that boot together does not beat together for ever.
-        self._beat_due = time.monotonic() + random.uniform(
-            0.0, settings.heartbeat.interval
-        )
+        #: machines that boot together does not send them together for ever.
+        self._beat_due = now() + random.uniform(0.0, settings.heartbeat.interval)
+        self._beat_accepted = False
+        #: Heartbeats that failed since the last one that was accepted.
+        self._beat_failures = 0
         self._news = False
         #: Whether it is an event's turn if both are due.
         self._beat_was_last = False
         #: Whether the last failure of an event came with a time to wait.
-        self._told_to_wait = False
+        self._retry_after_asked = False
 
     def open(self) -> None:
-        """Nothing is connected before there is something to say."""
+        """Nothing is connected before there is something to send."""
         self._backoff = self._new_backoff()
         self.period = NEVER
 
     def close(self) -> None:
-        """Let the connections go."""
+        """Drop the connection."""
         self._client.close()
 
     def changed(self, before: Settings) -> None:
         """A new interval holds from now on, not after the old one has passed."""
         self._client.apply(self.settings.controller)
         self._backoff = self._new_backoff()
-        self._beat_due = time.monotonic() + self._spread_interval()
+        self._beat_due = self._now() + self._spread_interval()
 
     def work(self) -> None:
         """Send the most urgent thing: a heartbeat that is due, an event, a change.
 
         Where each request takes longer than the interval, they take turns.
         """
-        now = time.monotonic()
-        event = self._event if now >= self._event_due else None
-        if self._beat and now >= self._beat_due and not (event and self._beat_was_last):
-            self._send_beat()
-        elif event:
-            self._deliver(event)
+        now = self._now()
+        order = self._order if now >= self._event_due else None
+        if self._beat and now >= self._beat_due and not (order and self._beat_was_last):
+            self._send_heartbeat(self._beat)
+        elif order:
+            self._deliver(order)
         elif self._beat and self._news:
-            self._send_beat()
-        self.period = max(0.0, self._next_due() - time.monotonic())
+            self._send_heartbeat(self._beat)
+        self.period = max(0.0, self._next_due() - self._now())
 
     def take_event(self, order: DeliverEvent) -> None:
         """This event is the oldest one now; the one in hand is not sent again."""
-        self._event = order.event
+        self._order = order
         self._event_due = 0.0
+        self._failing_since = None
         self.hurry()
 
-    def take_beat(self, order: Beat) -> None:
-        """What to say from now on."""
+    def take_heartbeat(self, order: Beat) -> None:
+        """The contents of the heartbeats from now on."""
         self._news = self._news or order.at_once
         self._beat = order
         self.hurry()
@@ -102,7 +119,7 @@ class HeartbeatSender(Worker):
         fresh = Client(self.settings.controller, self.identity.vm_id)
         self.pulse(self.settings.controller.timeout + SILENCE_MARGIN)
         try:
-            fresh.heartbeat(self._present_beat(), self.identity.trace_id)
+            fresh.heartbeat(self._contents(), self.identity.trace_id)
         except ControllerError as error:
             fresh.close()
             self.report(CredentialsRenewed(order.command_id, str(error)))
@@ -111,84 +128,134 @@ class HeartbeatSender(Worker):
         self._client = fresh
         self.report(CredentialsRenewed(order.command_id, None))
 
-    orders = {DeliverEvent: take_event, Beat: take_beat, RenewCredentials: renew}
+    orders = {DeliverEvent: take_event, Beat: take_heartbeat, RenewCredentials: renew}
 
     def _next_due(self) -> float:
         if self._news:
             return 0.0
-        dues = [time.monotonic() + NEVER]
-        if self._event:
+        dues = [self._now() + NEVER]
+        if self._order:
             dues.append(self._event_due)
         if self._beat:
             dues.append(self._beat_due)
         return min(dues)
 
-    def _deliver(self, event: dict[str, Any]) -> None:
+    # Events.
+
+    def _deliver(self, order: DeliverEvent) -> None:
+        event = order.event
         self._beat_was_last = False
         self.pulse(self.settings.controller.timeout + SILENCE_MARGIN)
         try:
             acknowledged = self._client.post_event(event)
         except Refused as error:
-            self._settle()
+            self._settled()
+            log.error("%s was rejected: %s", event["type"], error)
             self.report(
                 EventRefused(
                     event["sequence"], event["type"], error.status, error.answer
                 )
             )
         except ControllerError as error:
-            self._event_due = time.monotonic() + self._failed("events", error)
+            self._failed(order, error)
         else:
-            self._delivered(event, acknowledged)
+            self._answered("events")
+            self._acknowledged(event, acknowledged)
 
-    def _delivered(self, event: dict[str, Any], acknowledged: bool) -> None:
+    def _acknowledged(self, event: dict[str, Any], acknowledged: bool) -> None:
         if not acknowledged:
-            self._event_due = time.monotonic() + self._backoff.delay()
-            log.warning("%s is received but not acknowledged yet", event["type"])
+            self._failing_since = None
+            delay = self._backoff.delay()
+            self._event_due = self._now() + delay
+            message = "%s: received, but not acknowledged yet; asking again in %.1f s"
+            log.warning(message, event["type"], delay)
             return
-        self._settle()
+        self._settled()
         self.report(EventDelivered(event["sequence"], event["type"]))
 
-    def _settle(self) -> None:
-        self._event = None
+    def _settled(self) -> None:
+        """The event in hand is dealt with."""
+        self._order = None
+        self._failing_since = None
         self._backoff.reset()
-        self._answered("events")
 
-    def _send_beat(self) -> None:
-        assert self._beat
+    def _failed(self, order: DeliverEvent, error: ControllerError) -> None:
+        now = self._now()
+        self._retry_after_asked = getattr(error, "retry_after", None) is not None
+        delay = self._backoff.delay(error)
+        self._event_due = now + delay
+        report_failure(self, "events", error, self._backoff.failures, delay)
+        if self._failing_since is None and self._beat_accepted:
+            self._failing_since = now
+        if order.once or self._fails_alone(order.event, now):
+            self._set_aside(order, error)
+
+    def _set_aside(self, order: DeliverEvent, error: ControllerError) -> None:
+        event = order.event
+        self._settled()
+        log.error("%s is set aside: %s", event["type"], error)
+        code = str(event["data"].get("code", ""))
+        self.report(
+            EventSetAside(
+                event["sequence"], event["type"], code, str(error), order.once
+            )
+        )
+
+    def _fails_alone(self, event: dict[str, Any], now: float) -> bool:
+        """Whether others need not wait for it any longer.
+
+        What VMStarted keeps waiting is the whole machine, as long as it waits for it.
+        """
+        content = self._beat.content if self._beat else {}
+        waiting = content.get("miglet_state") == "waiting_for_controller"
+        if self._failing_since is None or (event["type"] == "VMStarted" and waiting):
+            return False
+        return now - self._failing_since >= SET_ASIDE_SECONDS
+
+    # Heartbeats.
+
+    def _send_heartbeat(self, beat: Beat) -> None:
         self._news, self._beat_was_last = False, True
-        now = time.monotonic()
+        now = self._now()
         if now >= self._beat_due:
             self._beat_due = now + self._spread_interval()
         self.pulse(2 * self.settings.controller.timeout + SILENCE_MARGIN)
         try:
-            self._client.heartbeat(self._present_beat(), self.identity.trace_id)
-            # A job is not heard of before its JobStarted has arrived.
-            if self._beat.job and self._event is None:
-                self._client.post_event(_job_heartbeat(self._beat.job))
+            self._client.heartbeat(self._contents(), self.identity.trace_id)
         except ControllerError as error:
-            self.report(_failure("heartbeat", error, self._beat_due - now))
-        else:
-            self._answered("heartbeat")
-            self._hasten_event()
+            self._beat_accepted = False
+            self._failing_since = None
+            self._beat_failures += 1
+            delay = self._beat_due - now
+            report_failure(self, "heartbeat", error, self._beat_failures, delay)
+            return
+        self._beat_accepted = True
+        self._beat_failures = 0
+        self._answered("heartbeat")
+        self._hasten_event()
+        # A job is not heard of before its JobStarted has arrived.
+        if beat.job and self._order is None:
+            self._send_job_heartbeat(beat.job)
 
-    def _present_beat(self) -> dict[str, Any]:
+    def _send_job_heartbeat(self, job: dict[str, Any]) -> None:
+        """Not repeated when it fails, and no failure of the heartbeat."""
+        event = _job_heartbeat(job, self._now())
+        try:
+            self._client.post_event(event)
+        except ControllerError as error:
+            log.info("JobHeartbeat: %s; the next one comes with the heartbeat", error)
+
+    def _contents(self) -> dict[str, Any]:
         content = self._beat.content if self._beat else {}
         return {**content, "timestamp": timestamp(time.time())}
 
     def _hasten_event(self) -> None:
         """The controller answers again: an event need not wait out its back-off."""
-        if self._backoff.failures and not self._told_to_wait:
+        if self._backoff.failures and not self._retry_after_asked:
             self._event_due = 0.0
 
     def _answered(self, call: str) -> None:
         self.report(ControllerAnswered(call, self._client.clock_offset_seconds))
-
-    def _failed(self, call: str, error: ControllerError) -> float:
-        """Seconds until the next try."""
-        self._told_to_wait = getattr(error, "retry_after", None) is not None
-        delay = self._backoff.delay(error)
-        self.report(_failure(call, error, delay))
-        return delay
 
     def _spread_interval(self) -> float:
         return self.settings.heartbeat.interval * random.uniform(0.9, 1.1)
@@ -198,15 +265,10 @@ class HeartbeatSender(Worker):
         return Backoff(retry.initial_backoff, retry.max_backoff)
 
 
-def _failure(call: str, error: ControllerError, delay: float) -> ControllerFailed:
-    log.info("%s: %s; again in %.2f s", call, error, delay)
-    return ControllerFailed(call, error.category, str(error), delay)
-
-
-def _job_heartbeat(told: dict[str, Any]) -> dict[str, Any]:
+def _job_heartbeat(job: dict[str, Any], now: float) -> dict[str, Any]:
     """The arbiter's envelope, brought up to this moment."""
-    envelope = told["envelope"]
-    elapsed = round(max(0.0, time.monotonic() - told["seen_now"]), 3)
+    envelope = job["envelope"]
+    elapsed = round(max(0.0, now - job["seen_now"]), 3)
     return {
         **envelope,
         "id": str(uuid.uuid4()),
