@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from miglet.runner.launcher import Begin, Launcher, LaunchSpec, in_session
 from miglet.runner.run import Run
 from miglet.security import Account
 from tests.agent import IN_UNITS
+from tests.paths import PYTHON
 from tests.support import eventually
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
@@ -48,7 +48,7 @@ class Place:
             "runner-a",
             self.directory,
             (str(program), "run"),
-            {"PATH": os.environ["PATH"], "PYTHON": sys.executable},
+            {"PATH": os.environ["PATH"], "PYTHON": PYTHON},
             account,
         )
 

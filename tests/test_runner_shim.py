@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from miglet.runner.processes import (
 )
 from miglet.runner.run import Run
 from tests.launching import begin_of
+from tests.paths import PYTHON
 from tests.support import eventually
 
 pytestmark = pytest.mark.units
@@ -45,7 +45,7 @@ def started(launcher: Launcher, tmp_path: Path, program: str) -> Run:
     """Launch a Python program."""
     script = tmp_path / "program.py"
     script.write_text(program)
-    argv = (sys.executable, "-IS", str(script))
+    argv = (PYTHON, "-IS", str(script))
     return launcher.start(LaunchSpec("1", "a", tmp_path, argv, {}))
 
 

@@ -7,12 +7,11 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.paths import ROOT, TESTS
+from tests.paths import PYTHON, ROOT, TESTS
 from tests.runner_double import mailbox, registry, truth
 from tests.runner_double import plan as plans
 from tests.runner_double.update import write_version
@@ -49,7 +48,7 @@ ENDED = "ZX"
 
 
 def install(
-    root: Path, plan: dict[str, Any] | None = None, python: str = sys.executable
+    root: Path, plan: dict[str, Any] | None = None, python: str = PYTHON
 ) -> Double:
     """Lay out a runner below `root`, to be played as `plan` says.
 
@@ -104,7 +103,7 @@ def c_library() -> str:
         path = line.rpartition(" ")[2]
         if "/libc.so" in path or "/libc-" in path or "/ld-musl" in path:
             return path
-    return sys.executable
+    return PYTHON
 
 
 def jitconfig(name: str, **settings: Any) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ class Stage:
         entries = list(listener) or [{}]
         wishes = {"scale": SCALE, "listener": entries, **plan}
         root = self._folder / f"runner{len(self.doubles)}"
-        self.doubles.append(install(root, wishes, sys.executable))
+        self.doubles.append(install(root, wishes))
         return self.doubles[-1]
 
     def ready(self, *listener: dict[str, Any], **plan: Any) -> Double:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
-from tests.paths import ROOT
+from tests.paths import PYTHON, ROOT
 
 #: Keys of a job that describe its step when it lists no steps.
 STEP_KEYS = {
@@ -56,4 +55,4 @@ def work_command(root: Path, stem: Path, step: dict[str, Any]) -> str:
         "from tests.runner_double.step import work\n"
         f"sys.exit(work({str(root)!r}, {step!r}))\n"
     )
-    return shlex.join([sys.executable, "-ISE", str(program)])
+    return shlex.join([PYTHON, "-ISE", str(program)])
