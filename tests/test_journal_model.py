@@ -23,7 +23,16 @@ from hypothesis.stateful import (
 )
 
 from miglet.state.journal import Journal
-from miglet.state.ledger import Ledger, class_of
+from miglet.state.ledger import (
+    FILE_BYTES,
+    PAGE_BYTES,
+    RESERVE_BYTES,
+    Ledger,
+    class_of,
+)
+
+#: With less in it than this the journal drops nothing: one event came and one went.
+FULL_BYTES = FILE_BYTES - RESERVE_BYTES - 2 * 60 * 1024
 
 KINDS = ("JobHeartbeat", "Error", "Unknown", "JobStarted", "JobCompleted")
 kinds = st.sampled_from(KINDS)
@@ -38,6 +47,8 @@ class JournalModel(RuleBasedStateMachine):
         self.waiting: dict[int, tuple[str, str]] = {}
         self.sequence = self.delivered = self.rejected = self.dropped = self.base = 0
         self.copies = self.names = 0
+        #: The last sequence number before the last call.
+        self.before = 0
         self.filled = False
         self.state: dict | None = None
         self.commands: dict[str, dict] = {}
@@ -66,23 +77,39 @@ class JournalModel(RuleBasedStateMachine):
         assert all(number == body["sequence"] for number, body in bodies.items())
         return {n: (body["id"], body["type"]) for n, body in bodies.items()}
 
+    def used(self) -> int:
+        """Bytes of the pages that hold something."""
+        db = self.journal.chain.storage.db
+        pages, free = (
+            db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count")
+        )
+        return (pages - free) * PAGE_BYTES
+
     def settle_drops(self) -> None:
-        """Take over what the journal has dropped, if it was right to drop it."""
+        """Take over what the journal has dropped, if it was right to drop it.
+
+        An event is dropped when it or a later one of the last call came. Then nothing
+        of a lower class was there any more, and nothing older of its own. What came
+        afterwards may be of a lower class, and still have fitted.
+        """
         kept = self.stored()
         gone = {n: one for n, one in self.waiting.items() if n not in kept}
+        assert not gone or self.used() > FULL_BYTES
         for number, (_, kind) in gone.items():
             assert kind != "JobCompleted"
+            came = max(number, self.before + 1)
             worse = [n for n, one in kept.items() if class_of(one[1]) < class_of(kind)]
             alike = [n for n, one in kept.items() if class_of(one[1]) == class_of(kind)]
-            assert not worse and not [n for n in alike if n < number]
+            assert not [n for n in worse if n <= came]
+            assert not [n for n in alike if n < number]
             del self.waiting[number]
         self.dropped += len(gone)
 
     @rule(few=st.lists(kinds, max_size=4), size=st.integers(0, 2000))
     def append(self, few: list[str], size: int) -> None:
         self.note(self.journal.record(None, [self.event(kind, size) for kind in few]))
-        if self.filled:
-            self.settle_drops()
+        self.settle_drops()
         assert self.stored() == self.waiting
 
     @rule(kind=kinds, count=st.integers(1, 60))
@@ -94,6 +121,7 @@ class JournalModel(RuleBasedStateMachine):
         self.settle_drops()
 
     def note(self, recorded: list[dict]) -> None:
+        self.before = self.sequence
         for one in recorded:
             self.sequence += 1
             assert one["sequence"] == self.sequence
