@@ -96,6 +96,7 @@ def knowledge(
         origins=getattr(first, "origins", []),
         sources=sources,
         pid=os.getpid(),
+        boot_id=boot_id(),
         started_now=time.monotonic(),
         log_level=settings.logging.level,
     )

@@ -6,6 +6,7 @@ command of the controller leads to. Nothing here waits.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def config(house: House, params: dict[str, Any], peer: Peer) -> Any:
 @method
 def metrics(house: House, params: dict[str, Any], peer: Peer) -> Any:
     """The latest sample of the machine."""
-    return house.known.health_of_machine()
+    return house.known.health_of_machine(time.monotonic())
 
 
 @method

@@ -48,13 +48,15 @@ class Knowledge:
     #: Where a reload finds it: the arguments of `miglet.config.files.layers_of`.
     sources: dict[str, Any]
     pid: int
+    boot_id: str
     started_now: float
     log_level: str
     vm_health: dict[str, Any] = field(default_factory=dict)
     #: Monotonic times of the last good answer and the last accepted heartbeat.
     contact_now: float | None = None
     beat_now: float | None = None
-    controller_error: str | None = None
+    #: The last failure of each call that has failed since it last succeeded.
+    controller_errors: dict[str, str] = field(default_factory=dict)
     last_error: str | None = None
     clock_offset_seconds: float | None = None
     #: The longest time for which the arbiter's loop heard nobody, not counting that for
@@ -64,29 +66,41 @@ class Knowledge:
     def heard(self, fact: ControllerAnswered, now: float) -> None:
         """The controller answered."""
         self.contact_now = now
-        self.controller_error = None
+        self.controller_errors.pop(fact.call, None)
         self.clock_offset_seconds = fact.clock_offset_seconds
         if fact.call == "heartbeat":
             self.beat_now = now
 
     def missed(self, fact: ControllerFailed) -> None:
         """The controller did not answer as it should."""
-        self.controller_error = f"{fact.call}: {fact.reason}"
+        self.controller_errors.pop(fact.call, None)
+        self.controller_errors[fact.call] = fact.reason
 
     def stood_still(self, seconds: float) -> None:
         """The arbiter was busy for so long with one turn of its loop."""
         self.longest_stall_seconds = max(self.longest_stall_seconds, seconds)
 
-    def health_of_machine(self) -> dict[str, Any]:
-        """The heartbeat's ``vm_health``: the latest sample, and our clock's error."""
+    def health_of_machine(self, now: float) -> dict[str, Any]:
+        """The heartbeat's ``vm_health``: the latest sample, our clock's error, and
+        whether the controller gave a good answer within heartbeat.timeout.
+        """
         offset = self.clock_offset_seconds
         clock = None if offset is None else round(offset * 1000)
-        return {**self.vm_health, "clock_offset_ms": clock}
+        answers = self._is_recent(self.contact_now, now)
+        network = self.vm_health.get("network") or {}
+        reachable = {"controller": "reachable" if answers else "unreachable"}
+        return {
+            **self.vm_health,
+            "clock_offset_ms": clock,
+            "network": {**network, **reachable},
+        }
 
     def reachable(self, now: float) -> bool:
         """Whether a heartbeat was accepted within heartbeat.timeout."""
-        limit = self.settings.heartbeat.timeout
-        return self.beat_now is not None and now - self.beat_now <= limit
+        return self._is_recent(self.beat_now, now)
+
+    def _is_recent(self, then: float | None, now: float) -> bool:
+        return then is not None and now - then <= self.settings.heartbeat.timeout
 
 
 Health = dict[str, dict[str, Any]]
@@ -169,7 +183,7 @@ def _controller(known: Knowledge, now: float) -> dict[str, Any]:
     return {
         "reachable": known.reachable(now),
         "last_contact_seconds": None if contact is None else round(now - contact, 3),
-        "last_error": known.controller_error,
+        "last_error": next(reversed(known.controller_errors.values()), None),
     }
 
 
@@ -181,16 +195,34 @@ def beat(
         "vm_id": known.identity.vm_id,
         "pool_id": known.identity.pool_id,
         "org_id": known.identity.org_id,
+        "boot_id": known.boot_id,
+        "interval_seconds": known.settings.heartbeat.interval,
         "miglet_state": vm.state.value,
-        "vm_health": known.health_of_machine(),
+        "vm_health": known.health_of_machine(moment.now),
         "runner_state": runner_state(vm),
-        "current_job": _job(vm.job, moment) if vm.job else None,
+        "current_job": _current_job(vm, vm.job, moment) if vm.job else None,
         "workers": {
             name: {"restarts": each["restarts"], "healthy": each["healthy"]}
             for name, each in health.items()
         },
         "events_pending": counts.pending,
+        "events_rejected": counts.rejected,
+        "events_dropped": counts.dropped,
     }
+
+
+def _current_job(vm: Vm, job: Job, moment: Moment) -> dict[str, Any]:
+    """The heartbeat's ``current_job``."""
+    return {
+        **_job(job, moment),
+        "status": job_status(vm),
+        "resource_usage": grown(dict.fromkeys(USAGE), job.usage),
+    }
+
+
+def job_status(vm: Vm) -> str:
+    """``stopping`` once a stop was ordered, else ``running``."""
+    return "stopping" if vm.stopped_by else "running"
 
 
 def job_beat(vm: Vm, known: Knowledge, moment: Moment) -> dict[str, Any] | None:
@@ -200,7 +232,10 @@ def job_beat(vm: Vm, known: Knowledge, moment: Moment) -> dict[str, Any] | None:
         return None
     usage = grown(dict.fromkeys(USAGE), job.usage)
     event = JobHeartbeat(
-        elapsed_seconds=0.0, resource_usage=usage, **job.told(*JOB_KEYS)
+        elapsed_seconds=0.0,
+        resource_usage=usage,
+        status=job_status(vm),
+        **job.told(*JOB_KEYS),
     )
     envelope = seal(event, known.identity, job.reference, vm.state.value, moment.at)
     return {"envelope": envelope, "seen_now": job.seen_now}

@@ -424,6 +424,9 @@ ILLS = {
         "controller": {"reachable": False, "last_contact_seconds": 120}
     },
     "unreachable (never heard)": {"controller": {"reachable": False}},
+    "call to the controller fails: GET commands: 500": {
+        "controller": {"reachable": True, "last_error": "GET commands: 500"}
+    },
     "rejected 1 event.": {"events": {"rejected": 1}},
     "2 events had to be dropped": {"events": {"dropped": 2}},
     "500 events wait": {"events": {"pending": 500}},

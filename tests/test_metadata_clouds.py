@@ -100,6 +100,15 @@ def test_the_machine_learns_who_and_where_it_is(fake):
     )
 
 
+def test_instances_have_a_name_and_a_host_name_where_their_cloud_gives_them(fake):
+    told = read(fake)
+    assert (told.instance_name, told.hostname) == {
+        "gce": ("runner-1", "runner-1.c.ci-project.internal"),
+        "aws": (None, None),
+        "azure": ("runner-1", None),
+    }[told.cloud]
+
+
 def test_attributes_come_as_they_were_set(fake):
     fake.describe({"miglet-pool-id": "pool-1", "miglet-config": "org_id: ü\n"})
     attributes = read(fake).attributes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -373,7 +374,8 @@ def test_the_machine_and_the_check_say_what_is_known(fake):
     found = sources(fake)
     told = found.identity()
     assert told["cloud"] == fake.environment["MIGLET_CLOUD"]
-    assert all(told.values())
+    assert all(text for name, text in told.items() if name != "instance_name")
+    assert told["hostname"] == (found.metadata.hostname or socket.gethostname())
     check = found.checks()[0]
     assert (check["id"], check["status"]) == ("metadata", "ok")
     assert found.metadata

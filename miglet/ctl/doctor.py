@@ -69,9 +69,11 @@ def worker_complaints(workers: Status) -> list[str]:
 
 
 def controller_complaints(controller: Status) -> list[str]:
-    """Whether the controller is out of reach."""
+    """Whether the controller is out of reach, or keeps refusing something."""
     if controller.get("reachable"):
-        return []
+        if not controller.get("last_error"):
+            return []
+        return [f"A call to the controller fails: {clean(controller['last_error'])}."]
     heard = duration(controller.get("last_contact_seconds"))
     heard = "never heard" if heard == "-" else f"last heard {heard} ago"
     return [

@@ -59,6 +59,7 @@ class Azure:
             zone=zone_of(compute),
             machine_type=text_in(compute, "vmSize"),
             image=image_of(compute),
+            instance_name=text_in(compute, "name"),
             attributes=tags_of(compute),
             user_data=self._user_data(compute.get("userData")),
         )

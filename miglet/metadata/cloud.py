@@ -30,6 +30,9 @@ class Metadata:
     zone: str | None = None
     machine_type: str | None = None
     image: str | None = None
+    instance_name: str | None = None
+    #: The host name that the cloud gave the machine.
+    hostname: str | None = None
     #: Attributes or tags; any may hold a secret.
     attributes: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: User data, where the cloud has it apart from the attributes.

@@ -64,6 +64,8 @@ class Gce:
             zone=last_part(text_in(instance, "zone")),
             machine_type=last_part(text_in(instance, "machineType")),
             image=text_in(instance, "image"),
+            instance_name=text_in(instance, "name"),
+            hostname=text_in(instance, "hostname"),
             attributes=self._texts({**project, **own}),
         )
 

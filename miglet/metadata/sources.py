@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -95,6 +96,8 @@ class Sources:
             "zone": told.zone,
             "machine_type": told.machine_type,
             "image": told.image,
+            "instance_name": told.instance_name,
+            "hostname": told.hostname or socket.gethostname(),
         }
 
     def checks(self) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from miglet.facts import (
     EventDelivered,
     EventRefused,
     EventSetAside,
+    FaultNoted,
 )
 from miglet.orders import Beat, DeliverEvent, RenewCredentials
 from miglet.workers.base import SILENCE_MARGIN, Worker
@@ -33,6 +34,14 @@ log = logging.getLogger(__name__)
 
 #: Seconds to the next look when there is nothing to send.
 NEVER = 3600.0
+
+#: Seconds between the controller's clock and ours that are reported.
+CLOCK_SECONDS = 30.0
+
+CLOCK_HINT = (
+    "is this machine's clock synchronised? See timedatectl(1); what expires is judged"
+    " by the controller's clock"
+)
 
 #: Seconds for which an event alone may fail, while heartbeats are accepted, before the
 #: next one gets its turn.
@@ -68,6 +77,7 @@ class HeartbeatSender(Worker):
         self._news = False
         #: Whether it is an event's turn if both are due.
         self._beat_was_last = False
+        self._clock_is_off = False
         #: Whether the last failure of an event came with a time to wait.
         self._retry_after_asked = False
 
@@ -255,7 +265,17 @@ class HeartbeatSender(Worker):
             self._event_due = 0.0
 
     def _answered(self, call: str) -> None:
-        self.report(ControllerAnswered(call, self._client.clock_offset_seconds))
+        offset = self._client.clock_offset_seconds
+        self.report(ControllerAnswered(call, offset))
+        is_off = offset is not None and abs(offset) > CLOCK_SECONDS
+        if is_off and not self._clock_is_off:
+            message = f"the controller's clock is {offset:+.0f} s from this machine's"
+            self.report(
+                FaultNoted(
+                    "infrastructure", "clock_off", message, "controller", CLOCK_HINT
+                )
+            )
+        self._clock_is_off = is_off
 
     def _spread_interval(self) -> float:
         return self.settings.heartbeat.interval * random.uniform(0.9, 1.1)

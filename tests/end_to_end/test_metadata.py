@@ -68,7 +68,8 @@ def test_a_job_runs_on_a_machine_that_knew_nothing(machine, cloud):
     assert vm.event("JobCompleted")["data"]["result"] == "succeeded"
     started = vm.event("VMStarted")["data"]
     assert started["cloud"] == cloud.environment["MIGLET_CLOUD"]
-    assert all(started[each] for each in ("zone", "machine_type", "image"))
+    known = ("zone", "machine_type", "image", "hostname")
+    assert all(started[each] for each in known)
     check = next(each for each in started["preflight"] if each["id"] == "metadata")
     assert check["status"] == "ok"
     assert vm.agent.wait() == 0

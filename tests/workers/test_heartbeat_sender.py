@@ -305,6 +305,19 @@ def test_a_refused_heartbeat_of_a_job_is_no_failed_heartbeat(error):
     assert sender.work() == [ControllerAnswered("heartbeat", 0.25)]
 
 
+@pytest.mark.parametrize(
+    ("offset", "told"),
+    [(31.0, "is +31 s from"), (-95.4, "is -95 s from"), (30.0, None), (None, None)],
+)
+def test_a_clock_that_is_far_off_is_reported_once(offset, told):
+    sender = Sender()
+    sender.client.clock_offset_seconds = offset
+    sender.beat()
+    noted = of(FaultNoted, sender.run(5 * INTERVAL))
+    assert [fact.code for fact in noted] == (["clock_off"] if told else [])
+    assert told is None or told in noted[0].message
+
+
 def test_a_new_interval_holds_at_once():
     sender = Sender()
     sender.beat()
