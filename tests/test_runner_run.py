@@ -13,7 +13,6 @@ import pytest
 from miglet.runner.exitstatus import KEEPER_LOST, ExitStatus
 from miglet.runner.identity import ProcessIdentity
 from miglet.runner.run import RunnerPresent
-from miglet.runner.usage import Usage
 from tests.agent import IN_UNITS
 from tests.launching import (
     Place,
@@ -199,8 +198,3 @@ def test_the_end_counts_those_who_live_on(place):
     status = end_of(run)
     assert len(run.leftovers()) == 1
     assert status.cpu_seconds > 0.38
-
-
-def test_a_peak_never_falls():
-    high, low = Usage(2.0, 100, 7, 0), Usage(1.0, 200, 3, 9)
-    assert low.peak(high) == Usage(2.0, 200, 7, 9)

@@ -152,16 +152,19 @@ def test_the_group_tells_what_a_job_used_without_what_could_be_dropped(tmp_path)
         memory__events="oom 1\noom_kill 2\noom_group_kill 0\n",
     )
     unit = Unit("u.service", "id", folder)
-    assert unit.usage(Usage()) == Usage(2.5, 700, 8, 13)
+    assert Usage(**unit.figures()) == Usage(2.5, 700, 8, 13)
     assert unit.oom_kills() == 2
 
 
-def test_what_the_kernel_does_not_count_is_counted_otherwise(tmp_path):
+def test_what_the_kernel_does_not_count_is_left_out(tmp_path):
     folder = group(tmp_path / "group", cpu__stat="usage_usec 1000000\n", io__stat="")
-    counted = Usage(9.0, 5, 6, 7)
-    assert Unit("u", "id", folder).usage(counted) == Usage(1.0, 5, 0, 0)
-    assert Unit("u", "id", str(tmp_path / "gone")).usage(counted) == counted
-    assert Unit("u", "id", None).usage(counted) == counted
+    assert Unit("u", "id", folder).figures() == {
+        "cpu_seconds": 1.0,
+        "io_read_bytes": 0,
+        "io_write_bytes": 0,
+    }
+    assert Unit("u", "id", str(tmp_path / "gone")).figures() == {}
+    assert Unit("u", "id", None).figures() == {}
     assert Unit("u", "id", folder).oom_kills() is None
 
 

@@ -42,10 +42,21 @@ def keyed(folder: str, name: str, key: str) -> int | None:
     return int(told[told.index(key) + 1]) if key in told else None
 
 
+def figures(folder: str) -> dict[str, float]:
+    """What the group has used, as far as it is counted; memory: what it uses now."""
+    counted = {
+        "cpu_seconds": cpu_seconds(folder),
+        "max_memory_bytes": memory_bytes(folder),
+        "io_read_bytes": io_bytes(folder, "rbytes"),
+        "io_write_bytes": io_bytes(folder, "wbytes"),
+    }
+    return {name: figure for name, figure in counted.items() if figure is not None}
+
+
 def cpu_seconds(folder: str) -> float | None:
     """CPU time of everybody who is, or ever was, in the group."""
     used = keyed(folder, "cpu.stat", "usage_usec")
-    return None if used is None else used / 1e6
+    return None if used is None else round(used / 1e6, 3)
 
 
 def memory_bytes(folder: str) -> int | None:

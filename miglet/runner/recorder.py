@@ -29,14 +29,9 @@ def ending(environment: Mapping[str, str], group: str | None) -> dict:
 
 
 def used(group: str) -> dict:
-    """The figures of the group that the kernel has."""
-    figures = {
-        "cpu_seconds": cgroup.cpu_seconds(group),
-        "io_read_bytes": cgroup.io_bytes(group, "rbytes"),
-        "io_write_bytes": cgroup.io_bytes(group, "wbytes"),
-        "oom_kills": cgroup.oom_kills(group),
-    }
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    """What the group has used, and how often it was short of memory."""
+    kills = cgroup.oom_kills(group)
+    return cgroup.figures(group) | ({} if kills is None else {"oom_kills": kills})
 
 
 def recorded_invocation() -> str | None:

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,18 +178,22 @@ class Run:
         program's session is found, and who left it is not.
         """
         people = census()
+        boot = self.listener.boot_id
+        return [
+            ProcessIdentity(pid, int(people[pid][START]), boot)
+            for pid in sorted(self.members(people))
+        ]
+
+    def members(self, people: Mapping[int, list[bytes]]) -> set[int]:
+        """The pids of the run's processes in a census."""
         roots = [who.pid for who in (self.shim, self.listener) if who.alive()]
         found = {pid for root in roots for pid in descendants(root, people)}
         found |= {self.listener.pid} & set(roots)
         if not self.shim.alive():
             found |= self.session(people)
         elif self.unit:
-            found |= people.keys() & set(self.unit.pids()) - {self.shim.pid}
-        boot = self.listener.boot_id
-        identities = (
-            ProcessIdentity(pid, int(people[pid][START]), boot) for pid in sorted(found)
-        )
-        return [who for who in identities if who.alive()]
+            found |= set(self.unit.pids()) - {self.shim.pid}
+        return found & people.keys()
 
     def session(self, people: Mapping[int, list[bytes]]) -> set[int]:
         """Who is in the program's session; nobody once another has its pid."""
@@ -208,10 +212,17 @@ class Run:
         return [who for who in self.tree() if who != self.listener]
 
     def usage(self) -> Usage:
-        """What the run uses now; the caller keeps the peak."""
+        """What the run uses now; `UsageSampler` keeps the peak.
+
+        Processes are looked at only for what the control group does not tell.
+        """
+        told = self.unit.figures() if self.unit else {}
+        if told.keys() >= Usage.__dataclass_fields__.keys():
+            return Usage(**told)
+        people = census()
         keeper = self.shim.pid if self.shim.alive() else None
-        counted = usage_of((who.pid for who in self.tree()), keeper)
-        return self.unit.usage(counted) if self.unit else counted
+        counted = usage_of(people, self.members(people), keeper)
+        return replace(counted, **told)
 
     def wait_descriptor(self) -> int | None:
         """A pidfd that is readable when the program has ended; the caller closes it.

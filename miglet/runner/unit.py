@@ -14,7 +14,6 @@ from typing import Any
 
 from miglet import systemd
 from miglet.runner import cgroup
-from miglet.runner.usage import Usage
 
 #: Where the service manager tells the journal which invocation a unit is in.
 INVOCATIONS = "/run/systemd/units"
@@ -53,20 +52,12 @@ class Unit:
         """Everybody in the unit, the shim as well."""
         return cgroup.pids(self.group) if self.group else []
 
-    def usage(self, counted: Usage) -> Usage:
-        """What the whole unit has used; `counted` stands in for what is not told."""
-        if not self.group:
-            return counted
-        cpu = cgroup.cpu_seconds(self.group)
-        memory = cgroup.memory_bytes(self.group)
-        read = cgroup.io_bytes(self.group, "rbytes")
-        written = cgroup.io_bytes(self.group, "wbytes")
-        return Usage(
-            counted.cpu_seconds if cpu is None else cpu,
-            counted.max_memory_bytes if memory is None else memory,
-            counted.io_read_bytes if read is None else read,
-            counted.io_write_bytes if written is None else written,
-        )
+    def figures(self) -> dict[str, Any]:
+        """What the whole unit has used, under the names of `Usage`.
+
+        Without those that this kernel, or this group, does not count.
+        """
+        return cgroup.figures(self.group) if self.group else {}
 
     def oom_kills(self) -> int | None:
         """How many of the unit's processes were killed for want of memory."""

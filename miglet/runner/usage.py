@@ -1,31 +1,40 @@
 """What a run's processes use, and have used, of the machine.
 
-Figures of living processes come from /proc; a process that has gone counts through
-whoever waited for it, at the last through the shim.
+Sampling must not disturb the job: a control group's own figures where there is one,
+else /proc/PID/stat, which takes no lock of the process. What a run shares between its
+processes, such as a program's code, is then counted once for each of them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from miglet.runner.processes import (
-    CHILD_SYSTEM_TICKS,
-    CHILD_USER_TICKS,
-    SYSTEM_TICKS,
+    RESIDENT_PAGES,
     USER_TICKS,
-    stat_of,
+    WAITED_TICKS,
+    WAITED_TICKS_END,
+    content,
 )
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+#: Seconds between two samples, unless they are costly.
+SAMPLE_SECONDS = 2.0
+
+#: How much of one core sampling may take.
+SAMPLE_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Usage:
     """The resources of a tree of processes, from its start until one moment."""
 
+    #: To the millisecond: the kernel counts living processes in ticks of 10 ms.
     cpu_seconds: float = 0.0
     #: Memory at that moment; its peak, after `peak` with earlier ones.
     max_memory_bytes: int = 0
@@ -42,62 +51,63 @@ class Usage:
         )
 
 
-def usage_of(pids: Iterable[int], keeper: int | None) -> Usage:
-    """What `pids` use now, with the dead that were waited for.
+class UsageSampler:
+    """Samples at most every SAMPLE_SECONDS, and rarer where one sample takes long.
+
+    A machine with thousands of processes is sampled so seldom that it costs no more
+    than SAMPLE_SHARE of a core.
+    """
+
+    def __init__(self, measure: Callable[[], Usage]) -> None:
+        """`measure` is `Run.usage` of the run."""
+        self._measure = measure
+        self._due = 0.0
+        #: Each figure at its highest so far.
+        self.peak = Usage()
+
+    def due_in(self, now: float) -> float:
+        """Seconds from monotonic time `now` until the next sample."""
+        return max(0.0, self._due - now)
+
+    def sample(self, now: float) -> Usage | None:
+        """The peak after a new sample; None: none is due at monotonic time `now`."""
+        if now < self._due:
+            return None
+        began = time.thread_time()
+        self.peak = self._measure().peak(self.peak)
+        cost = time.thread_time() - began
+        self._due = now + max(SAMPLE_SECONDS, cost / SAMPLE_SHARE)
+        return self.peak
+
+
+def usage_of(
+    people: Mapping[int, list[bytes]], pids: Collection[int], keeper: int | None
+) -> Usage:
+    """What `pids` of a census use now, with the dead that they waited for.
 
     `keeper` is the shim, of which only what it inherited from dead orphans counts.
     """
-    living = list(pids)
-    waiting = [keeper] if keeper else []
-    read, written = zip(*map(io_bytes, [*living, *waiting, 0]), strict=True)
+    living = [people[pid] for pid in pids]
+    ticks = sum(sum(map(int, stat[USER_TICKS:WAITED_TICKS_END])) for stat in living)
+    collected = people.get(keeper or 0, [])
+    ticks += sum(map(int, collected[WAITED_TICKS:WAITED_TICKS_END]))
+    read, written = zip(*map(io_bytes, [*pids, keeper or 0]), strict=True)
     return Usage(
-        sum(map(cpu_seconds, living)) + sum(map(waited_seconds, waiting)),
-        sum(map(memory_bytes, living)),
+        round(ticks / TICKS_A_SECOND, 3),
+        sum(int(stat[RESIDENT_PAGES]) for stat in living) * PAGE_BYTES,
         sum(read),
         sum(written),
     )
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time of `pid` and of the children that it waited for."""
-    return ticks(pid, USER_TICKS, SYSTEM_TICKS) + waited_seconds(pid)
-
-
-def waited_seconds(pid: int) -> float:
-    """CPU time of the children that `pid` waited for."""
-    return ticks(pid, CHILD_USER_TICKS, CHILD_SYSTEM_TICKS)
-
-
-def ticks(pid: int, *fields: int) -> float:
-    """The sum of clock-tick fields of `pid`, in seconds; 0 when it is gone."""
-    stat = stat_of(pid)
-    return sum(int(stat[field]) for field in fields) / TICKS_A_SECOND if stat else 0.0
-
-
-def memory_bytes(pid: int) -> int:
-    """The proportional set size of `pid`, else its resident set.
-
-    Shared pages are then counted once over the tree: twenty compilers that map the
-    same binary do not look like twenty times its size.
-    """
-    for line in lines_of(pid, "smaps_rollup"):
-        if line.startswith(b"Pss:"):
-            return int(line.split()[1]) * 1024
-    for line in lines_of(pid, "statm"):
-        return int(line.split()[1]) * PAGE_BYTES
-    return 0
-
-
 def io_bytes(pid: int) -> tuple[int, int]:
-    """Bytes that `pid` caused to be read from and written to storage (proc(5))."""
-    fields = dict(line.split(b":") for line in lines_of(pid, "io"))
-    return int(fields.get(b"read_bytes", 0)), int(fields.get(b"write_bytes", 0))
+    """Bytes that `pid` caused to be read from and written to storage (proc(5)).
 
-
-def lines_of(pid: int, name: str) -> list[bytes]:
-    """A file of /proc/PID; empty when the process is gone or the file not for us."""
+    Nothing where the process is gone, or its figures are not for us.
+    """
     try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:
-            return file.read().splitlines()
+        lines = content(f"/proc/{pid}/io").splitlines()
     except OSError:
-        return []
+        return 0, 0
+    fields = dict(line.split(b":") for line in lines)
+    return int(fields[b"read_bytes"]), int(fields[b"write_bytes"])
