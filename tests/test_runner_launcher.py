@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
 import stat
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from miglet.runner.folder import FolderUnusable
 from miglet.runner.identity import ProcessIdentity
-from miglet.runner.launcher import Launcher, LaunchFailed, LaunchSpec
+from miglet.runner.launcher import (
+    RUNNER_OOM_SCORE_ADJ,
+    Launcher,
+    LaunchFailed,
+    LaunchSpec,
+)
 from miglet.runner.run import RunnerPresent
 from miglet.security import account
 from tests.launching import (
@@ -286,3 +293,30 @@ def test_start_returns_with_the_identity_of_a_living_program(place):
     assert run.listener == ProcessIdentity.of(run.listener.pid)
     assert run.directory == place.directory
     assert place.launcher.find() == run
+
+
+def may_protect() -> bool:
+    """Whether we have CAP_SYS_RESOURCE, bit 24 (linux/capability.h)."""
+    status = Path("/proc/self/status").read_text()
+    (effective,) = re.findall("CapEff:\\s*([0-9a-f]+)", status)
+    return bool(int(effective, 16) >> 24 & 1)
+
+
+@as_root
+@pytest.mark.parametrize(
+    "score",
+    [
+        250,
+        pytest.param(
+            RUNNER_OOM_SCORE_ADJ,
+            marks=pytest.mark.skipif(not may_protect(), reason="no CAP_SYS_RESOURCE"),
+        ),
+    ],
+)
+def test_memory_is_taken_from_a_step_before_the_runner(place, score):
+    show = "cat /proc/$$/oom_score_adj"
+    step = f"{show}; echo 500 > /proc/$$/oom_score_adj; {show}"
+    spec = place.spec(f"{show}; sh -c '{step}'", account("nobody"))
+    run = place.launcher.start(replace(spec, oom_score_adj=score))
+    eventually(run.ended, what="the end of the run")
+    assert run.printed() == f"{score}\n{score}\n500\n"

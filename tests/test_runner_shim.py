@@ -24,7 +24,7 @@ from miglet.runner.processes import (
     stat_of,
 )
 from miglet.runner.run import Run
-from tests.launching import begin_of
+from tests.launching import as_root, begin_of
 from tests.paths import PYTHON
 from tests.support import eventually
 
@@ -220,12 +220,31 @@ def test_importing_the_entry_starts_nothing():
     assert keep.__doc__ and not hasattr(keep, "folder")
 
 
-def test_a_protected_agent_does_not_protect_its_jobs(tmp_path):
+@pytest.mark.parametrize(
+    ("inherited", "wanted", "own"),
+    [
+        ("-900\n", None, "0"),
+        ("0\n", None, "0\n"),
+        ("500\n", None, "500\n"),
+        ("-900\n", -300, "-300"),
+        ("0\n", 300, "300"),
+    ],
+)
+def test_a_protected_agent_does_not_protect_its_jobs(tmp_path, inherited, wanted, own):
     score = tmp_path / "oom_score_adj"
-    for inherited, own in (("-900\n", "0"), ("0\n", "0\n"), ("500\n", "500\n")):
-        score.write_text(inherited)
-        shim.mind_oom_score(str(score))
-        assert score.read_text() == own
+    score.write_text(inherited)
+    shim.set_oom_score(wanted, str(score))
+    assert score.read_text() == own
+
+
+@as_root
+def test_who_may_not_protect_the_runner_launches_it_all_the_same(tmp_path):
+    pid = os.fork()
+    if pid == 0:
+        os.setuid(65534)
+        shim.set_oom_score(-300)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_process_is_told_from_its_successor():

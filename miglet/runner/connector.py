@@ -16,12 +16,14 @@ import os
 import socket
 import struct
 import sys
+from contextlib import suppress
 
 #: linux/netlink.h, linux/connector.h, linux/cn_proc.h, asm-generic/socket.h.
 NETLINK_CONNECTOR = 11
 NLMSG_DONE = 3
 CN_IDX_PROC = CN_VAL_PROC = 1
 PROC_CN_MCAST_LISTEN = 1
+PROC_CN_MCAST_IGNORE = 2
 PROC_EVENT_EXIT = 0x80000000
 SO_ATTACH_FILTER = 26
 
@@ -50,7 +52,7 @@ class ChildExits:
         try:
             attach(self.socket, exits_of_children(parent))
             self.socket.bind((0, CN_IDX_PROC))
-            self.socket.send(listen_message())
+            self.socket.send(request(PROC_CN_MCAST_LISTEN))
         except OSError:
             self.socket.close()
             raise
@@ -72,7 +74,9 @@ class ChildExits:
                 found.append(ended)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; old kernels count their listeners by what these say."""
+        with suppress(OSError):
+            self.socket.send(request(PROC_CN_MCAST_IGNORE))
         self.socket.close()
 
 
@@ -124,9 +128,9 @@ def attach(end: socket.socket, program: list[tuple[int, int, int, int]]) -> None
     end.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_program)
 
 
-def listen_message() -> bytes:
-    """What asks the connector for events of processes."""
-    wish = struct.pack("=I", PROC_CN_MCAST_LISTEN)
+def request(operation: int) -> bytes:
+    """What asks the connector for events of processes, or for none any more."""
+    wish = struct.pack("=I", operation)
     body = CONNECTOR_HEADER.pack(CN_IDX_PROC, CN_VAL_PROC, 0, 0, len(wish), 0) + wish
     size = NETLINK_HEADER.size + len(body)
     return NETLINK_HEADER.pack(size, NLMSG_DONE, 0, 0, os.getpid()) + body

@@ -35,6 +35,12 @@ START_SECONDS = 5.0
 LAUNCH_SECONDS = 3 * START_SECONDS
 
 
+#: A job that takes all the memory must not take its own Listener or Worker: a machine
+#: that is lost to GitHub loses the job. The official runner gives its steps 500, so
+#: the kernel takes a step first; the agent itself has -900 (etc/miglet.service).
+RUNNER_OOM_SCORE_ADJ = -300
+
+
 class LaunchFailed(RunnerError):
     """The shim did not come up, or did not say in time what it started."""
 
@@ -63,6 +69,9 @@ class LaunchSpec:
     earlier_logs: Mapping[str, int] = field(default_factory=dict)
     #: What the official runner's jobs are used to: others may read what they make.
     umask: int = 0o022
+    #: How likely the kernel is to kill it when memory is short, from -1000 to 1000
+    #: (proc(5)); None: no less than most. Needs CAP_SYS_RESOURCE below 0.
+    oom_score_adj: int | None = None
 
     def order(self) -> dict[str, Any]:
         """The JSON form in which the shim takes it."""
@@ -76,6 +85,7 @@ class LaunchSpec:
             "job_directory": str(self.job_directory) if self.job_directory else None,
             "earlier_logs": dict(self.earlier_logs),
             "umask": self.umask,
+            "oom_score_adj": self.oom_score_adj,
         }
 
 

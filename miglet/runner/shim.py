@@ -19,9 +19,9 @@ from contextlib import suppress
 from miglet.runner.capped import CHUNK_BYTES, Output
 from miglet.runner.connector import ChildExits
 from miglet.runner.processes import (
-    CHILD_SYSTEM_TICKS,
     START,
     USER_TICKS,
+    WAITED_TICKS_END,
     boot_id,
     census,
     descendants,
@@ -103,7 +103,7 @@ def owed_seconds() -> float:
     people = census()
     below = [people[pid] for pid in descendants(os.getpid(), people)]
     ticks = [
-        int(t) for stat in below for t in stat[USER_TICKS : CHILD_SYSTEM_TICKS + 1]
+        int(field) for stat in below for field in stat[USER_TICKS:WAITED_TICKS_END]
     ]
     return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
@@ -304,7 +304,7 @@ def become(order: dict, printing: int) -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         # .NET keeps an inherited SIG_IGN, and would be deaf to SIGINT for ever
         signal.signal(number, signal.SIG_DFL)
-    mind_oom_score()
+    set_oom_score(order.get("oom_score_adj"))
     os.dup2(printing, 1)
     os.dup2(printing, 2)
     if order["account"]:
@@ -313,13 +313,18 @@ def become(order: dict, printing: int) -> None:
     os.chdir(order["directory"])
 
 
-def mind_oom_score(path: str = "/proc/self/oom_score_adj") -> None:
-    """Let no job inherit the protection that the agent has from the OOM killer."""
+def set_oom_score(wanted: int | None, path: str = "/proc/self/oom_score_adj") -> None:
+    """Take on the ordered likelihood of being killed when memory is short (proc(5)).
+
+    None: the inherited one, but without the protection that the agent may have. Less
+    than the inherited one needs CAP_SYS_RESOURCE; without it things stay as they are.
+    """
     with open(path, encoding="ascii") as file:
-        protected = int(file.read()) < 0
-    if protected:
-        with open(path, "w", encoding="ascii") as file:
-            file.write("0")
+        inherited = int(file.read())
+    score = max(inherited, 0) if wanted is None else wanted
+    if score != inherited:
+        with suppress(PermissionError), open(path, "w", encoding="ascii") as file:
+            file.write(str(score))
 
 
 def drop(account: dict, printing: int) -> None:
@@ -375,6 +380,8 @@ def keep(folder: str, order: dict, lock: int, ready: int) -> int:
     shim.start()
     answer(ready)
     shim.serve()
+    if shim.exits:
+        shim.exits.close()
     assert shim.status is not None
     code = os.waitstatus_to_exitcode(shim.status)
     return code if code >= 0 else 128 - code

@@ -18,16 +18,18 @@ from pathlib import Path
 
 from miglet import systemd
 from miglet.runner import keep
-from miglet.runner.launcher import START_SECONDS, LaunchFailed, LaunchSpec
+from miglet.runner.launcher import (
+    RUNNER_OOM_SCORE_ADJ,
+    START_SECONDS,
+    LaunchFailed,
+    LaunchSpec,
+)
 
 PROPERTIES = (
     "Type=exec",
     # The shim ends them all; once it is gone the kernel does, at once.
     "KillMode=mixed",
     "TimeoutStopSec=30",
-    # The runner gives its steps 500: the kernel takes a step first, then the runner,
-    # and neither the agent nor the machine's own services.
-    "OOMScoreAdjust=100",
     # A step that is killed for want of memory fails; its job goes on.
     "OOMPolicy=continue",
     "CPUAccounting=yes",
@@ -71,8 +73,14 @@ class Transient:
 
 #: The slice gives jobs a place of their own, for limits if an administrator wants any.
 #: A machine that shuts down stops MIGlet first: it lets the job finish, and reports it.
+#: The shim must not die before its runner, or systemd ends the job.
 RUNNER = Transient(
-    "miglet-runner", ("--slice=miglet-jobs.slice", "--property=Before=miglet.service")
+    "miglet-runner",
+    (
+        "--slice=miglet-jobs.slice",
+        "--property=Before=miglet.service",
+        f"--property=OOMScoreAdjust={RUNNER_OOM_SCORE_ADJ}",
+    ),
 )
 
 #: config.sh removes a registration while the machine shuts down already, so that it may

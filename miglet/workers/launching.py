@@ -13,7 +13,7 @@ from miglet.runner import hooks
 from miglet.runner.diag import recent_logs
 from miglet.runner.environment import Hooks, runner_environment
 from miglet.runner.folder import registered, runner_version
-from miglet.runner.launcher import LAUNCH_SECONDS, LaunchSpec
+from miglet.runner.launcher import LAUNCH_SECONDS, RUNNER_OOM_SCORE_ADJ, LaunchSpec
 from miglet.runner.launchers import runner_launcher
 from miglet.runner.run import Run
 from miglet.security import Account
@@ -39,6 +39,7 @@ def launch(host: Host, name: str, account: Account | None) -> Run:
         account=account,
         job_directory=job,
         earlier_logs=recent_logs(directory / "_diag", time.time()),
+        oom_score_adj=RUNNER_OOM_SCORE_ADJ,
     )
     host.be_patient(LAUNCH_SECONDS)
     reach("runner.launching")

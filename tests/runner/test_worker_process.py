@@ -128,12 +128,30 @@ def test_the_shim_records_what_the_kernel_announces_of_the_end(place, no_exit_in
     assert status.exit_code == 102
 
 
+#: A Listener that does not collect its Worker before it is told to.
+LATE = """
+import os, pathlib
+worker = os.posix_spawn("./Runner.Worker", ["./Runner.Worker"], os.environ)
+os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+open("up", "w")
+while not os.path.exists("go"): os.sched_yield()
+os.waitpid(worker, 0)
+"""
+
+
 def test_a_worker_that_nobody_watched_is_known_by_its_announced_end(place):
-    run = started(place, "exit 103")
+    program(place, WORKER, "exit 103")
+    place.path("late.py").write_text(LATE)
+    run = place.start("exec $PYTHON -IS late.py")
+    eventually(place.path("up").exists, what="the end of the Worker")
+    recorded = run.folder / "worker-exit.json"
+    try:
+        eventually(recorded.exists, seconds=2)
+    except AssertionError:
+        pytest.skip("the process connector announces nothing here")
+    place.path("go").touch()
     eventually(run.ended, what="the end of the Listener")
     worker = run.worker()
-    if worker is None:
-        pytest.skip("the process connector announces nothing here")
     assert worker.ended() and worker.exit_status().exit_code == 103
 
 
