@@ -11,10 +11,10 @@ import gc
 import logging
 import selectors
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from miglet import commands, desk, facts
+from miglet import commands, facts
 from miglet.control.server import ControlServer
 from miglet.crew import CRITICAL
 from miglet.examination import RELOAD, reload_errand
@@ -59,10 +59,15 @@ class Arbiter:
         self._signals = SignalPipe(PARENT)
         self._listen(self._signals, self._heed_signals)
 
-    def open_control(self, path: str) -> None:
-        """Answer operators on this socket; raises what `ControlServer` raises."""
-        answer = functools.partial(desk.answer, self.house)
-        control = ControlServer(path, answer, desk.CHANGING)
+    def open_control(
+        self, path: str, answer: Callable[..., Any], changing: frozenset[str]
+    ) -> None:
+        """Have `answer` answer operators on the socket at `path`.
+
+        Only root and our own user may call the methods named in `changing`. Raises
+        what `ControlServer` raises.
+        """
+        control = ControlServer(path, functools.partial(answer, self.house), changing)
         self._listen(control, control.serve)
         self.house.herald.control = control
 
@@ -137,7 +142,8 @@ class Arbiter:
     def _reload(self) -> None:
         """Read the configuration again; what comes of it is judged as a command."""
         self._stale = False
-        self.house.errands.send(*reload_errand(self.house.known))
+        known = self.house.known
+        self.house.errands.send(*reload_errand(known.sources, known.current()))
 
     def _take(self, fact: Fact) -> None:
         house = self.house

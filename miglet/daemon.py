@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from miglet import __version__, confinement, logger, poweroff
+from miglet import __version__, confinement, desk, logger, poweroff
 from miglet.arbiter import Arbiter
 from miglet.children import Child
 from miglet.config.settings import Settings
@@ -61,7 +61,8 @@ def serve(heard: list[Fact], child: Child, sources: dict[str, Any]) -> int:
     limit = settings.bootstrap.timeout + BOOTSTRAP_MARGIN
     answered = isinstance(heard[-1], PreflightDone)
     house.errands.follow(child, limit, hung_bootstrap(), answered)
-    arbiter.open_control(str(Path(settings.paths.runtime) / "control.sock"))
+    socket_path = str(Path(settings.paths.runtime) / "control.sock")
+    arbiter.open_control(socket_path, desk.answer, desk.CHANGING)
     rehearse(settings, known.identity)
     arbiter.hire([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
     with logger.last_words():

@@ -13,7 +13,6 @@ from miglet.children import by_name
 from miglet.facts import CommandExamined, CommandReceived
 from miglet.messages import Fact
 from miglet.queues import Queue
-from miglet.status import Knowledge
 
 #: Seconds that an examination may take.
 LIMIT_SECONDS = 10.0
@@ -36,29 +35,29 @@ class ErrandPlan(NamedTuple):
     otherwise: Fact
 
 
-def errand_for(fact: CommandReceived, known: Knowledge, at: float) -> ErrandPlan:
-    """Examine this command; `at` is the wall time at which it came."""
-    faults = [*fact.faults, *_expired(fact, known, at)]
+def errand_for(
+    fact: CommandReceived, current: dict[str, Any], controllers_now: float
+) -> ErrandPlan:
+    """Examine this command against the `current` settings and their origins.
+
+    `controllers_now` is the wall time by the controller's clock.
+    """
+    faults = [*fact.faults, *_expired(fact, controllers_now)]
     command = {"id": fact.id, "type": fact.type, "parameters": fact.parameters}
-    main = by_name(EXAMINER, "examine_command", command, faults, _loaded(known))
+    main = by_name(EXAMINER, "examine_command", command, faults, current)
     otherwise = CommandExamined(fact.id, fact.type, {}, [FAILED])
     return ErrandPlan("examiner", main, LIMIT_SECONDS, otherwise)
 
 
-def reload_errand(known: Knowledge) -> ErrandPlan:
+def reload_errand(sources: dict[str, Any], current: dict[str, Any]) -> ErrandPlan:
     """Read the configuration again, because of SIGHUP."""
-    main = by_name(EXAMINER, "examine_reload", known.sources, _loaded(known))
+    main = by_name(EXAMINER, "examine_reload", sources, current)
     otherwise = CommandExamined("", "UpdateConfig", {}, [FAILED], requested_by="SIGHUP")
     return ErrandPlan(RELOAD, main, LIMIT_SECONDS, otherwise)
 
 
-def _expired(fact: CommandReceived, known: Knowledge, at: float) -> list[str]:
-    """By the controller's clock, where it is known: ours may be wrong."""
+def _expired(fact: CommandReceived, controllers_now: float) -> list[str]:
     if fact.expires_at is None:
         return []
-    late = at + (known.clock_offset_seconds or 0.0) - fact.expires_at
+    late = controllers_now - fact.expires_at
     return [f"it expired {late:.0f} s ago"] if late > 0 else []
-
-
-def _loaded(known: Knowledge) -> dict[str, Any]:
-    return {"settings": known.settings.as_dict(), "origins": known.origins}

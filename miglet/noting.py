@@ -91,7 +91,8 @@ def take_command(house: House, fact: facts.CommandReceived) -> None:
     accepted = {"command_id": fact.id, "command_type": fact.type}
     house.journal.record(None, [], {fact.id: accepted})
     reach("command.accepted")
-    house.errands.send(*errand_for(fact, house.known, time.time()))
+    now = house.known.controllers_time(time.time())
+    house.errands.send(*errand_for(fact, house.known.current(), now))
 
 
 def close_open_commands(house: House) -> None:

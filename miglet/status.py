@@ -95,6 +95,14 @@ class Knowledge:
             "network": {**network, **reachable},
         }
 
+    def current(self) -> dict[str, Any]:
+        """The effective settings and where each came from, for a child task."""
+        return {"settings": self.settings.as_dict(), "origins": self.origins}
+
+    def controllers_time(self, at: float) -> float:
+        """Wall time `at` by the controller's clock, where it is known: ours may err."""
+        return at + (self.clock_offset_seconds or 0.0)
+
     def reachable(self, now: float) -> bool:
         """Whether a heartbeat was accepted within heartbeat.timeout."""
         return self._is_recent(self.beat_now, now)

@@ -22,10 +22,10 @@ from typing import Any
 
 import psutil
 
-from tests.agent import BIN, Agent, configured, ended
+from tests.agent_process import BIN, Agent, configured, ended
 from tests.bench_journal import commits_per_second
 from tests.paths import ROOT
-from tests.reference import ReferenceController, running_controller
+from tests.reference_process import ReferenceController, running_controller
 from tests.runner_double import Double, install
 from tests.support import eventually
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.agent import Agent, configured, ended
-from tests.reference import ReferenceController, running_controller
+from tests.agent_process import Agent, configured, ended
+from tests.reference_process import ReferenceController, running_controller
 from tests.runner_double import Double, install
 
 VM = "vm-1"

@@ -24,8 +24,8 @@ from typing import Any
 
 import psutil
 
-from tests.agent import Agent, configured, ended
-from tests.reference import ReferenceController, running_controller
+from tests.agent_process import Agent, configured, ended
+from tests.reference_process import ReferenceController, running_controller
 from tests.runner_double import FAST, Double, install
 
 VM = "vm-1"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from miglet.errors import Misconfigured
-from miglet.metadata.firmware import LONGEST_FIELD_BYTES, cloud_name, field
+from miglet.metadata.firmware import LONGEST_FIELD_BYTES, cloud_name, dmi_field
 
 AZURE = {"chassis_asset_tag": "7783-7084-3265-9085-8269-3286-77\n"}
 
@@ -67,5 +67,5 @@ def test_an_unknown_cloud_is_a_fault_that_names_the_known_ones():
 
 def test_a_field_is_bounded_and_a_folder_in_its_place_is_nothing(tmp_path):
     (tmp_path / "long").write_text("x" * 10_000)
-    assert len(field(tmp_path / "long")) == LONGEST_FIELD_BYTES
-    assert field(tmp_path) == ""
+    assert len(dmi_field(tmp_path / "long")) == LONGEST_FIELD_BYTES
+    assert dmi_field(tmp_path) == ""

@@ -13,7 +13,7 @@ import requests
 
 from miglet.reference.tokens import TokenFile
 from tests.authority import Authority
-from tests.reference import COMMAND, TOKEN, running_controller
+from tests.reference_process import COMMAND, TOKEN, running_controller
 from tests.support import eventually
 
 

@@ -11,7 +11,7 @@ import uuid
 import pytest
 
 from miglet.reference.verbs import BadArgument, parameters, plain
-from tests.reference import COMMAND, ReferenceController, running_controller
+from tests.reference_process import COMMAND, ReferenceController, running_controller
 from tests.reference_samples import event
 from tests.support import eventually
 

@@ -15,7 +15,7 @@ from jsonschema import Draft7Validator
 from miglet.controller import contract
 from miglet.reference.command_queue import MOST_AT_ONCE, CommandQueue
 from miglet.reference.database import Arrival, open_database
-from tests.reference import TOKEN, ReferenceController, running_controller
+from tests.reference_process import TOKEN, ReferenceController, running_controller
 from tests.reference_samples import event, heartbeat
 from tests.support import eventually
 

@@ -12,7 +12,7 @@ from miglet.reference.agent_api import AgentApi
 from miglet.reference.core import TokenSource, controller_on
 from miglet.reference.database import open_database
 from miglet.reference.operator_api import OperatorApi
-from tests.reference import running_controller
+from tests.reference_process import running_controller
 from tests.reference_samples import event, heartbeat
 
 EVENT = event("VMStarted")

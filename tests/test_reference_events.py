@@ -14,7 +14,7 @@ import requests
 from miglet.reference.database import Arrival, open_database
 from miglet.reference.store import Store
 from miglet.reference.views import Views
-from tests.reference import (
+from tests.reference_process import (
     is_problem,
     post,
     post_event,

@@ -11,7 +11,7 @@ from miglet.reference.database import Arrival, open_database
 from miglet.reference.pulses import Pulses, health
 from miglet.reference.store import Store
 from miglet.reference.views import Views
-from tests.reference import (
+from tests.reference_process import (
     REGISTRATION_TOKENS,
     is_problem,
     post,

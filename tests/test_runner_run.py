@@ -13,7 +13,7 @@ import pytest
 from miglet.runner.exitstatus import KEEPER_LOST, ExitStatus
 from miglet.runner.identity import ProcessIdentity
 from miglet.runner.run import RunnerPresent
-from tests.agent import IN_UNITS
+from tests.agent_process import IN_UNITS
 from tests.launching import (
     Place,
     end_of,

@@ -22,7 +22,7 @@ from miglet.runner.launcher import LaunchFailed
 from miglet.runner.records import read_record
 from miglet.runner.unit import Unit
 from miglet.runner.usage import Usage
-from tests.agent import IN_UNITS
+from tests.agent_process import IN_UNITS
 from tests.paths import BOX, ROOT, TESTS
 from tests.preflight_machine import settings_of
 

@@ -54,22 +54,22 @@ def described(root: str | None) -> str | None:
         return "gce"
     if is_aws(folder, folder / "hypervisor_uuid" if root else HYPERVISOR):
         return "aws"
-    return "azure" if field(folder / "chassis_asset_tag") == AZURE_CHASSIS else None
+    return "azure" if dmi_field(folder / "chassis_asset_tag") == AZURE_CHASSIS else None
 
 
 def is_gce(folder: Path) -> bool:
     """The product's name is not always set (cloud-init DataSourceGCE.py)."""
-    if field(folder / "product_name") in ("Google Compute Engine", "Google"):
+    if dmi_field(folder / "product_name") in ("Google Compute Engine", "Google"):
         return True
-    return field(folder / "product_serial").startswith("GoogleCloud-")
+    return dmi_field(folder / "product_serial").startswith("GoogleCloud-")
 
 
 def is_aws(folder: Path, hypervisor: Path) -> bool:
     """Nitro names the vendor, Xen has telling ids (cloud-init DataSourceEc2.py)."""
-    if field(folder / "sys_vendor") == "Amazon EC2":
+    if dmi_field(folder / "sys_vendor") == "Amazon EC2":
         return True
-    return field(hypervisor).lower().startswith("ec2") or is_ec2_id(
-        field(folder / "product_uuid")
+    return dmi_field(hypervisor).lower().startswith("ec2") or is_ec2_id(
+        dmi_field(folder / "product_uuid")
     )
 
 
@@ -82,7 +82,7 @@ def is_ec2_id(text: str) -> bool:
     return text.lower().startswith("ec2") or swapped.startswith("ec2")
 
 
-def field(path: Path) -> str:
+def dmi_field(path: Path) -> str:
     """What the file at `path` says; empty if it cannot be read or was never set.
 
     Fields that no firmware has set are all ones.

@@ -52,7 +52,7 @@ class Transient:
         unit, door = f"{self.prefix}-{token}.service", f"order-{token}"
         with listening(folder, door) as listener:
             run(self.command(unit, spec.name, folder, door))
-            hand_over(listener, spec, (lock, answer))
+            hand_over_to_unit(listener, spec, (lock, answer))
 
     def command(self, unit: str, name: str, folder: Path, door: str) -> tuple[str, ...]:
         """What has systemd start the shim, which then connects to `door`."""
@@ -117,7 +117,7 @@ def listening(folder: Path, door: str) -> Iterator[socket.socket]:
         os.close(place)
 
 
-def hand_over(
+def hand_over_to_unit(
     listener: socket.socket, spec: LaunchSpec, passed: tuple[int, int]
 ) -> None:
     """Give the shim its descriptors and its order; it tells by itself what fails."""

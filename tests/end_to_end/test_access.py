@@ -9,7 +9,7 @@ import pytest
 
 from tests.authority import Authority
 from tests.end_to_end.conftest import HELD, IDLE, job, pointed_at
-from tests.reference import running_controller
+from tests.reference_process import running_controller
 from tests.stub_controller import GO_ON, answer, stub_controller
 from tests.support import eventually
 

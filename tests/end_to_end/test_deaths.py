@@ -150,7 +150,7 @@ def test_a_stopped_parent_does_not_blame_its_workers(machine):
 
 
 def test_events_survive_a_controller_that_is_away(machine, tmp_path):
-    from tests.reference import running_controller
+    from tests.reference_process import running_controller
 
     with running_controller(tmp_path) as first:
         port = first.endpoint.rsplit(":", 1)[1]

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.agent import BIN
+from tests.agent_process import BIN
 from tests.end_to_end.conftest import IDLE, Machine, job
 from tests.metadata_fakes import FAKES, Fake
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.agent import QUICK, merged
+from tests.agent_process import QUICK, merged
 from tests.end_to_end.conftest import HELD, IDLE, Machine
 from tests.metadata_fakes import FAKES, Fake
-from tests.reference import TOKEN, running_controller
+from tests.reference_process import TOKEN, running_controller
 from tests.support import eventually
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.agent import ended
+from tests.agent_process import ended
 from tests.end_to_end.conftest import Machine, controller, free_port, machine
 from tests.faults.wrapped import Wrapped
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 from dataclasses import dataclass, field
 
-from tests.agent import BIN, Agent
+from tests.agent_process import BIN, Agent
 
 
 @dataclass

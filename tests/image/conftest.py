@@ -12,11 +12,11 @@ from contextlib import ExitStack
 import pytest
 import yaml
 
-from tests import reference
+from tests import reference_process as reference
 from tests.image.booting import LAYERS, Box, booted
 from tests.metadata_fakes import FakeGce
 from tests.paths import TESTS
-from tests.reference import ReferenceController, running_controller
+from tests.reference_process import ReferenceController, running_controller
 from tests.runner_double import Double
 from tests.systemd.machine import Machine
 

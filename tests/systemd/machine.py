@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.reference import ReferenceController
+from tests.reference_process import ReferenceController
 from tests.runner_double import Double
 from tests.support import eventually
 from tests.systemd.console import Console

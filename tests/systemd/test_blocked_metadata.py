@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from miglet.runner.metadata_block import MARKER
-from tests.agent import IN_UNITS
+from tests.agent_process import IN_UNITS
 from tests.paths import ROOT
 
 pytestmark = [

@@ -14,9 +14,9 @@ import psutil
 import pytest
 import yaml
 
-from tests.agent import IN_UNITS, QUICK, merged
+from tests.agent_process import IN_UNITS, QUICK, merged
 from tests.paths import ROOT
-from tests.reference import ReferenceController, running_controller
+from tests.reference_process import ReferenceController, running_controller
 from tests.runner_double import FAST, install
 from tests.support import eventually
 from tests.systemd import promises

@@ -13,7 +13,7 @@ from miglet.runner.launcher import Launcher, LaunchSpec
 from miglet.runner.records import read_record
 from miglet.runner.run import Run
 from miglet.runner.transient import Transient
-from tests.agent import IN_UNITS
+from tests.agent_process import IN_UNITS
 from tests.support import eventually
 
 pytestmark = [
