@@ -18,19 +18,19 @@ from miglet import commands, facts
 from miglet.control.server import ControlServer
 from miglet.crew import CRITICAL
 from miglet.examination import RELOAD, reload_errand
-from miglet.failpoints import reach
 from miglet.filewatch import FileWatch
 from miglet.herald import present
 from miglet.house import House
 from miglet.messages import Fact, learn_types
 from miglet.noting import AFTERWARDS, NOTES, close_open_commands, report_findings
 from miglet.performing import PERFORM
-from miglet.runqueue import RunQueue
-from miglet.signals import PARENT, SignalPipe
 from miglet.state.effects import Effect
 from miglet.state.lifecycle import step
 from miglet.state.vm import Moment, Vm
-from miglet.tidying import Tidying, give_back_memory
+from miglet.supervisor.failpoints import reach
+from miglet.supervisor.linux import RunQueue
+from miglet.supervisor.signals import PARENT, SignalPipe
+from miglet.supervisor.tidying import Tidying, give_back_memory
 
 #: Most seconds that the loop sleeps: the supervisor looks after its workers then.
 TICK_SECONDS = 1.0

@@ -23,9 +23,9 @@ from miglet.errors import MISCONFIGURED, UNAVAILABLE, Misconfigured
 from miglet.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.metadata.keeping import keep_token
 from miglet.metadata.sources import Sources, sources_of
-from miglet.queues import Queue
 from miglet.runner.folder import runner_version
 from miglet.runner.identity import boot_id
+from miglet.supervisor.queues import Queue
 
 
 def main(queue: Queue, sources: dict[str, Any]) -> None:

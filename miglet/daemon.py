@@ -14,9 +14,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from miglet import __version__, confinement, desk, logger, poweroff
+from miglet import __version__, desk, logger, poweroff
 from miglet.arbiter import Arbiter
-from miglet.children import Child
 from miglet.config.settings import Settings
 from miglet.crew import ALWAYS, UPLINK
 from miglet.events import Identity
@@ -31,7 +30,9 @@ from miglet.state.ends import concluded
 from miglet.state.journal import Journal
 from miglet.state.vm import Moment, Policy, Vm
 from miglet.status import Knowledge
-from miglet.systemd import Notifier
+from miglet.supervisor import confinement
+from miglet.supervisor.children import Child
+from miglet.supervisor.systemd import Notifier
 from miglet.workers.rehearsal import rehearse
 
 #: What becomes of a job that a restart of the machine has ended.

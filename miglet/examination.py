@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from miglet.children import by_name
 from miglet.facts import CommandExamined, CommandReceived
 from miglet.messages import Fact
-from miglet.queues import Queue
+from miglet.supervisor.children import by_name
+from miglet.supervisor.queues import Queue
 
 #: Seconds that an examination may take.
 LIMIT_SECONDS = 10.0

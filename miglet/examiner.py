@@ -21,7 +21,7 @@ from miglet.facts import CommandExamined
 from miglet.metadata.keeping import keep_token
 from miglet.metadata.limits import Limits
 from miglet.metadata.sources import sources_of
-from miglet.queues import Queue
+from miglet.supervisor.queues import Queue
 
 #: A reload is over before its errand counts as hung.
 BRIEFLY = Limits(overall_seconds=5.0)

@@ -16,8 +16,8 @@ from miglet.orders import Beat, FollowJob, ShowStatus
 from miglet.state.journal import Journal
 from miglet.state.vm import Moment, State, Vm
 from miglet.status import Knowledge
-from miglet.supervisor import Supervisor
-from miglet.systemd import Notifier
+from miglet.supervisor.supervisor import Supervisor
+from miglet.supervisor.systemd import Notifier
 
 #: What systemd does not take for a start that succeeded.
 UNREADY = (State.INITIALIZING, State.ERROR, State.SHUTTING_DOWN)

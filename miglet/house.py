@@ -13,17 +13,17 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from miglet.crew import worker_called
-from miglet.errands import Errands
 from miglet.events import CommandCompleted, Error, Event, seal
 from miglet.herald import Herald, present
 from miglet.messages import Fact
-from miglet.queues import Queue
 from miglet.state.effects import Effect, Emit
 from miglet.state.journal import Journal
 from miglet.state.vm import Moment, Vm
 from miglet.status import Knowledge
-from miglet.supervisor import Supervisor
-from miglet.systemd import Notifier
+from miglet.supervisor.errands import Errands
+from miglet.supervisor.queues import Queue
+from miglet.supervisor.supervisor import Supervisor
+from miglet.supervisor.systemd import Notifier
 from miglet.timers import Timers
 from miglet.uplink import Uplink
 

@@ -16,12 +16,12 @@ from miglet import facts
 from miglet.crew import IN_A_CLOUD, UPLINK
 from miglet.events import CommandCompleted, Error
 from miglet.examination import errand_for
-from miglet.failpoints import reach
 from miglet.house import House
 from miglet.messages import Fact
 from miglet.orders import FollowJob
 from miglet.state.journal import Finding
 from miglet.state.standing import standing_orders
+from miglet.supervisor.failpoints import reach
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 
-from miglet import systemd
 from miglet.errors import DONE
-from miglet.runner.launchers import systemd_usable
 from miglet.state.vm import End
+from miglet.supervisor import systemd
+from miglet.supervisor.systemd import systemd_usable
 
 #: How long the order may take to be taken; it takes about 10 ms.
 ORDER_SECONDS = 10.0

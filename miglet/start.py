@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from miglet import signals, slimming  # noqa: I001 - before what it slims
-from miglet.children import Child, by_name
+# First: it has to spare this process what the imports below would bring along.
+from miglet.supervisor import lean_imports, signals
+
+# isort: split
 from miglet.errors import (
     INTERNAL,
     BadMessage,
@@ -27,6 +29,7 @@ from miglet.errors import (
     Misconfigured,
 )
 from miglet.facts import SettingsRefused
+from miglet.supervisor.children import Child, by_name
 
 #: Seconds in which a configuration must be loaded.
 LOAD_SECONDS = 30.0
@@ -47,7 +50,7 @@ def start(sources: dict[str, Any]) -> int:
     # Nobody reads it, and multiprocess would open another one in every child.
     sys.stdin = None
     child = Child("bootstrap", by_name("miglet.bootstrap", "main", sources))
-    slimming.import_for_workers()
+    lean_imports.import_for_workers()
     daemon = importlib.import_module("miglet.daemon")
     heard = first_facts(child)
     first = heard[0]

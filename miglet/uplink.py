@@ -8,7 +8,7 @@ from miglet.crew import UPLINK
 from miglet.facts import EventDelivered, EventRefused, EventSetAside
 from miglet.orders import DeliverEvent
 from miglet.state.journal import Journal
-from miglet.supervisor import Supervisor
+from miglet.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from miglet.runner import transient
 from miglet.runner.exitstatus import ExitStatus
 from miglet.runner.launcher import Begin, Launcher, LaunchSpec, in_session
 from miglet.runner.run import Run
-from miglet.security import Account
+from miglet.supervisor.privileges import Account
 from tests.agent_process import IN_UNITS
 from tests.paths import PYTHON
 from tests.support import eventually

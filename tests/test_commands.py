@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miglet import queues
 from miglet.commands import COMMANDS, canonical, obey
 from miglet.config.explanation import explanation
 from miglet.config.loading import Loaded, Origin
@@ -20,6 +19,7 @@ from miglet.forms import DEPTH_LIMIT, NAME_LIMIT, PARAMETERS_LIMIT, received
 from miglet.messages import encode
 from miglet.state.effects import Adopt, ChangeLevel
 from miglet.state.vm import Moment, State
+from miglet.supervisor import queues
 from tests.histories import busy, events, idle, live
 from tests.sample_settings import sample_settings
 

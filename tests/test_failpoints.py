@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from miglet import failpoints
-from miglet.failpoints import VARIABLE, planned
+from miglet.supervisor import failpoints
+from miglet.supervisor.failpoints import VARIABLE, planned
 
 pytestmark = pytest.mark.integration
 

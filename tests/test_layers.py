@@ -14,21 +14,27 @@ PACKAGE = ROOT / "miglet"
 
 #: What a floor may import is below it, or in the same package.
 FLOORS = [
-    {"errors", "failpoints", "runqueue", "slimming", "tidying", "values"},
-    {"security", "signals", "systemd", "metrics", "inotify", "timers"}
-    | {"control", "filewatch"},
-    {"confinement", "messages", "config", "loglines"},
-    {"logger", "controller", "facts", "orders", "events"},
-    {"queues", "forms", "runner", "metadata"},
-    {"children", "state", "preflight", "examiner"},
-    {"bootstrap", "inspection", "workers", "supervisor", "errands", "commands"},
-    {"crew", "status", "poweroff"},
-    {"examination", "uplink", "herald"},
+    {
+        "errors",
+        "filewatch",
+        "inotify",
+        "loglines",
+        "metrics",
+        "security",
+        "timers",
+        "values",
+    },
+    {"cli", "config", "control", "controller", "events", "logger", "messages"},
+    {"facts", "orders"},
+    {"forms", "supervisor"},
+    {"examination", "metadata", "runner", "start"},
+    {"examiner", "preflight", "state", "workers"},
+    {"bootstrap", "commands", "crew", "inspection", "poweroff", "status"},
+    {"herald", "uplink"},
     {"house"},
     {"desk", "noting", "performing"},
     {"arbiter"},
-    {"daemon", "start"},
-    {"cli"},
+    {"daemon"},
 ]
 #: These stand apart: nobody imports them, and they import nothing but these.
 APART = {

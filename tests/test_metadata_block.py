@@ -23,7 +23,7 @@ import pytest
 from miglet.config.settings import Settings
 from miglet.runner import metadata_block
 from miglet.runner.metadata_block import MetadataOpen
-from miglet.security import Account
+from miglet.supervisor.privileges import Account
 from tests.preflight_machine import look, settings_of
 
 CLONE_NEWNET = 0x40000000

@@ -15,7 +15,7 @@ from miglet.events import Identity
 from miglet.orders import ProvideRunner
 from miglet.runner import metadata_block
 from miglet.runner.metadata_block import MetadataOpen, Unblockable
-from miglet.security import Account
+from miglet.supervisor.privileges import Account
 from miglet.workers.registering import Registering
 from miglet.workers.sequences import Hopeless
 from tests.preflight_machine import look

@@ -8,7 +8,7 @@ import pytest
 
 from miglet.preflight.credentials import usable
 from miglet.preflight.registry import Notable
-from miglet.security import account
+from miglet.supervisor.privileges import account
 from tests.authority import Authority
 from tests.preflight_machine import look, settings_of
 

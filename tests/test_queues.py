@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miglet import queues
 from miglet.errors import BadMessage
 from miglet.facts import EventDelivered, JobSampled, Pulse
 from miglet.messages import LIMIT, MESSAGES, decode, encode
 from miglet.orders import Beat, ProvideRunner, SetLevel
-from miglet.queues import BACKLOG, QueueClosed
+from miglet.supervisor import queues
+from miglet.supervisor.queues import BACKLOG, QueueClosed
 
 
 @pytest.fixture

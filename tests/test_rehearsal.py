@@ -8,12 +8,12 @@ import socket
 
 import pytest
 
-from miglet import queues
 from miglet.config.settings import Settings
 from miglet.errors import ControllerUnreachable
 from miglet.events import Identity
 from miglet.facts import ControllerAnswered
 from miglet.messages import Message
+from miglet.supervisor import queues
 from miglet.workers import rehearsal
 from miglet.workers.rehearsal import ROUNDS, Rehearsal, rehearse
 from tests.sample_settings import sample_settings

@@ -21,7 +21,8 @@ from miglet.runner.launcher import Launcher
 from miglet.runner.outcome import Outcome
 from miglet.runner.reasons import Next
 from miglet.runner.run import RunnerPresent
-from miglet.security import Account, account, forget_secrets
+from miglet.security import forget_secrets
+from miglet.supervisor.privileges import Account, account
 from tests.launching import begin_of
 from tests.support import eventually
 

@@ -20,7 +20,7 @@ from miglet.runner.folder import (
     registered,
     runner_version,
 )
-from miglet.security import account
+from miglet.supervisor.privileges import account
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 

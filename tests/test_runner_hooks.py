@@ -26,7 +26,7 @@ from miglet.runner.hooks import (
     read_report,
 )
 from miglet.runner.signs import JobIdentity
-from miglet.security import Account
+from miglet.supervisor.privileges import Account
 
 BASH = shutil.which("bash")
 STARTED, COMPLETED = SCRIPTS / "job-started.sh", SCRIPTS / "job-completed.sh"

@@ -9,7 +9,7 @@ from pathlib import Path
 from miglet.runner.environment import Hooks, runner_environment
 from miglet.runner.identity import ProcessIdentity
 from miglet.runner.processes import boot_id
-from miglet.security import account
+from miglet.supervisor.privileges import account
 from tests.launching import as_root
 
 

@@ -24,7 +24,7 @@ from miglet.runner.launcher import (
     LaunchSpec,
 )
 from miglet.runner.run import RunnerPresent
-from miglet.security import account
+from miglet.supervisor.privileges import account
 from tests.launching import (
     Place,
     as_root,

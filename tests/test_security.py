@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from miglet import security
 from miglet.security import MASK, redact, redact_tree, remember_secret
+from miglet.supervisor import privileges
 
 SECRET = "kX9/+z~Ü\"q 7\n'Zw"
 
@@ -223,15 +224,15 @@ def test_hostile_text_takes_time_linear_in_its_length(piece):
 
 
 def test_our_own_account_needs_no_name():
-    own = security.account(None)
+    own = privileges.account(None)
     assert own.uid == os.geteuid()
     assert own.home.startswith("/")
 
 
 @pytest.mark.parametrize("name", ["no-such-user-here", "nul\0l"])
 def test_an_unknown_account_is_named(name):
-    with pytest.raises(security.UnknownAccount, match="there is no user"):
-        security.account(name)
+    with pytest.raises(privileges.UnknownAccount, match="there is no user"):
+        privileges.account(name)
 
 
 def exit_status_of(work) -> int:
@@ -258,11 +259,11 @@ def status_field(name: str) -> str:
 
 @needs_root
 def test_dropped_privileges_do_not_come_back():
-    nobody = security.account("nobody")
+    nobody = privileges.account("nobody")
 
     def work():
         os.setgroups([0, 4242])
-        security.drop_privileges(nobody)
+        privileges.drop_privileges(nobody)
         gids = {nobody.gid, *os.getgrouplist("nobody", nobody.gid)}
         return (
             os.getresuid() == (nobody.uid,) * 3
@@ -277,13 +278,13 @@ def test_dropped_privileges_do_not_come_back():
 
 @needs_root
 def test_a_privilege_that_could_come_back_is_told():
-    nobody = security.account("nobody")
+    nobody = privileges.account("nobody")
 
     def work():
         os.setresuid(nobody.uid, nobody.uid, 0)
         try:
             security._insist_on(nobody)
-        except security.PrivilegesKept:
+        except privileges.PrivilegesKept:
             return True
         return False
 
@@ -292,13 +293,13 @@ def test_a_privilege_that_could_come_back_is_told():
 
 @needs_root
 def test_who_may_not_become_another_is_told():
-    nobody, root = security.account("nobody"), security.account("root")
+    nobody, root = privileges.account("nobody"), privileges.account("root")
 
     def work():
-        security.drop_privileges(nobody)
+        privileges.drop_privileges(nobody)
         try:
-            security.drop_privileges(root)
-        except security.PrivilegesKept as error:
+            privileges.drop_privileges(root)
+        except privileges.PrivilegesKept as error:
             return "cannot become root" in str(error)
         return False
 
@@ -308,7 +309,7 @@ def test_who_may_not_become_another_is_told():
 def test_every_descriptor_is_closed_but_those_kept():
     def work():
         kept, lost = os.open(os.devnull, os.O_RDONLY), os.dup2(0, 200)
-        security.close_descriptors({kept})
+        privileges.close_descriptors({kept})
         still_open = {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2}
         return kept in still_open and lost not in still_open and len(still_open) <= 2
 
@@ -317,5 +318,5 @@ def test_every_descriptor_is_closed_but_those_kept():
 
 def test_accounts_come_from_the_machine():
     entry = pwd.getpwuid(os.geteuid())
-    account = security.account(entry.pw_name)
+    account = privileges.account(entry.pw_name)
     assert account == (entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir)

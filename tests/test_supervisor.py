@@ -14,8 +14,8 @@ import pytest
 from miglet.facts import EventDelivered, Pulse, WorkerLost, WorkerRecovered
 from miglet.messages import Fact, Message
 from miglet.orders import SetLevel
-from miglet.queues import Queue, QueueClosed
-from miglet.supervisor import Limits, Supervisor
+from miglet.supervisor.queues import Queue, QueueClosed
+from miglet.supervisor.supervisor import Limits, Supervisor
 from tests.support import eventually
 
 pytestmark = pytest.mark.integration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from miglet.tidying import INTERVAL_SECONDS, Tidying
+from miglet.supervisor.tidying import INTERVAL_SECONDS, Tidying
 
 
 def test_what_is_kept_of_freed_tuples_is_given_back_when_it_is_time():

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from miglet import queues
-from miglet.children import Child
 from miglet.config.settings import Settings
 from miglet.events import Identity
 from miglet.facts import FaultNoted, Pulse
 from miglet.messages import Message
 from miglet.orders import ApplySettings, SetLevel, Stop
+from miglet.supervisor import queues
+from miglet.supervisor.children import Child
 from miglet.workers.base import Worker
 from tests.sample_settings import sample_settings
 

@@ -12,11 +12,11 @@ import secrets
 from pathlib import Path
 
 from miglet.config.settings import Settings
-from miglet.confinement import MIGLET_USER, miglet_user_exists
 from miglet.errors import Fault, Misconfigured
 from miglet.metadata.settings import TOKEN_KEY, TOKEN_SOURCE
 from miglet.metadata.sources import Sources
-from miglet.security import account
+from miglet.supervisor.confinement import MIGLET_USER, miglet_user_exists
+from miglet.supervisor.privileges import account
 
 
 def keep_token(found: Sources, settings: Settings) -> None:

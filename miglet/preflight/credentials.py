@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from miglet.config.settings import AuthSettings, Settings
-from miglet.confinement import miglet_account
 from miglet.preflight.registry import Notable, check
 from miglet.runner.folder import may, named
-from miglet.security import Account
+from miglet.supervisor.confinement import miglet_account
+from miglet.supervisor.privileges import Account
 
 #: The files that nobody else may read.
 SECRET = ("token_path", "key_path")

@@ -17,7 +17,7 @@ from miglet.preflight.exchange import ask
 from miglet.preflight.registry import Finding, Notable, Unavailable, check
 from miglet.preflight.runner import runner_account
 from miglet.runner.folder import may, named
-from miglet.security import Account
+from miglet.supervisor.privileges import Account
 
 SOCKET = "/var/run/docker.sock"
 

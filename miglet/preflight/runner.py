@@ -16,8 +16,9 @@ from miglet.runner.folder import (
     registration_files,
     runner_version,
 )
-from miglet.runner.launchers import systemd_usable, unit_wanted
-from miglet.security import Account, UnknownAccount, account
+from miglet.runner.launchers import unit_wanted
+from miglet.supervisor.privileges import Account, UnknownAccount, account
+from miglet.supervisor.systemd import systemd_usable
 
 
 def runner_account(settings: Settings) -> Account | None:

@@ -20,7 +20,8 @@ from miglet.runner.launcher import Launcher, LaunchSpec
 from miglet.runner.outcome import Outcome, failed, interpret, interpret_removal
 from miglet.runner.reasons import TIMED_OUT
 from miglet.runner.run import Run
-from miglet.security import Account, remember_secret
+from miglet.security import remember_secret
+from miglet.supervisor.privileges import Account
 
 #: How config.sh is told a token without it being on a command line
 #: (actions/runner CommandSettings.cs).

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from miglet.security import Account
-from miglet.security import account as account_named
+from miglet.supervisor.privileges import Account
+from miglet.supervisor.privileges import account as account_named
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_LANG = "C.UTF-8"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from miglet.errors import MISCONFIGURED, RunnerError
-from miglet.security import Account
+from miglet.supervisor.privileges import Account
 
 #: Written by config.sh, in this order (actions/runner ConfigurationManager.cs).
 REGISTRATION_FILES = (".credentials_rsaparams", ".credentials", ".runner")

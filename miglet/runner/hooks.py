@@ -22,7 +22,7 @@ from miglet.errors import RunnerError
 from miglet.runner import signs
 from miglet.runner.files import NotPlain, open_folder, open_plain, readable
 from miglet.runner.signs import JobIdentity, Sign, cut, identity_of
-from miglet.security import Account
+from miglet.supervisor.privileges import Account
 
 log = logging.getLogger(__name__)
 

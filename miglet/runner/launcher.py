@@ -26,7 +26,7 @@ from miglet.runner.folder import FolderUnusable, executable_problems
 from miglet.runner.processes import BOOT_ID, boot_id
 from miglet.runner.records import discard, tail
 from miglet.runner.run import Run, RunnerPresent, pause
-from miglet.security import Account
+from miglet.supervisor.privileges import Account
 
 #: How long a shim may take to record what it started; it takes about 50 ms.
 START_SECONDS = 5.0

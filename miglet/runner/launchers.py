@@ -6,21 +6,13 @@ whose settings change between two starts of MIGlet keeps its runner.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from miglet.config.settings import Settings
 from miglet.runner import transient
 from miglet.runner.launcher import Launcher, in_session
 from miglet.runner.transient import Transient
-
-#: There if and only if systemd is the machine's service manager (sd_booted(3)).
-BOOTED = Path("/run/systemd/system")
-
-
-def systemd_usable() -> bool:
-    """Whether we may ask systemd for units: it runs, and we are root."""
-    return os.geteuid() == 0 and BOOTED.is_dir()
+from miglet.supervisor.systemd import systemd_usable
 
 
 def runner_launcher(settings: Settings) -> Launcher:

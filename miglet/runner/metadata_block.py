@@ -14,13 +14,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from miglet import systemd
 from miglet.config.settings import Settings
-from miglet.confinement import miglet_account
 from miglet.errors import MISCONFIGURED, UNAVAILABLE, RunnerError
-from miglet.runner.launchers import systemd_usable
 from miglet.runner.records import tail
-from miglet.security import Account
+from miglet.supervisor import systemd
+from miglet.supervisor.confinement import miglet_account
+from miglet.supervisor.privileges import Account
+from miglet.supervisor.systemd import systemd_usable
 
 #: Google, Amazon and Azure answer at the first; Azure's agents at the second.
 IPV4_ADDRESSES = ("169.254.169.254", "168.63.129.16")

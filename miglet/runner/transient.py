@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from miglet import systemd
 from miglet.runner import keep
 from miglet.runner.launcher import (
     RUNNER_OOM_SCORE_ADJ,
@@ -24,6 +23,7 @@ from miglet.runner.launcher import (
     LaunchFailed,
     LaunchSpec,
 )
+from miglet.supervisor import systemd
 
 PROPERTIES = (
     "Type=exec",

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from miglet import systemd
 from miglet.runner import cgroup
+from miglet.supervisor import systemd
 
 #: Where the service manager tells the journal which invocation a unit is in.
 INVOCATIONS = "/run/systemd/units"

@@ -14,14 +14,14 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from miglet import confinement
-from miglet.children import Child
 from miglet.controller.answers import RegistrationToken, RemovalToken
 from miglet.controller.client import Client
 from miglet.errors import BadMessage, ControllerError, ControllerUnreachable
 from miglet.messages import Message
-from miglet.queues import Queue
 from miglet.security import remember_secret
+from miglet.supervisor import confinement
+from miglet.supervisor.children import Child
+from miglet.supervisor.queues import Queue
 
 #: What the client's methods return here; None: the controller does without.
 Token = RegistrationToken | RemovalToken | None

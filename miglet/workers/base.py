@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from miglet import confinement, logger
+from miglet import logger
 from miglet.config.settings import Settings
 from miglet.events import Identity
 from miglet.facts import Pulse
-from miglet.failpoints import reach
 from miglet.messages import Fact, Message
 from miglet.orders import ApplySettings, FollowJob, SetLevel, Stop
-from miglet.queues import Queue, QueueClosed
-from miglet.signals import SignalPipe
-from miglet.tidying import Tidying
+from miglet.supervisor import confinement
+from miglet.supervisor.failpoints import reach
+from miglet.supervisor.queues import Queue, QueueClosed
+from miglet.supervisor.signals import SignalPipe
+from miglet.supervisor.tidying import Tidying
 
 #: Seconds on top of what a call may take before its worker counts as silent.
 SILENCE_MARGIN = 5.0

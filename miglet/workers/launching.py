@@ -8,7 +8,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from miglet.failpoints import reach
 from miglet.runner import hooks
 from miglet.runner.diag import recent_logs
 from miglet.runner.environment import Hooks, runner_environment
@@ -16,7 +15,8 @@ from miglet.runner.folder import registered, runner_version
 from miglet.runner.launcher import LAUNCH_SECONDS, RUNNER_OOM_SCORE_ADJ, LaunchSpec
 from miglet.runner.launchers import runner_launcher
 from miglet.runner.run import Run
-from miglet.security import Account
+from miglet.supervisor.failpoints import reach
+from miglet.supervisor.privileges import Account
 from miglet.workers.sequences import Host
 
 #: The scripts that the runner calls before and after a job.

@@ -13,7 +13,6 @@ from miglet.controller.answers import RegistrationToken
 from miglet.controller.retry import Backoff
 from miglet.errors import UNAVAILABLE, MigletError
 from miglet.facts import FaultNoted, RegistrationFailed, RunnerLaunched, TokenSpent
-from miglet.failpoints import reach
 from miglet.orders import ProvideRunner
 from miglet.runner import metadata_block
 from miglet.runner.configuration import Configuration, Registration
@@ -23,7 +22,8 @@ from miglet.runner.launcher import LAUNCH_SECONDS
 from miglet.runner.launchers import configuration_launcher
 from miglet.runner.outcome import Next, Outcome
 from miglet.runner.run import Run
-from miglet.security import Account, account
+from miglet.supervisor.failpoints import reach
+from miglet.supervisor.privileges import Account, account
 from miglet.workers.launching import description, launch
 from miglet.workers.obtaining import Obtaining, digest
 from miglet.workers.sequences import (

@@ -15,7 +15,6 @@ import sys
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from miglet import queues
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.controller.tls import TlsAdapter
@@ -23,6 +22,7 @@ from miglet.controller.transport import Transport
 from miglet.errors import ControllerError
 from miglet.events import Identity
 from miglet.facts import ControllerAnswered
+from miglet.supervisor import queues
 from miglet.workers.base import Worker
 
 #: A function is specialised when it runs for the eighth time in CPython 3.11.

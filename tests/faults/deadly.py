@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from miglet.failpoints import VARIABLE
+from miglet.supervisor.failpoints import VARIABLE
 from tests.end_to_end.conftest import Machine
 from tests.support import eventually
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from miglet.supervisor import Limits
+from miglet.supervisor.supervisor import Limits
 from tests.end_to_end.conftest import Machine, job
 from tests.faults import promises
 from tests.soak import pss_kilobytes

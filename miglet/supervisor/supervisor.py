@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from miglet.children import Child
 from miglet.errors import BadMessage
 from miglet.facts import Pulse, WorkerLost, WorkerRecovered, WorkerStarted
 from miglet.messages import Fact, Message
 from miglet.orders import Stop
-from miglet.queues import Queue
+from miglet.supervisor.children import Child
+from miglet.supervisor.queues import Queue
 
 #: Seconds before the restart after the 1st, 2nd, … death in a row.
 DELAYS = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)

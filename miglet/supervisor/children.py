@@ -18,8 +18,9 @@ from typing import Any
 
 import multiprocess
 
-from miglet import confinement, logger, queues, signals
-from miglet.queues import Queue
+from miglet import logger
+from miglet.supervisor import confinement, queues, signals
+from miglet.supervisor.queues import Queue
 
 #: The only start method that Debian 12's package supports, and the one we want.
 FORK = multiprocess.get_context("fork")

@@ -10,8 +10,12 @@ import os
 import socket
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from miglet.errors import MigletError
+
+#: There if and only if systemd is the machine's service manager (sd_booted(3)).
+BOOTED = Path("/run/systemd/system")
 
 
 class Unheeded(MigletError):
@@ -78,3 +82,8 @@ class Notifier:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as end:
             end.connect(self._address)
             end.send(text.encode())
+
+
+def systemd_usable() -> bool:
+    """Whether we may ask systemd for units: it runs, and we are root."""
+    return os.geteuid() == 0 and BOOTED.is_dir()

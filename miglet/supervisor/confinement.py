@@ -11,7 +11,12 @@ import functools
 import os
 import signal
 
-from miglet.security import Account, UnknownAccount, account, drop_privileges
+from miglet.supervisor.privileges import (
+    Account,
+    UnknownAccount,
+    account,
+    drop_privileges,
+)
 
 #: The user that the workers become; the package creates it.
 MIGLET_USER = "miglet"

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from miglet.children import Child
 from miglet.errors import BadMessage
 from miglet.messages import Fact
-from miglet.queues import Queue
+from miglet.supervisor.children import Child
+from miglet.supervisor.queues import Queue
 
 log = logging.getLogger(__name__)
 

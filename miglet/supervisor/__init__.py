@@ -1,0 +1,1 @@
+"""Forking, watching and restarting the workers, and the Linux beneath."""
