@@ -16,8 +16,8 @@ from miglet.control.rpc import BAD_PARAMS, UNKNOWN_METHOD, RpcError
 from miglet.facts import CommandExamined
 from miglet.house import House
 from miglet.logger import UnknownLevel, level_named
+from miglet.redaction import redact
 from miglet.runner.run import Run
-from miglet.security import redact
 
 #: Most lines of the runner's output, and most events, in one answer.
 MOST_LINES = 500

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from miglet.errors import INTERNAL, MigletError
 from miglet.loglines import IDENTITY, LINE_BYTES, JsonLines, TextLines, encoded
-from miglet.security import redact, redact_tree
+from miglet.redaction import redact, redact_tree
 
 #: Without a line's end, stderr is written out after so many characters.
 PENDING_CHARACTERS = 65536

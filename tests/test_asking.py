@@ -25,7 +25,7 @@ from miglet.errors import (
     Refused,
     Unauthenticated,
 )
-from miglet.security import forget_secrets, redact
+from miglet.redaction import forget_secrets, redact
 from miglet.workers.asking import Told, asked, expired, registration_token_in
 from tests.support import eventually
 

@@ -10,7 +10,7 @@ import pytest
 
 from miglet.controller.authentication import BearerToken, NoToken, credential_for
 from miglet.errors import CredentialUnusable
-from miglet.security import forget_secrets, redact
+from miglet.redaction import forget_secrets, redact
 
 
 @pytest.fixture(autouse=True)

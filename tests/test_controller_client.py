@@ -22,7 +22,7 @@ from miglet.errors import (
     Refused,
     Unauthenticated,
 )
-from miglet.security import forget_secrets, redact
+from miglet.redaction import forget_secrets, redact
 
 BASE = "http://controller.example/mig"
 SECRET = "the-controllers-own-token"

@@ -20,7 +20,7 @@ from tests.support import eventually
 PRELUDE = """
 import io, json, logging, os, signal, sys, threading, warnings
 from types import SimpleNamespace
-from miglet import logger, security
+from miglet import logger, redaction
 log = logging.getLogger("some.where")
 
 def install(format="json", level="info", redact_secrets=True):
@@ -171,7 +171,7 @@ def test_no_secret_in_any_form_reaches_an_output(format):
         f"""
         import base64
         from urllib.parse import quote
-        security.remember_secret("{SECRET}")
+        redaction.remember_secret("{SECRET}")
         install("{format}")
         forms = ["{SECRET}", base64.b64encode(b"x{SECRET}").decode()]
         class Thing:
@@ -200,7 +200,7 @@ def test_no_secret_in_any_form_reaches_an_output(format):
 def test_redaction_can_be_switched_off():
     [line] = lines_of(
         f"""
-        security.remember_secret("{SECRET}")
+        redaction.remember_secret("{SECRET}")
         install(redact_secrets=False)
         log.info("%s", "{SECRET}", extra={{"thing": object}})
         """

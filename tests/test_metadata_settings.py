@@ -18,7 +18,7 @@ from miglet.metadata.keeping import keep_token
 from miglet.metadata.limits import Limits
 from miglet.metadata.settings import our_part
 from miglet.metadata.sources import Sources, sources_of
-from miglet.security import forget_secrets, redact
+from miglet.redaction import forget_secrets, redact
 from tests.metadata_fakes import FAKES, Fake
 from tests.metadata_fakes.serving import hang
 

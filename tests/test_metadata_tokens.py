@@ -15,7 +15,7 @@ from miglet.metadata.tokens import (
     TokenUnusable,
     registration_token,
 )
-from miglet.security import forget_secrets, redact
+from miglet.redaction import forget_secrets, redact
 from tests.metadata_fakes import FAKES, Fake, FakeGce
 from tests.metadata_fakes.serving import hang
 from tests.sample_settings import sample_settings

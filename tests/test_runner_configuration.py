@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from miglet.redaction import forget_secrets
 from miglet.runner import transient
 from miglet.runner.configuration import Configuration, Registration
 from miglet.runner.folder import (
@@ -21,7 +22,6 @@ from miglet.runner.launcher import Launcher
 from miglet.runner.outcome import Outcome
 from miglet.runner.reasons import Next
 from miglet.runner.run import RunnerPresent
-from miglet.security import forget_secrets
 from miglet.supervisor.privileges import Account, account
 from tests.launching import begin_of
 from tests.support import eventually

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miglet import security
-from miglet.security import MASK, redact, redact_tree, remember_secret
+from miglet import redaction
+from miglet.redaction import MASK, redact, redact_tree, remember_secret
 from miglet.supervisor import privileges
 
 SECRET = "kX9/+z~Ü\"q 7\n'Zw"
@@ -30,9 +30,9 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dozjgNryP4J3jVmNHl0w5N"
 
 @pytest.fixture(autouse=True)
 def _nothing_known():
-    security.forget_secrets()
+    redaction.forget_secrets()
     yield
-    security.forget_secrets()
+    redaction.forget_secrets()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_end_of_line_of_a_token_file_does_not_matter():
 
 
 def test_old_secrets_make_room_for_new_ones():
-    for number in range(security.MOST_SECRETS + 1):
+    for number in range(redaction.MOST_SECRETS + 1):
         remember_secret(f"secret-number-{number:04d}")
     assert redact("secret-number-0000") == "secret-number-0000"
     assert redact("secret-number-0001") == MASK
@@ -283,7 +283,7 @@ def test_a_privilege_that_could_come_back_is_told():
     def work():
         os.setresuid(nobody.uid, nobody.uid, 0)
         try:
-            security._insist_on(nobody)
+            redaction._insist_on(nobody)
         except privileges.PrivilegesKept:
             return True
         return False

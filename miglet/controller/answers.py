@@ -25,7 +25,7 @@ from miglet.errors import (
     Refused,
     Unauthenticated,
 )
-from miglet.security import remember_secret
+from miglet.redaction import remember_secret
 
 #: The most of a refusal's body that is kept with a rejected event.
 LONGEST_REFUSAL = 1000

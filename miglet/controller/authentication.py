@@ -10,29 +10,16 @@ import logging
 import os
 import stat
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from miglet.errors import CredentialUnusable
-from miglet.security import remember_secret
+from miglet.redaction import remember_secret
+from miglet.safefile import Fingerprint, fingerprint
 
 log = logging.getLogger(__name__)
 
 #: The longest token; servers commonly refuse headers beyond 8 KiB.
 LONGEST_TOKEN_BYTES = 8192
-
-
-class Fingerprint(NamedTuple):
-    """What changes about a file when its content does."""
-
-    modified_ns: int
-    inode: int
-    size: int
-
-
-def fingerprint(path: str | Path) -> Fingerprint:
-    """Today's fingerprint of the file; raises OSError if there is none."""
-    seen = os.stat(path)
-    return Fingerprint(seen.st_mtime_ns, seen.st_ino, seen.st_size)
 
 
 class Credential(Protocol):

@@ -23,8 +23,8 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from miglet.controller.authentication import Fingerprint, fingerprint
 from miglet.errors import CredentialUnusable
+from miglet.safefile import Fingerprint, fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ import urllib3
 
 from miglet.controller.tls import TlsAdapter, host_in, tls_for
 from miglet.errors import BadAnswer, ControllerUnreachable
-from miglet.security import redact
+from miglet.redaction import redact
 
 #: The most that is read of an answer's body.
 LONGEST_BODY_BYTES = 1024 * 1024

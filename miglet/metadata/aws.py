@@ -20,7 +20,7 @@ from miglet.metadata.cloud import Announcement, Metadata
 from miglet.metadata.faults import MetadataRefused
 from miglet.metadata.limits import Limits
 from miglet.metadata.server import Server, text_in
-from miglet.security import remember_secret
+from miglet.redaction import remember_secret
 
 #: The variable that Amazon's own libraries take the server's address from.
 ENDPOINT_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"

@@ -20,7 +20,7 @@ from miglet.config.layers import (
 from miglet.config.reading import Unreadable
 from miglet.errors import Fault
 from miglet.metadata.cloud import Metadata
-from miglet.security import redact, remember_secret
+from miglet.redaction import redact, remember_secret
 
 SOURCE = "metadata"
 

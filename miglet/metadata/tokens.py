@@ -17,7 +17,7 @@ from miglet.errors import BadAnswer, MigletError
 from miglet.metadata.cloud import cloud_called
 from miglet.metadata.firmware import cloud_name
 from miglet.metadata.limits import Limits
-from miglet.security import remember_secret
+from miglet.redaction import remember_secret
 
 #: Seconds that one look may take.
 LOOK_SECONDS = 5.0

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from miglet.redaction import remember_secret
 from miglet.runner.folder import (
     FolderUnusable,
     Problem,
@@ -20,7 +21,6 @@ from miglet.runner.launcher import Launcher, LaunchSpec
 from miglet.runner.outcome import Outcome, failed, interpret, interpret_removal
 from miglet.runner.reasons import TIMED_OUT
 from miglet.runner.run import Run
-from miglet.security import remember_secret
 from miglet.supervisor.privileges import Account
 
 #: How config.sh is told a token without it being on a command line

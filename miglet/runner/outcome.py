@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
+from miglet.redaction import redact
 from miglet.runner.folder import REGISTRATION_FILES
 from miglet.runner.reasons import (
     ANSWERED,
@@ -27,7 +28,6 @@ from miglet.runner.reasons import (
     Next,
     Reason,
 )
-from miglet.security import redact
 
 MESSAGE_CHARACTERS = 500
 

@@ -18,7 +18,7 @@ from miglet.controller.answers import RegistrationToken, RemovalToken
 from miglet.controller.client import Client
 from miglet.errors import BadMessage, ControllerError, ControllerUnreachable
 from miglet.messages import Message
-from miglet.security import remember_secret
+from miglet.redaction import remember_secret
 from miglet.supervisor import confinement
 from miglet.supervisor.children import Child
 from miglet.supervisor.queues import Queue
