@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from miglet import commands, facts
+from miglet import commands
 from miglet.control.server import ControlServer
 from miglet.crew import CRITICAL
 from miglet.examination import RELOAD, reload_errand
 from miglet.filewatch import FileWatch
 from miglet.herald import present
 from miglet.house import House
-from miglet.messages import Fact, learn_types
+from miglet.messages import facts
+from miglet.messages.codec import Fact, learn_types
 from miglet.noting import AFTERWARDS, NOTES, close_open_commands, report_findings
 from miglet.performing import PERFORM
 from miglet.state.effects import Effect

@@ -20,7 +20,7 @@ from miglet.config.loading import salvage
 from miglet.config.settings import Settings
 from miglet.config.validation import NOWHERE
 from miglet.errors import MISCONFIGURED, UNAVAILABLE, Misconfigured
-from miglet.facts import PreflightDone, SettingsLoaded, SettingsRefused
+from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.metadata.keeping import keep_token
 from miglet.metadata.sources import Sources, sources_of
 from miglet.runner.folder import runner_version

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from miglet.errors import MigletError
-from miglet.events import CommandCompleted
-from miglet.facts import CommandExamined
 from miglet.logger import level_named
-from miglet.orders import RenewCredentials
+from miglet.messages.events import CommandCompleted
+from miglet.messages.facts import CommandExamined
+from miglet.messages.orders import RenewCredentials
 from miglet.state.effects import Adopt, ChangeLevel, Effect, Emit, Tell
 from miglet.state.ends import Step, drained, stop_now
 from miglet.state.vm import End, Moment, State, Vm

@@ -18,11 +18,11 @@ from miglet import __version__, desk, logger, poweroff
 from miglet.arbiter import Arbiter
 from miglet.config.settings import Settings
 from miglet.crew import ALWAYS, UPLINK
-from miglet.events import Identity
-from miglet.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.herald import present
 from miglet.house import House
-from miglet.messages import Fact
+from miglet.messages.codec import Fact
+from miglet.messages.events import Identity
+from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.runner.identity import ProcessIdentity, boot_id
 from miglet.runner.launchers import runner_launcher
 from miglet.runner.verdict import Verdict

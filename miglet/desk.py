@@ -13,9 +13,9 @@ from typing import Any
 
 from miglet.control.peers import Peer
 from miglet.control.rpc import BAD_PARAMS, UNKNOWN_METHOD, RpcError
-from miglet.facts import CommandExamined
 from miglet.house import House
 from miglet.logger import UnknownLevel, level_named
+from miglet.messages.facts import CommandExamined
 from miglet.redaction import redact
 from miglet.runner.run import Run
 

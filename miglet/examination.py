@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from miglet.facts import CommandExamined, CommandReceived
-from miglet.messages import Fact
+from miglet.messages.codec import Fact
+from miglet.messages.facts import CommandExamined, CommandReceived
 from miglet.supervisor.children import by_name
 from miglet.supervisor.queues import Queue
 

@@ -17,7 +17,7 @@ from miglet.config.loading import Loaded, reload, update
 from miglet.config.settings import Settings
 from miglet.controller import contract
 from miglet.errors import Misconfigured
-from miglet.facts import CommandExamined
+from miglet.messages.facts import CommandExamined
 from miglet.metadata.keeping import keep_token
 from miglet.metadata.limits import Limits
 from miglet.metadata.sources import sources_of

@@ -11,7 +11,7 @@ from typing import Any
 
 from miglet.controller.answers import EARLIEST_EXPIRY
 from miglet.controller.fields import instant
-from miglet.facts import CommandReceived
+from miglet.messages.facts import CommandReceived
 
 #: Most bytes of a command's parameters.
 PARAMETERS_LIMIT = 32 * 1024

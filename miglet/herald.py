@@ -11,8 +11,8 @@ from typing import Any
 from miglet import logger, status
 from miglet.control.server import ControlServer
 from miglet.crew import UPLINK
-from miglet.events import JobReference, timestamp
-from miglet.orders import Beat, FollowJob, ShowStatus
+from miglet.messages.events import JobReference, timestamp
+from miglet.messages.orders import Beat, FollowJob, ShowStatus
 from miglet.state.journal import Journal
 from miglet.state.vm import Moment, State, Vm
 from miglet.status import Knowledge

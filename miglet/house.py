@@ -13,9 +13,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from miglet.crew import worker_called
-from miglet.events import CommandCompleted, Error, Event, seal
 from miglet.herald import Herald, present
-from miglet.messages import Fact
+from miglet.messages.codec import Fact
+from miglet.messages.events import CommandCompleted, Error, Event, seal
 from miglet.state.effects import Effect, Emit
 from miglet.state.journal import Journal
 from miglet.state.vm import Moment, Vm

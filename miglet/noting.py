@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from miglet import facts
 from miglet.crew import IN_A_CLOUD, UPLINK
-from miglet.events import CommandCompleted, Error
 from miglet.examination import errand_for
 from miglet.house import House
-from miglet.messages import Fact
-from miglet.orders import FollowJob
+from miglet.messages import facts
+from miglet.messages.codec import Fact
+from miglet.messages.events import CommandCompleted, Error
+from miglet.messages.orders import FollowJob
 from miglet.state.journal import Finding
 from miglet.state.standing import standing_orders
 from miglet.supervisor.failpoints import reach

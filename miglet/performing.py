@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from miglet import logger, orders
+from miglet import logger
 from miglet.config.section import MalformedSettings
 from miglet.config.settings import RUNTIME_KEYS, Settings
 from miglet.crew import NAMES, UPLINK
-from miglet.events import Error
 from miglet.herald import present
 from miglet.house import House
+from miglet.messages import orders
+from miglet.messages.events import Error
 from miglet.state import effects
 from miglet.state.ends import with_policy
 from miglet.state.vm import Policy

@@ -28,7 +28,7 @@ from miglet.errors import (
     MigletError,
     Misconfigured,
 )
-from miglet.facts import SettingsRefused
+from miglet.messages.facts import SettingsRefused
 from miglet.supervisor.children import Child, by_name
 
 #: Seconds in which a configuration must be loaded.

@@ -11,8 +11,8 @@ from typing import Any
 
 from miglet import __version__
 from miglet.config.settings import Settings
-from miglet.events import Identity, JobHeartbeat, seal, timestamp
-from miglet.facts import ControllerAnswered, ControllerFailed
+from miglet.messages.events import Identity, JobHeartbeat, seal, timestamp
+from miglet.messages.facts import ControllerAnswered, ControllerFailed
 from miglet.state.journal import Counts
 from miglet.state.vm import USAGE, Job, Moment, State, Vm, grown
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from miglet.crew import UPLINK
-from miglet.facts import EventDelivered, EventRefused, EventSetAside
-from miglet.orders import DeliverEvent
+from miglet.messages.facts import EventDelivered, EventRefused, EventSetAside
+from miglet.messages.orders import DeliverEvent
 from miglet.state.journal import Journal
 from miglet.supervisor.supervisor import Supervisor
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from miglet.commands import obey
-from miglet.events import Event
-from miglet.facts import (
+from miglet.messages.codec import Fact, Order
+from miglet.messages.events import Event
+from miglet.messages.facts import (
     CommandExamined,
     EventDelivered,
     JobIdentified,
@@ -18,7 +19,6 @@ from miglet.facts import (
     RunnerLaunched,
     RunnerListening,
 )
-from miglet.messages import Fact, Order
 from miglet.runner import signs
 from miglet.runner.ending import Ending
 from miglet.runner.evidence import Evidence

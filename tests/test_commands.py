@@ -14,9 +14,9 @@ from miglet.config.loading import Loaded, Origin
 from miglet.config.schema import KEYS
 from miglet.controller import contract
 from miglet.examiner import command_faults, examine_command
-from miglet.facts import CommandExamined, CredentialsRenewed
 from miglet.forms import DEPTH_LIMIT, NAME_LIMIT, PARAMETERS_LIMIT, received
-from miglet.messages import encode
+from miglet.messages.codec import encode
+from miglet.messages.facts import CommandExamined, CredentialsRenewed
 from miglet.state.effects import Adopt, ChangeLevel
 from miglet.state.vm import Moment, State
 from miglet.supervisor import queues

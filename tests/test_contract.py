@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator
 from miglet.controller import contract
 from miglet.controller.answers import Call
 from miglet.controller.contract import __main__ as generated
-from miglet.events import EVENTS
+from miglet.messages.events import EVENTS
 from tests.reference_samples import EVENT_DATA, TIMESTAMP, USAGE, event, heartbeat
 
 TOKEN_REQUEST = {

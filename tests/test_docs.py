@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from miglet.commands import COMMANDS
-from miglet.events import EVENTS
+from miglet.messages.events import EVENTS
 from miglet.state.lifecycle import leaves_to
 from miglet.state.vm import State
 from tests.paths import ROOT

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miglet import facts
-from miglet.facts import (
+from miglet.messages import facts
+from miglet.messages.facts import (
     CommandExamined,
     DeadlinePassed,
     EventDelivered,
@@ -29,7 +29,7 @@ from miglet.facts import (
     TokenSpent,
     WorkerLost,
 )
-from miglet.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
+from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from miglet.state.effects import Exit, Post, SetTimer, StopCrew, StopTimer
 from miglet.state.ends import with_policy
 from miglet.state.lifecycle import TABLE, leaves_to, step

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from miglet.config.settings import Settings
-from miglet.events import Identity
-from miglet.orders import ProvideRunner
+from miglet.messages.events import Identity
+from miglet.messages.orders import ProvideRunner
 from miglet.runner import metadata_block
 from miglet.runner.metadata_block import MetadataOpen, Unblockable
 from miglet.supervisor.privileges import Account

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.errors import BadMessage
-from miglet.facts import EventDelivered, JobSampled, Pulse
-from miglet.messages import LIMIT, MESSAGES, decode, encode
-from miglet.orders import Beat, ProvideRunner, SetLevel
+from miglet.messages.codec import LIMIT, MESSAGES, decode, encode
+from miglet.messages.facts import EventDelivered, JobSampled, Pulse
+from miglet.messages.orders import Beat, ProvideRunner, SetLevel
 from miglet.supervisor import queues
 from miglet.supervisor.queues import BACKLOG, QueueClosed
 

@@ -10,9 +10,9 @@ import pytest
 
 from miglet.config.settings import Settings
 from miglet.errors import ControllerUnreachable
-from miglet.events import Identity
-from miglet.facts import ControllerAnswered
-from miglet.messages import Message
+from miglet.messages.codec import Message
+from miglet.messages.events import Identity
+from miglet.messages.facts import ControllerAnswered
 from miglet.supervisor import queues
 from miglet.workers import rehearsal
 from miglet.workers.rehearsal import ROUNDS, Rehearsal, rehearse

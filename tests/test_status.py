@@ -8,8 +8,8 @@ import pytest
 from jsonschema import Draft7Validator
 
 from miglet.controller.contract import schema
-from miglet.events import Identity
-from miglet.facts import ControllerAnswered, ControllerFailed
+from miglet.messages.events import Identity
+from miglet.messages.facts import ControllerAnswered, ControllerFailed
 from miglet.state.journal import Counts
 from miglet.state.vm import Job, Moment, State, Vm
 from miglet.status import Knowledge, beat, job_beat, status_object

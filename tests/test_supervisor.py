@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from miglet.facts import EventDelivered, Pulse, WorkerLost, WorkerRecovered
-from miglet.messages import Fact, Message
-from miglet.orders import SetLevel
+from miglet.messages.codec import Fact, Message
+from miglet.messages.facts import EventDelivered, Pulse, WorkerLost, WorkerRecovered
+from miglet.messages.orders import SetLevel
 from miglet.supervisor.queues import Queue, QueueClosed
 from miglet.supervisor.supervisor import Limits, Supervisor
 from tests.support import eventually

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from miglet.facts import EventDelivered, EventRefused, EventSetAside
+from miglet.messages.facts import EventDelivered, EventRefused, EventSetAside
 from miglet.state.journal import Journal
 from miglet.uplink import Uplink
 

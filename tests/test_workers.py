@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import pytest
 
 from miglet.config.settings import Settings
-from miglet.events import Identity
-from miglet.facts import FaultNoted, Pulse
-from miglet.messages import Message
-from miglet.orders import ApplySettings, SetLevel, Stop
+from miglet.messages.codec import Message
+from miglet.messages.events import Identity
+from miglet.messages.facts import FaultNoted, Pulse
+from miglet.messages.orders import ApplySettings, SetLevel, Stop
 from miglet.supervisor import queues
 from miglet.supervisor.children import Child
 from miglet.workers.base import Worker

@@ -20,7 +20,7 @@ from miglet.config.layers import Layer, Layers
 from miglet.config.loading import Loaded, drafted, load
 from miglet.config.validation import NOWHERE
 from miglet.errors import Fault, Misconfigured
-from miglet.facts import FaultNoted
+from miglet.messages.facts import FaultNoted
 from miglet.metadata.cloud import Metadata, cloud_called
 from miglet.metadata.faults import MetadataUnavailable
 from miglet.metadata.firmware import cloud_name

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from miglet.facts import (
+from miglet.messages.codec import Fact
+from miglet.messages.facts import (
     JobIdentified,
     JobResultSeen,
     JobSampled,
@@ -22,7 +23,6 @@ from miglet.facts import (
     RunnerListening,
     RunnerTroubled,
 )
-from miglet.messages import Fact
 from miglet.runner import signs
 from miglet.runner.ending import Ending
 from miglet.runner.evidence import Evidence

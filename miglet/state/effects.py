@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from miglet.events import Event, JobReference
-from miglet.messages import Fact, Order
-from miglet.values import Value
+from miglet.messages.codec import Fact, Order
+from miglet.messages.events import Event, JobReference
+from miglet.messages.values import Value
 
 
 class Effect(Value):

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from miglet import errors
-from miglet.events import CommandCompleted, Error, TerminationNotice, timestamp
-from miglet.facts import (
+from miglet.messages.events import CommandCompleted, Error, TerminationNotice, timestamp
+from miglet.messages.facts import (
     CredentialsRenewed,
     DeadlinePassed,
     EventDelivered,

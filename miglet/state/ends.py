@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from miglet.events import (
+from miglet.messages.events import (
     Error,
     JobCompleted,
     JobStarted,
@@ -14,8 +14,8 @@ from miglet.events import (
     VMShuttingDown,
     timestamp,
 )
-from miglet.facts import JobResultSeen, RunnerExited
-from miglet.orders import DrainRunner, ProvideRunner, StopRunner
+from miglet.messages.facts import JobResultSeen, RunnerExited
+from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner
 from miglet.runner.ending import Ending
 from miglet.runner.evidence import Evidence
 from miglet.runner.signs import JobResult

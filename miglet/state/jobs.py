@@ -5,14 +5,14 @@ Pure, like every rule; which one holds in which state, the table in `lifecycle` 
 
 from __future__ import annotations
 
-from miglet.facts import (
+from miglet.messages.facts import (
     JobIdentified,
     JobResultSeen,
     JobSampled,
     JobSeen,
     RunnerExited,
 )
-from miglet.orders import StopRunner
+from miglet.messages.orders import StopRunner
 from miglet.runner.crash import crash
 from miglet.state.effects import Effect, Tell
 from miglet.state.ends import (

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from miglet import facts
 from miglet.errors import MigletError
-from miglet.messages import Fact
+from miglet.messages import facts
+from miglet.messages.codec import Fact
 from miglet.state import endings, jobs, runners, starting
 from miglet.state.ends import Step
 from miglet.state.vm import Moment, State, Vm

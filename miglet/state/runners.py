@@ -6,8 +6,8 @@ Pure, like every rule; which one holds in which state, the table in `lifecycle` 
 from __future__ import annotations
 
 from miglet import errors
-from miglet.events import Error, RunnerRegistered
-from miglet.facts import (
+from miglet.messages.events import Error, RunnerRegistered
+from miglet.messages.facts import (
     FaultNoted,
     RegistrationFailed,
     RunnerExited,

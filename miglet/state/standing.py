@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from miglet.messages import Order
-from miglet.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
+from miglet.messages.codec import Order
+from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from miglet.state.ends import hasty_grace
 from miglet.state.vm import State, Vm
 

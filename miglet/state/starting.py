@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from miglet import errors
-from miglet.events import Error, VMStarted
-from miglet.facts import (
+from miglet.messages.events import Error, VMStarted
+from miglet.messages.facts import (
     EventDelivered,
     EventRefused,
     PreflightDone,
@@ -17,7 +17,7 @@ from miglet.facts import (
     SettingsRefused,
     StartAcknowledged,
 )
-from miglet.orders import WatchRunner
+from miglet.messages.orders import WatchRunner
 from miglet.state.effects import Effect, Emit, Post, SetTimer, Tell
 from miglet.state.ends import (
     Step,

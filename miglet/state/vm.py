@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from miglet.config.settings import Settings
-from miglet.events import JobReference
+from miglet.messages.events import JobReference
 
 
 class State(str, enum.Enum):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from miglet.errors import BadMessage
-from miglet.messages import Fact
+from miglet.messages.codec import Fact
 from miglet.supervisor.children import Child
 from miglet.supervisor.queues import Queue
 

@@ -11,7 +11,7 @@ import socket
 from collections import deque
 
 from miglet.errors import BadMessage
-from miglet.messages import LIMIT, Message, decode, encode
+from miglet.messages.codec import LIMIT, Message, decode, encode
 
 #: Messages that may wait for a worker that does not read; more means that it hangs.
 BACKLOG = 256

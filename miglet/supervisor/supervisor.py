@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from miglet.errors import BadMessage
-from miglet.facts import Pulse, WorkerLost, WorkerRecovered, WorkerStarted
-from miglet.messages import Fact, Message
-from miglet.orders import Stop
+from miglet.messages.codec import Fact, Message
+from miglet.messages.facts import Pulse, WorkerLost, WorkerRecovered, WorkerStarted
+from miglet.messages.orders import Stop
 from miglet.supervisor.children import Child
 from miglet.supervisor.queues import Queue
 

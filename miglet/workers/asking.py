@@ -17,7 +17,7 @@ from typing import Any
 from miglet.controller.answers import RegistrationToken, RemovalToken
 from miglet.controller.client import Client
 from miglet.errors import BadMessage, ControllerError, ControllerUnreachable
-from miglet.messages import Message
+from miglet.messages.codec import Message
 from miglet.redaction import remember_secret
 from miglet.supervisor import confinement
 from miglet.supervisor.children import Child

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 from miglet import logger
 from miglet.config.settings import Settings
-from miglet.events import Identity
-from miglet.facts import Pulse
-from miglet.messages import Fact, Message
-from miglet.orders import ApplySettings, FollowJob, SetLevel, Stop
+from miglet.messages.codec import Fact, Message
+from miglet.messages.events import Identity
+from miglet.messages.facts import Pulse
+from miglet.messages.orders import ApplySettings, FollowJob, SetLevel, Stop
 from miglet.supervisor import confinement
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.queues import Queue, QueueClosed

@@ -18,9 +18,9 @@ from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.controller.retry import Backoff
 from miglet.errors import ControllerError
-from miglet.events import Identity
-from miglet.facts import CommandReceived, ControllerAnswered
 from miglet.forms import received
+from miglet.messages.events import Identity
+from miglet.messages.facts import CommandReceived, ControllerAnswered
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.failures import report_failure
 

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from miglet.config.settings import Settings
 from miglet.errors import ControllerError
-from miglet.facts import ControllerFailed, FaultNoted
-from miglet.messages import Fact
+from miglet.messages.codec import Fact
+from miglet.messages.facts import ControllerFailed, FaultNoted
 
 log = logging.getLogger(__name__)
 

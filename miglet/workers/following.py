@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from miglet.config.settings import Settings
-from miglet.messages import Fact
+from miglet.messages.codec import Fact
 from miglet.runner.run import Run
 from miglet.runner.watch import Watch
 from miglet.supervisor.failpoints import reach

@@ -17,8 +17,8 @@ from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.controller.retry import Backoff
 from miglet.errors import ControllerError, Refused
-from miglet.events import Identity, timestamp
-from miglet.facts import (
+from miglet.messages.events import Identity, timestamp
+from miglet.messages.facts import (
     ControllerAnswered,
     CredentialsRenewed,
     EventDelivered,
@@ -26,7 +26,7 @@ from miglet.facts import (
     EventSetAside,
     FaultNoted,
 )
-from miglet.orders import Beat, DeliverEvent, RenewCredentials
+from miglet.messages.orders import Beat, DeliverEvent, RenewCredentials
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.failures import report_failure
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from miglet.config.settings import Settings
-from miglet.events import Identity
-from miglet.facts import FaultNoted, MachineSampled
+from miglet.messages.events import Identity
+from miglet.messages.facts import FaultNoted, MachineSampled
+from miglet.messages.orders import ShowStatus
 from miglet.metrics import Machine, Sampler
 from miglet.metrics.endpoint import Endpoint, parse_listen
-from miglet.orders import ShowStatus
 from miglet.workers.base import PULSE_SECONDS, Worker
 
 #: The pages are healthy while what they show is not older than so many intervals.

@@ -11,8 +11,8 @@ import signal
 
 from miglet.config.settings import Settings
 from miglet.errors import MigletError
-from miglet.events import Identity
-from miglet.facts import TerminationNoticed
+from miglet.messages.events import Identity
+from miglet.messages.facts import TerminationNoticed
 from miglet.metadata.firmware import cloud_name
 from miglet.metadata.notices import notices_of
 from miglet.workers.base import SILENCE_MARGIN, Worker

@@ -12,8 +12,13 @@ from typing import Any
 from miglet.controller.answers import RegistrationToken
 from miglet.controller.retry import Backoff
 from miglet.errors import UNAVAILABLE, MigletError
-from miglet.facts import FaultNoted, RegistrationFailed, RunnerLaunched, TokenSpent
-from miglet.orders import ProvideRunner
+from miglet.messages.facts import (
+    FaultNoted,
+    RegistrationFailed,
+    RunnerLaunched,
+    TokenSpent,
+)
+from miglet.messages.orders import ProvideRunner
 from miglet.runner import metadata_block
 from miglet.runner.configuration import Configuration, Registration
 from miglet.runner.environment import account_environment, proxy_environment

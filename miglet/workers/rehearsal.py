@@ -20,8 +20,8 @@ from miglet.controller.client import Client
 from miglet.controller.tls import TlsAdapter
 from miglet.controller.transport import Transport
 from miglet.errors import ControllerError
-from miglet.events import Identity
-from miglet.facts import ControllerAnswered
+from miglet.messages.events import Identity
+from miglet.messages.facts import ControllerAnswered
 from miglet.supervisor import queues
 from miglet.workers.base import Worker
 

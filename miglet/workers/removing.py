@@ -14,7 +14,7 @@ from pathlib import Path
 
 from miglet.controller.client import RemovalToken
 from miglet.errors import ControllerError, MigletError
-from miglet.facts import ControllerFailed
+from miglet.messages.facts import ControllerFailed
 from miglet.redaction import remember_secret
 from miglet.runner.configuration import Configuration
 from miglet.runner.environment import account_environment, proxy_environment

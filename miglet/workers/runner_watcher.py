@@ -11,9 +11,9 @@ from collections import deque
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
-from miglet.events import Identity
-from miglet.facts import RunnerExited, RunnerLaunched, RunnerRemoved
-from miglet.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
+from miglet.messages.events import Identity
+from miglet.messages.facts import RunnerExited, RunnerLaunched, RunnerRemoved
+from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from miglet.runner.ending import Ending
 from miglet.runner.evidence import Evidence
 from miglet.runner.launchers import runner_launcher

@@ -12,9 +12,9 @@ from typing import Protocol
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.errors import MISCONFIGURED, REFUSED, MigletError, Refused
-from miglet.events import Identity
-from miglet.facts import RegistrationFailed
-from miglet.messages import Fact
+from miglet.messages.codec import Fact
+from miglet.messages.events import Identity
+from miglet.messages.facts import RegistrationFailed
 
 #: A step yields the seconds until it wants to go on.
 Steps = Generator[float, None, None]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from miglet.events import Identity
-from miglet.facts import Pulse
-from miglet.messages import Fact
+from miglet.messages.codec import Fact
+from miglet.messages.events import Identity
+from miglet.messages.facts import Pulse
 
 IDENTITY = Identity("vm-1", "pool-1", "org-1", "0af7651916cd43dd8448eb211c80319c")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from miglet.errors import ControllerUnreachable
-from miglet.facts import (
+from miglet.messages.facts import (
     CommandReceived,
     ControllerAnswered,
     ControllerFailed,

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from miglet.errors import BadAnswer, ControllerUnreachable, Refused
-from miglet.facts import (
+from miglet.messages.facts import (
     ControllerAnswered,
     ControllerFailed,
     EventDelivered,
@@ -15,7 +15,7 @@ from miglet.facts import (
     EventSetAside,
     FaultNoted,
 )
-from miglet.orders import Beat, DeliverEvent
+from miglet.messages.orders import Beat, DeliverEvent
 from miglet.workers.heartbeat_sender import SET_ASIDE_SECONDS, HeartbeatSender
 from tests.sample_settings import sample_settings
 from tests.workers.fakes import IDENTITY, FakeClient, FakeClock, start

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from miglet.errors import MISCONFIGURED
-from miglet.messages import Fact
+from miglet.messages.codec import Fact
 
 
 @dataclass(frozen=True, repr=False, eq=False)

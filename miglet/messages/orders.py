@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from miglet.messages import Order
+from miglet.messages.codec import Order
 
 
 @dataclass(frozen=True, repr=False, eq=False)

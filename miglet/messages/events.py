@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from miglet.values import Value
+from miglet.messages.values import Value
 
 #: Every event by its wire name, filled as the classes below are defined.
 EVENTS: dict[str, type[Event]] = {}

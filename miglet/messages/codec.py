@@ -16,7 +16,7 @@ import typing
 from typing import Any, ClassVar, Union
 
 from miglet.errors import BadMessage
-from miglet.values import Value
+from miglet.messages.values import Value
 
 #: Most bytes of one message on a queue.
 LIMIT = 64 * 1024
