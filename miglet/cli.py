@@ -88,7 +88,7 @@ def named(module: str, function: str) -> Callable[..., int]:
 @subcommand
 def run(parsed: argparse.Namespace) -> int:
     """Serve in the foreground until the controller, a signal or a fault ends it."""
-    return named("miglet.start", "start")(sources_of(parsed))
+    return named("miglet.agent.start", "start")(sources_of(parsed))
 
 
 @subcommand

@@ -14,26 +14,13 @@ PACKAGE = ROOT / "miglet"
 
 #: What a floor may import is below it, or in the same package.
 FLOORS = [
-    {
-        "errors",
-        "filewatch",
-        "inotify",
-        "loglines",
-        "metrics",
-        "redaction",
-        "safefile",
-        "timers",
-    },
+    {"errors", "inotify", "loglines", "metrics", "redaction", "safefile"},
     {"cli", "config", "control", "controller", "logger", "messages"},
     {"forms", "supervisor"},
-    {"examination", "metadata", "runner", "start"},
+    {"examination", "metadata", "runner"},
     {"examiner", "preflight", "state", "workers"},
-    {"bootstrap", "commands", "crew", "inspection", "poweroff", "status"},
-    {"herald", "uplink"},
-    {"house"},
-    {"desk", "noting", "performing"},
-    {"arbiter"},
-    {"daemon"},
+    {"bootstrap", "commands", "crew", "inspection"},
+    {"agent"},
 ]
 #: These stand apart: nobody imports them, and they import nothing but these.
 APART = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from miglet import poweroff
+from miglet.agent import poweroff
 from miglet.errors import CRASH_LOOP, DONE, REFUSED
 from miglet.state.vm import End
 

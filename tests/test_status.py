@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 from jsonschema import Draft7Validator
 
+from miglet.agent.status import Knowledge, beat, job_beat, status_object
 from miglet.controller.contract import schema
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerAnswered, ControllerFailed
 from miglet.state.journal import Counts
 from miglet.state.vm import Job, Moment, State, Vm
-from miglet.status import Knowledge, beat, job_beat, status_object
 from tests.sample_settings import sample_settings
 
 NOW = 500.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from miglet.agent.delivery import Uplink
 from miglet.messages.facts import EventDelivered, EventRefused, EventSetAside
 from miglet.state.journal import Journal
-from miglet.uplink import Uplink
 
 BOOT = "8a6ba3f6-0000-4000-8000-000000000000"
 

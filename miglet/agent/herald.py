@@ -8,14 +8,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from miglet import logger, status
+from miglet import logger
+from miglet.agent import status
+from miglet.agent.status import Knowledge
 from miglet.control.server import ControlServer
 from miglet.crew import UPLINK
 from miglet.messages.events import JobReference, timestamp
 from miglet.messages.orders import Beat, FollowJob, ShowStatus
 from miglet.state.journal import Journal
 from miglet.state.vm import Moment, State, Vm
-from miglet.status import Knowledge
 from miglet.supervisor.supervisor import Supervisor
 from miglet.supervisor.systemd import Notifier
 

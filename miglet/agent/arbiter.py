@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from miglet import commands
+from miglet.agent.filewatch import FileWatch
+from miglet.agent.herald import present
+from miglet.agent.house import House
+from miglet.agent.noting import AFTERWARDS, NOTES, close_open_commands, report_findings
+from miglet.agent.performing import PERFORM
 from miglet.control.server import ControlServer
 from miglet.crew import CRITICAL
 from miglet.examination import RELOAD, reload_errand
-from miglet.filewatch import FileWatch
-from miglet.herald import present
-from miglet.house import House
 from miglet.messages import facts
 from miglet.messages.codec import Fact, learn_types
-from miglet.noting import AFTERWARDS, NOTES, close_open_commands, report_findings
-from miglet.performing import PERFORM
 from miglet.state.effects import Effect
 from miglet.state.lifecycle import step
 from miglet.state.vm import Moment, Vm

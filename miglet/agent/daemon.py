@@ -14,12 +14,14 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from miglet import __version__, desk, logger, poweroff
-from miglet.arbiter import Arbiter
+from miglet import __version__, logger
+from miglet.agent import control_api, poweroff
+from miglet.agent.arbiter import Arbiter
+from miglet.agent.herald import present
+from miglet.agent.house import House
+from miglet.agent.status import Knowledge
 from miglet.config.settings import Settings
 from miglet.crew import ALWAYS, UPLINK
-from miglet.herald import present
-from miglet.house import House
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
 from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
@@ -29,7 +31,6 @@ from miglet.runner.verdict import Verdict
 from miglet.state.ends import concluded
 from miglet.state.journal import Journal
 from miglet.state.vm import Moment, Policy, Vm
-from miglet.status import Knowledge
 from miglet.supervisor import confinement
 from miglet.supervisor.children import Child
 from miglet.supervisor.systemd import Notifier
@@ -63,7 +64,7 @@ def serve(heard: list[Fact], child: Child, sources: dict[str, Any]) -> int:
     answered = isinstance(heard[-1], PreflightDone)
     house.errands.follow(child, limit, hung_bootstrap(), answered)
     socket_path = str(Path(settings.paths.runtime) / "control.sock")
-    arbiter.open_control(socket_path, desk.answer, desk.CHANGING)
+    arbiter.open_control(socket_path, control_api.answer, control_api.CHANGING)
     rehearse(settings, known.identity)
     arbiter.hire([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
     with logger.last_words():

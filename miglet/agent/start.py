@@ -51,7 +51,7 @@ def start(sources: dict[str, Any]) -> int:
     sys.stdin = None
     child = Child("bootstrap", by_name("miglet.bootstrap", "main", sources))
     lean_imports.import_for_workers()
-    daemon = importlib.import_module("miglet.daemon")
+    daemon = importlib.import_module("miglet.agent.daemon")
     heard = first_facts(child)
     first = heard[0]
     if isinstance(first, SettingsRefused):

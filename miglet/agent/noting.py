@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from miglet.agent.house import House
 from miglet.crew import IN_A_CLOUD, UPLINK
 from miglet.examination import errand_for
-from miglet.house import House
 from miglet.messages import facts
 from miglet.messages.codec import Fact
 from miglet.messages.events import CommandCompleted, Error

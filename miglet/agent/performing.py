@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from miglet import logger
+from miglet.agent.herald import present
+from miglet.agent.house import House
 from miglet.config.section import MalformedSettings
 from miglet.config.settings import RUNTIME_KEYS, Settings
 from miglet.crew import NAMES, UPLINK
-from miglet.herald import present
-from miglet.house import House
 from miglet.messages import orders
 from miglet.messages.events import Error
 from miglet.state import effects

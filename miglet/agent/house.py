@@ -12,20 +12,20 @@ import selectors
 from collections import deque
 from dataclasses import dataclass, field
 
+from miglet.agent.delivery import Uplink
+from miglet.agent.herald import Herald, present
+from miglet.agent.status import Knowledge
+from miglet.agent.timers import Timers
 from miglet.crew import worker_called
-from miglet.herald import Herald, present
 from miglet.messages.codec import Fact
 from miglet.messages.events import CommandCompleted, Error, Event, seal
 from miglet.state.effects import Effect, Emit
 from miglet.state.journal import Journal
 from miglet.state.vm import Moment, Vm
-from miglet.status import Knowledge
 from miglet.supervisor.errands import Errands
 from miglet.supervisor.queues import Queue
 from miglet.supervisor.supervisor import Supervisor
 from miglet.supervisor.systemd import Notifier
-from miglet.timers import Timers
-from miglet.uplink import Uplink
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The parent process: start, daemon, arbiter, status, event delivery, control API."""
