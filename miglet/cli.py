@@ -94,10 +94,14 @@ def run(parsed: argparse.Namespace) -> int:
 @subcommand
 def check(parsed: argparse.Namespace) -> int:
     """Check configuration and machine, print a table (for image builds)."""
-    return named("miglet.inspection", "check")(sources_of(parsed), parsed.json)
+    return named("miglet.bootstrap.check_command", "check")(
+        sources_of(parsed), parsed.json
+    )
 
 
 @subcommand
 def config(parsed: argparse.Namespace) -> int:
     """Print each effective setting with its source, secrets masked."""
-    return named("miglet.inspection", "config")(sources_of(parsed), parsed.json)
+    return named("miglet.bootstrap.check_command", "config")(
+        sources_of(parsed), parsed.json
+    )

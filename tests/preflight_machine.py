@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from miglet.bootstrap.framework import CHECKS
+from miglet.bootstrap.report import outcome
 from miglet.config.files import layers_of
 from miglet.config.loading import load
 from miglet.config.settings import Settings
-from miglet.preflight.registry import CHECKS
-from miglet.preflight.report import outcome
 from tests.runner_double import install
 
 

@@ -18,8 +18,8 @@ FLOORS = [
     {"cli", "config", "control", "controller", "logger", "messages"},
     {"forms", "supervisor"},
     {"examination", "metadata", "runner"},
-    {"examiner", "preflight", "state", "workers"},
-    {"bootstrap", "commands", "crew", "inspection"},
+    {"bootstrap", "examiner", "state", "workers"},
+    {"commands", "crew"},
     {"agent"},
 ]
 #: These stand apart: nobody imports them, and they import nothing but these.

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from miglet import preflight
+from miglet import bootstrap
+from miglet.bootstrap.framework import CHECKS, Check, Misconfiguration, Notable
+from miglet.bootstrap.report import report, table
 from miglet.config.settings import Settings
-from miglet.preflight.registry import CHECKS, Check, Misconfiguration, Notable
-from miglet.preflight.report import report, table
 from tests.preflight_machine import settings_of
 from tests.support import eventually
 
@@ -156,7 +156,7 @@ def test_the_table_is_for_people(tmp_path):
     assert lines[5:] == [
         "3 checks: 1 ok, 1 warn, 1 fail. This machine cannot take jobs."
     ]
-    assert preflight.table is table
+    assert bootstrap.table is table
 
 
 def test_one_check_is_not_checks(tmp_path):

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from miglet.preflight.credentials import usable
-from miglet.preflight.registry import Notable
+from miglet.bootstrap.credentials import usable
+from miglet.bootstrap.framework import Notable
 from miglet.supervisor.privileges import account
 from tests.authority import Authority
 from tests.preflight_machine import look, settings_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from miglet.preflight import disk
+from miglet.bootstrap import disk
 from tests.preflight_machine import look, settings_of
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from miglet.preflight.machine import upgrades
+from miglet.bootstrap.machine import upgrades
 from tests.preflight_machine import look, settings_of
 
 TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")

@@ -12,11 +12,11 @@ from email.utils import formatdate
 
 import pytest
 
-from miglet.preflight.connection import Place, connected
-from miglet.preflight.exchange import Answer
-from miglet.preflight.network import date
-from miglet.preflight.registry import Notable
-from miglet.preflight.report import report
+from miglet.bootstrap.exchange import Answer
+from miglet.bootstrap.framework import Notable
+from miglet.bootstrap.network import date
+from miglet.bootstrap.probe import Place, connected
+from miglet.bootstrap.report import report
 from tests.authority import DAY, NOW, Authority
 from tests.preflight_machine import look, settings_of
 

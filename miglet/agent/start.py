@@ -49,7 +49,7 @@ def start(sources: dict[str, Any]) -> int:
     gc.disable()
     # Nobody reads it, and multiprocess would open another one in every child.
     sys.stdin = None
-    child = Child("bootstrap", by_name("miglet.bootstrap", "main", sources))
+    child = Child("bootstrap", by_name("miglet.bootstrap.main", "main", sources))
     lean_imports.import_for_workers()
     daemon = importlib.import_module("miglet.agent.daemon")
     heard = first_facts(child)

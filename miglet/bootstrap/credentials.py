@@ -11,8 +11,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from miglet.bootstrap.framework import Notable, check
 from miglet.config.settings import AuthSettings, Settings
-from miglet.preflight.registry import Notable, check
 from miglet.runner.folder import may, named
 from miglet.supervisor.confinement import miglet_account
 from miglet.supervisor.privileges import Account

@@ -12,8 +12,8 @@ import threading
 import time
 from typing import Any
 
+from miglet.bootstrap.framework import CHECKS, Check, Finding, Unavailable
 from miglet.config.settings import Settings
-from miglet.preflight.registry import CHECKS, Check, Finding, Unavailable
 
 #: Seconds before the end of bootstrap.timeout at which a check counts as hung.
 MARGIN_SECONDS = 1.0

@@ -11,11 +11,11 @@ import ssl
 import time
 from urllib.parse import SplitResult, urlsplit
 
+from miglet.bootstrap.credentials import client_context
+from miglet.bootstrap.exchange import Answer, ask
+from miglet.bootstrap.framework import Notable, brief_check
+from miglet.bootstrap.probe import Place, connected
 from miglet.config.settings import Settings
-from miglet.preflight.connection import Place, connected
-from miglet.preflight.credentials import client_context
-from miglet.preflight.exchange import Answer, ask
-from miglet.preflight.registry import Notable, brief_check
 
 #: Seconds that the boot waits for each check.
 NETWORK_SECONDS = 3.0

@@ -11,8 +11,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from miglet.preflight.exchange import left
-from miglet.preflight.registry import Notable
+from miglet.bootstrap.exchange import left
+from miglet.bootstrap.framework import Notable
 
 #: Seconds that one address is tried before the next.
 ADDRESS_SECONDS = 2.0

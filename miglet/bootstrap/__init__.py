@@ -4,9 +4,9 @@
 check is, and each module here holds the checks of one kind.
 """
 
-from miglet.preflight import credentials, disk, docker, machine, network, runner
-from miglet.preflight.registry import CHECKS
-from miglet.preflight.report import report, table
+from miglet.bootstrap import credentials, disk, docker, machine, network, runner
+from miglet.bootstrap.framework import CHECKS
+from miglet.bootstrap.report import report, table
 
 __all__ = [
     "CHECKS",

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from miglet.bootstrap.framework import Misconfiguration, Notable, Unavailable, check
 from miglet.config.settings import Settings
-from miglet.preflight.registry import Misconfiguration, Notable, Unavailable, check
 
 #: Fewer free inodes than this and an ordinary checkout may fail.
 JOB_INODES = 50_000

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from miglet import __version__, preflight
+from miglet import __version__, bootstrap
 from miglet.config.explanation import explanation
 from miglet.config.loading import salvage
 from miglet.config.settings import Settings
@@ -42,7 +42,7 @@ def main(queue: Queue, sources: dict[str, Any]) -> None:
     note = found.note()
     if note:
         queue.put(note)
-    report = [*found.checks(), *preflight.report(loaded.settings)]
+    report = [*found.checks(), *bootstrap.report(loaded.settings)]
     told = machine(loaded.settings) | found.identity() | {"timeline": timeline}
     queue.put(PreflightDone(report, told))
 

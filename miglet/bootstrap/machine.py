@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from miglet.bootstrap.framework import Notable, brief_check
 from miglet.config.settings import Settings
-from miglet.preflight.registry import Notable, brief_check
 
 #: Seconds that the boot waits for what is only nice to know.
 BRIEF_SECONDS = 1.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from miglet.bootstrap.framework import Misconfiguration, Notable, Unavailable, check
 from miglet.config.settings import Settings
-from miglet.preflight.registry import Misconfiguration, Notable, Unavailable, check
 from miglet.runner import metadata_block
 from miglet.runner.folder import (
     MIGRATED_FILES,

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from miglet import preflight
+from miglet import bootstrap
 from miglet.config.explanation import explain, explanation
 from miglet.errors import DONE, MISCONFIGURED, UNAVAILABLE
 from miglet.metadata.sources import sources_of
@@ -23,8 +23,8 @@ def config(sources: dict[str, Any], as_json: bool) -> int:
 def check(sources: dict[str, Any], as_json: bool) -> int:
     """Print the checks' table; 0, 69 (not now) or 78 (not with this configuration)."""
     found = sources_of(os.environ, sources)
-    report = [*found.checks(), *preflight.report(found.loaded().settings)]
-    write(json.dumps(report, indent=2) if as_json else preflight.table(report))
+    report = [*found.checks(), *bootstrap.report(found.loaded().settings)]
+    write(json.dumps(report, indent=2) if as_json else bootstrap.table(report))
     failed = {each["category"] for each in report if each["status"] == "fail"}
     if "misconfig" in failed:
         return MISCONFIGURED

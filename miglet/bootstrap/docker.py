@@ -12,10 +12,10 @@ import socket
 import time
 from pathlib import Path
 
+from miglet.bootstrap.exchange import ask
+from miglet.bootstrap.framework import Finding, Notable, Unavailable, check
+from miglet.bootstrap.runner import runner_account
 from miglet.config.settings import Settings
-from miglet.preflight.exchange import ask
-from miglet.preflight.registry import Finding, Notable, Unavailable, check
-from miglet.preflight.runner import runner_account
 from miglet.runner.folder import may, named
 from miglet.supervisor.privileges import Account
 
