@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from miglet.commands import obey
+from miglet.commands.registry import obey
 from miglet.messages.codec import Fact, Order
 from miglet.messages.events import Event
 from miglet.messages.facts import (

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miglet.commands import COMMANDS, canonical, obey
+from miglet.commands.registry import COMMANDS, canonical, obey
+from miglet.commands.validation import command_faults, examine_command
 from miglet.config.explanation import explanation
 from miglet.config.loading import Loaded, Origin
 from miglet.config.schema import KEYS
 from miglet.controller import contract
-from miglet.examiner import command_faults, examine_command
 from miglet.forms import DEPTH_LIMIT, NAME_LIMIT, PARAMETERS_LIMIT, received
 from miglet.messages.codec import encode
 from miglet.messages.facts import CommandExamined, CredentialsRenewed

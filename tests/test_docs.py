@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from miglet.commands import COMMANDS
+from miglet.commands.registry import COMMANDS
 from miglet.messages.events import EVENTS
 from miglet.state.lifecycle import leaves_to
 from miglet.state.vm import State

@@ -17,8 +17,8 @@ FLOORS = [
     {"errors", "inotify", "loglines", "metrics", "redaction", "safefile"},
     {"cli", "config", "control", "controller", "logger", "messages"},
     {"forms", "supervisor"},
-    {"examination", "metadata", "runner"},
-    {"bootstrap", "examiner", "state", "workers"},
+    {"metadata", "runner"},
+    {"bootstrap", "state", "workers"},
     {"commands", "crew"},
     {"agent"},
 ]

@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from miglet import commands
 from miglet.agent.filewatch import FileWatch
 from miglet.agent.herald import present
 from miglet.agent.house import House
 from miglet.agent.noting import AFTERWARDS, NOTES, close_open_commands, report_findings
 from miglet.agent.performing import PERFORM
+from miglet.commands import registry
+from miglet.commands.intake import RELOAD, reload_errand
 from miglet.control.server import ControlServer
 from miglet.crew import CRITICAL
-from miglet.examination import RELOAD, reload_errand
 from miglet.messages import facts
 from miglet.messages.codec import Fact, learn_types
 from miglet.state.effects import Effect
@@ -151,12 +151,12 @@ class Arbiter:
         note = NOTES.get(type(fact))
         if note:
             note(house, fact)
-        decide: Any = commands.obey if isinstance(fact, facts.CommandExamined) else step
+        decide: Any = registry.obey if isinstance(fact, facts.CommandExamined) else step
         moment = present()
         after, wanted = decide(house.vm, fact, moment)
         if after is not house.vm or wanted:
             self._go_on(after, wanted, fact, moment)
-        if decide is commands.obey:
+        if decide is registry.obey:
             reach("arbiter.obeyed")
         settle = AFTERWARDS.get(type(fact))
         if settle:

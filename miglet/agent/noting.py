@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from miglet.agent.house import House
+from miglet.commands.intake import errand_for
 from miglet.crew import IN_A_CLOUD, UPLINK
-from miglet.examination import errand_for
 from miglet.messages import facts
 from miglet.messages.codec import Fact
 from miglet.messages.events import CommandCompleted, Error

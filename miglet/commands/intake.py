@@ -17,7 +17,7 @@ from miglet.supervisor.queues import Queue
 #: Seconds that an examination may take.
 LIMIT_SECONDS = 10.0
 
-EXAMINER = "miglet.examiner"
+EXAMINER = "miglet.commands.validation"
 
 #: The name of the child that reads the configuration again.
 RELOAD = "reload"

@@ -94,7 +94,7 @@ def unknown_command(kind: str) -> str:
 
 
 def canonical(name: str) -> str:
-    """As `miglet.commands.canonical`, which this floor cannot import."""
+    """As `miglet.commands.registry.canonical`, which this floor cannot import."""
     return name.replace("_", "").lower()
 
 

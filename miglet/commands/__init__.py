@@ -1,0 +1,1 @@
+"""Commands of the controller and of operators: registry, intake, validation."""
