@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from miglet.controller.authentication import BearerToken, NoToken, credential_for
+from miglet.controller.credentials import BearerToken, NoToken, credential_for
 from miglet.errors import CredentialUnusable
 from miglet.redaction import forget_secrets, redact
 

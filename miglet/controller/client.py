@@ -27,8 +27,8 @@ from miglet.controller.answers import (
     RegistrationToken,
     RemovalToken,
 )
-from miglet.controller.authentication import credential_for
 from miglet.controller.clock import ClockOffset
+from miglet.controller.credentials import credential_for
 from miglet.controller.deadline import within
 from miglet.controller.transport import Answer, Transport, excerpt
 from miglet.errors import ControllerError
