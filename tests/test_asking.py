@@ -15,8 +15,6 @@ import psutil
 import pytest
 
 from miglet.controller.answers import RegistrationToken, RemovalToken
-from miglet.controller.deadline import DeadlinePassed
-from miglet.controller.transport import TlsFailed
 from miglet.errors import (
     BadAnswer,
     ControllerError,
@@ -25,6 +23,8 @@ from miglet.errors import (
     Refused,
     Unauthenticated,
 )
+from miglet.http.deadline import DeadlinePassed
+from miglet.http.transport import TlsFailed
 from miglet.redaction import forget_secrets, redact
 from miglet.workers.asking import Told, asked, expired, registration_token_in
 from tests.support import eventually

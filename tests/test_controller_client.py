@@ -12,7 +12,6 @@ import responses
 from miglet import __version__
 from miglet.controller.answers import TABLE, Call, Outcome, outcome
 from miglet.controller.client import Client
-from miglet.controller.transport import Answer
 from miglet.errors import (
     BadAnswer,
     BadRegistration,
@@ -22,6 +21,7 @@ from miglet.errors import (
     Refused,
     Unauthenticated,
 )
+from miglet.http.transport import Answer
 from miglet.redaction import forget_secrets, redact
 
 BASE = "http://controller.example/mig"

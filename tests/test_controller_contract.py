@@ -10,8 +10,8 @@ from jsonschema import Draft7Validator
 from miglet.controller import answers
 from miglet.controller.answers import Call
 from miglet.controller.contract import openapi, schema
-from miglet.controller.transport import Answer
 from miglet.errors import BadAnswer
+from miglet.http.transport import Answer
 
 AT = "2026-01-15T10:30:00Z"
 COMMAND = {"id": "c-1", "type": "Drain", "parameters": {}, "created_at": AT}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miglet.controller.retry import Backoff, retry_after, steps
 from miglet.errors import ControllerUnreachable, Unauthenticated
+from miglet.http.retry import Backoff, retry_after, steps
 
 DATE = "Thu, 15 Jan 2026 10:30:00 GMT"
 

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from miglet.controller.client import Client
-from miglet.controller.tls import TlsFiles
-from miglet.controller.transport import TlsFailed
 from miglet.errors import ControllerUnreachable, CredentialUnusable
+from miglet.http.tls import TlsFiles
+from miglet.http.transport import TlsFailed
 from tests.authority import DAY, NOW, Authority
 from tests.test_controller_transport import EMPTY, Peer
 

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from miglet.controller.client import Client
-from miglet.controller.deadline import DeadlinePassed
 from miglet.errors import BadAnswer, ControllerError, ControllerUnreachable
+from miglet.http.deadline import DeadlinePassed
 
 SECRET = "the-controllers-own-token"
 EVENT = {"id": "e-1", "type": "VMStarted", "trace_id": None}

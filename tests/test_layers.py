@@ -15,9 +15,9 @@ PACKAGE = ROOT / "miglet"
 #: What a floor may import is below it, or in the same package.
 FLOORS = [
     {"errors", "inotify", "loglines", "metrics", "redaction", "safefile"},
-    {"cli", "config", "control", "controller", "logger", "messages"},
-    {"forms", "supervisor"},
-    {"metadata", "runner"},
+    {"cli", "config", "control", "http", "logger", "messages"},
+    {"controller", "supervisor"},
+    {"forms", "metadata", "runner"},
     {"bootstrap", "state", "workers"},
     {"commands", "crew"},
     {"agent"},

@@ -10,13 +10,9 @@ import enum
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from miglet.controller.fields import Fields, strict_json
-from miglet.controller.retry import retry_after
-from miglet.controller.transport import Answer, excerpt
 from miglet.errors import (
     BadAnswer,
     BadRegistration,
@@ -25,6 +21,8 @@ from miglet.errors import (
     Refused,
     Unauthenticated,
 )
+from miglet.http.retry import retry_after
+from miglet.http.transport import Answer, excerpt, host_of, phrase
 from miglet.redaction import remember_secret
 
 #: The most of a refusal's body that is kept with a rejected event.
@@ -258,11 +256,6 @@ def describe(answer: Answer) -> str:
     return f"{answer.status} {phrase(answer.status)}" + (f": {words}" if words else "")
 
 
-def phrase(status: int) -> str:
-    known = {member.value: member.phrase for member in HTTPStatus}
-    return known.get(status, "(unknown status)")
-
-
 def later(reason: str, answer: Answer) -> ControllerError:
     headers = answer.headers
     asked = retry_after(headers.get("Retry-After"), headers.get("Date"))
@@ -285,15 +278,6 @@ def redirected(reason: str, answer: Answer) -> ControllerError:
 
 def foreign(reason: str, _answer: Answer) -> ControllerError:
     return BadAnswer(f"not an answer of the controller: {reason}")
-
-
-def host_of(location: str) -> str:
-    """Where a redirect leads, without user name and password."""
-    try:
-        host = urlsplit(location).netloc.rpartition("@")[2]
-    except ValueError:
-        return "an unreadable address"
-    return excerpt(host) or "another path"
 
 
 ERRORS: dict[Outcome, Callable[[str, Answer], ControllerError]] = {

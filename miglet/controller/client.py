@@ -29,9 +29,9 @@ from miglet.controller.answers import (
 )
 from miglet.controller.clock import ClockOffset
 from miglet.controller.credentials import credential_for
-from miglet.controller.deadline import within
-from miglet.controller.transport import Answer, Transport, excerpt
 from miglet.errors import ControllerError
+from miglet.http.deadline import within
+from miglet.http.transport import Answer, Transport, excerpt
 
 #: A long poll may take so much longer than it was told to wait, in seconds.
 LONGEST_POLL_GRACE = 10.0

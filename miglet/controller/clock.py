@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from miglet.controller.retry import http_date
+from miglet.http.retry import http_date
 
 #: ``Date`` is cut to whole seconds (RFC 9110, 5.6.7).
 RESOLUTION_SECONDS = 1.0

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from miglet.config.layers import ATTRIBUTE_PREFIX
 from miglet.controller.fields import instant
-from miglet.controller.transport import Answer
+from miglet.http.transport import Answer
 from miglet.metadata.cloud import Announcement, Metadata
 from miglet.metadata.faults import MetadataRefused
 from miglet.metadata.limits import Limits

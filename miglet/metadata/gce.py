@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from miglet.controller.transport import Answer
+from miglet.http.transport import Answer
 from miglet.metadata.cloud import Announcement, Metadata
 from miglet.metadata.faults import MetadataRefused, MetadataUnavailable
 from miglet.metadata.limits import Limits

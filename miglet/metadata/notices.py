@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from miglet.controller.retry import Backoff
+from miglet.http.retry import Backoff
 from miglet.metadata.cloud import Announcement, Cloud, cloud_called
 from miglet.metadata.faults import (
     MetadataForbidden,

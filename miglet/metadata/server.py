@@ -17,12 +17,11 @@ from typing import Any, TypeVar
 import requests
 
 from miglet import __version__
-from miglet.controller.answers import host_of, phrase
-from miglet.controller.deadline import within
 from miglet.controller.fields import strict_json
-from miglet.controller.retry import retry_after
-from miglet.controller.transport import Answer, Transport
 from miglet.errors import ControllerUnreachable
+from miglet.http.deadline import within
+from miglet.http.retry import retry_after
+from miglet.http.transport import Answer, Transport, host_of, phrase
 from miglet.metadata.faults import (
     MetadataForbidden,
     MetadataRefused,

@@ -16,9 +16,9 @@ from itertools import islice
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
-from miglet.controller.retry import Backoff
 from miglet.errors import ControllerError
 from miglet.forms import received
+from miglet.http.retry import Backoff
 from miglet.messages.events import Identity
 from miglet.messages.facts import CommandReceived, ControllerAnswered
 from miglet.workers.base import SILENCE_MARGIN, Worker

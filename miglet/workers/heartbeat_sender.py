@@ -15,8 +15,8 @@ from typing import Any
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
-from miglet.controller.retry import Backoff
 from miglet.errors import ControllerError, Refused
+from miglet.http.retry import Backoff
 from miglet.messages.events import Identity, timestamp
 from miglet.messages.facts import (
     ControllerAnswered,

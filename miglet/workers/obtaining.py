@@ -9,8 +9,8 @@ import os
 from collections.abc import Generator, Iterable
 
 from miglet.controller.answers import RegistrationToken
-from miglet.controller.retry import Backoff
 from miglet.errors import ControllerError, MigletError, Refused
+from miglet.http.retry import Backoff
 from miglet.messages.facts import ControllerAnswered, ControllerFailed, FaultNoted
 from miglet.workers.asking import asked, expired, registration_token_in
 from miglet.workers.sequences import Hopeless, Host, failure_of

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from miglet.controller.answers import RegistrationToken
-from miglet.controller.retry import Backoff
 from miglet.errors import UNAVAILABLE, MigletError
+from miglet.http.retry import Backoff
 from miglet.messages.facts import (
     FaultNoted,
     RegistrationFailed,

@@ -13,13 +13,15 @@ import ssl
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
 
-from miglet.controller.tls import TlsAdapter, host_in, tls_for
 from miglet.errors import BadAnswer, ControllerUnreachable
+from miglet.http.tls import TlsAdapter, host_in, tls_for
 from miglet.redaction import redact
 
 #: The most that is read of an answer's body.
@@ -211,3 +213,17 @@ def excerpt(text: str, limit: int = LONGEST_EXCERPT) -> str:
     line = "".join(c if c.isprintable() else " " for c in redact(text[:16_384]))
     line = " ".join(line.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def phrase(status: int) -> str:
+    known = {member.value: member.phrase for member in HTTPStatus}
+    return known.get(status, "(unknown status)")
+
+
+def host_of(location: str) -> str:
+    """Where a redirect leads, without user name and password."""
+    try:
+        host = urlsplit(location).netloc.rpartition("@")[2]
+    except ValueError:
+        return "an unreadable address"
+    return excerpt(host) or "another path"

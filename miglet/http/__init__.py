@@ -1,0 +1,1 @@
+"""The HTTP transport, TLS contexts and the retry policy of every client."""
