@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from miglet.commands.registry import obey
+from miglet.job import signs
+from miglet.job.ending import Ending
+from miglet.job.evidence import Evidence
 from miglet.messages.codec import Fact, Order
 from miglet.messages.events import Event
 from miglet.messages.facts import (
@@ -19,9 +22,6 @@ from miglet.messages.facts import (
     RunnerLaunched,
     RunnerListening,
 )
-from miglet.runner import signs
-from miglet.runner.ending import Ending
-from miglet.runner.evidence import Evidence
 from miglet.state.effects import Effect, Emit, Tell
 from miglet.state.lifecycle import step
 from miglet.state.vm import Moment, Policy, Vm

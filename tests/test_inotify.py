@@ -6,7 +6,7 @@ import select
 
 import pytest
 
-from miglet.inotify import CLOSED_AFTER_WRITE, CREATED, MODIFIED, MOVED_IN, Inotify
+from miglet.job.inotify import CLOSED_AFTER_WRITE, CREATED, MODIFIED, MOVED_IN, Inotify
 
 
 @pytest.fixture

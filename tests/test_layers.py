@@ -14,11 +14,12 @@ PACKAGE = ROOT / "miglet"
 
 #: What a floor may import is below it, or in the same package.
 FLOORS = [
-    {"errors", "inotify", "loglines", "metrics", "redaction", "safefile"},
+    {"errors", "loglines", "metrics", "redaction", "safefile"},
     {"cli", "config", "control", "http", "logger", "messages"},
     {"controller", "supervisor"},
     {"forms", "metadata", "runner"},
-    {"bootstrap", "state", "workers"},
+    {"bootstrap", "job"},
+    {"state", "workers"},
     {"commands", "crew"},
     {"agent"},
 ]

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from miglet.runner import signs
-from miglet.runner.files import open_folder
-from miglet.runner.hooks import (
+from miglet.job import signs
+from miglet.job.hooks import (
     INCOMPLETE,
     LIMIT_BYTES,
     SCRIPTS,
@@ -25,7 +24,8 @@ from miglet.runner.hooks import (
     prepare,
     read_report,
 )
-from miglet.runner.signs import JobIdentity
+from miglet.job.signs import JobIdentity
+from miglet.job.tail import open_folder
 from miglet.supervisor.privileges import Account
 
 BASH = shutil.which("bash")

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miglet.job import signs
+from miglet.job.listener_output import BUDGET_BYTES, Tail, parse_line, wall_time
+from miglet.job.perflog import PerfLog, parse_counter
+from miglet.job.signs import RESULTS, JobIdentity, identity_of
+from miglet.job.tail import Lines, readable
 from miglet.redaction import forget_secrets, remember_secret
-from miglet.runner import signs
-from miglet.runner.files import Lines, readable
-from miglet.runner.output import BUDGET_BYTES, Tail, parse_line, wall_time
-from miglet.runner.perflog import PerfLog, parse_counter
-from miglet.runner.signs import RESULTS, JobIdentity, identity_of
 
 SEEN = 1_800_000_000.0
 TS = "2026-01-02 03:04:05Z"

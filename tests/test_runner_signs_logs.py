@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miglet.runner import signs
-from miglet.runner.diag import DiagFolder, recent_logs
-from miglet.runner.diaglines import parse_log_line
-from miglet.runner.jobmessage import LIMIT_BYTES, JobMessage, identity_in, plain
-from miglet.runner.signs import JobIdentity
+from miglet.job import signs
+from miglet.job.diag import DiagFolder, recent_logs
+from miglet.job.diaglines import parse_log_line
+from miglet.job.jobmessage import LIMIT_BYTES, JobMessage, identity_in, plain
+from miglet.job.signs import JobIdentity
 
 STARTED = 1767323045.0
 SEEN = STARTED + 100

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miglet.errors import BadMessage
-from miglet.runner import signs
-from miglet.runner.crash import CRASHES, GIVE_UP, RELAUNCH, REREGISTER, crash
-from miglet.runner.ending import STOPS, Ending
-from miglet.runner.evidence import KINDS, Evidence
-from miglet.runner.signs import RESULTS, SOURCES, JobIdentity
-from miglet.runner.verdict import DISK_FULL_BYTES, RULES, Verdict, verdict
+from miglet.job import signs
+from miglet.job.crash import CRASHES, GIVE_UP, RELAUNCH, REREGISTER, crash
+from miglet.job.ending import STOPS, Ending
+from miglet.job.evidence import KINDS, Evidence
+from miglet.job.signs import RESULTS, SOURCES, JobIdentity
+from miglet.job.verdict import DISK_FULL_BYTES, RULES, Verdict, verdict
 
 AT = 1_800_000_000.0
 

@@ -22,12 +22,12 @@ from miglet.agent.house import House
 from miglet.agent.status import Knowledge
 from miglet.config.settings import Settings
 from miglet.crew import ALWAYS, UPLINK
+from miglet.job.verdict import Verdict
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
 from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.runner.identity import ProcessIdentity, boot_id
 from miglet.runner.launchers import runner_launcher
-from miglet.runner.verdict import Verdict
 from miglet.state.ends import concluded
 from miglet.state.journal import Journal
 from miglet.state.vm import Moment, Policy, Vm

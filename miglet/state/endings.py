@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from miglet import errors
+from miglet.job.verdict import Verdict
 from miglet.messages.events import CommandCompleted, Error, TerminationNotice, timestamp
 from miglet.messages.facts import (
     CredentialsRenewed,
@@ -22,7 +23,6 @@ from miglet.messages.facts import (
     TerminationNoticed,
     WorkerLost,
 )
-from miglet.runner.verdict import Verdict
 from miglet.state.effects import Emit, Exit, SetTimer, StopTimer
 from miglet.state.ends import (
     Step,

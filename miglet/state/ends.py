@@ -6,6 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from miglet.job.ending import Ending
+from miglet.job.evidence import Evidence
+from miglet.job.signs import JobResult
+from miglet.job.verdict import Verdict, verdict
 from miglet.messages.events import (
     Error,
     JobCompleted,
@@ -16,10 +20,6 @@ from miglet.messages.events import (
 )
 from miglet.messages.facts import JobResultSeen, RunnerExited
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner
-from miglet.runner.ending import Ending
-from miglet.runner.evidence import Evidence
-from miglet.runner.signs import JobResult
-from miglet.runner.verdict import Verdict, verdict
 from miglet.state.effects import Effect, Emit, Exit, SetTimer, StopCrew, StopTimer, Tell
 from miglet.state.vm import (
     TELLING_SECONDS,

@@ -5,6 +5,7 @@ Pure, like every rule; which one holds in which state, the table in `lifecycle` 
 
 from __future__ import annotations
 
+from miglet.job.crash import crash
 from miglet.messages.facts import (
     JobIdentified,
     JobResultSeen,
@@ -13,7 +14,6 @@ from miglet.messages.facts import (
     RunnerExited,
 )
 from miglet.messages.orders import StopRunner
-from miglet.runner.crash import crash
 from miglet.state.effects import Effect, Tell
 from miglet.state.ends import (
     Step,

@@ -6,6 +6,7 @@ Pure, like every rule; which one holds in which state, the table in `lifecycle` 
 from __future__ import annotations
 
 from miglet import errors
+from miglet.job.crash import GIVE_UP, RELAUNCH, Crash, crash
 from miglet.messages.events import Error, RunnerRegistered
 from miglet.messages.facts import (
     FaultNoted,
@@ -16,7 +17,6 @@ from miglet.messages.facts import (
     RunnerTroubled,
     TokenSpent,
 )
-from miglet.runner.crash import GIVE_UP, RELAUNCH, Crash, crash
 from miglet.state.effects import Effect, Emit, StopTimer
 from miglet.state.ends import (
     Step,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from miglet.config.settings import Settings
+from miglet.job.observer import Watch
 from miglet.messages.codec import Fact
 from miglet.runner.run import Run
-from miglet.runner.watch import Watch
 from miglet.supervisor.failpoints import reach
 from miglet.workers.launching import description
 from miglet.workers.sequences import Steps

@@ -8,8 +8,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from miglet.runner import hooks
-from miglet.runner.diag import recent_logs
+from miglet.job import hooks
+from miglet.job.diag import recent_logs
 from miglet.runner.environment import Hooks, runner_environment
 from miglet.runner.folder import registered, runner_version
 from miglet.runner.launcher import LAUNCH_SECONDS, RUNNER_OOM_SCORE_ADJ, LaunchSpec

@@ -11,11 +11,11 @@ from collections import deque
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
+from miglet.job.ending import Ending
+from miglet.job.evidence import Evidence
 from miglet.messages.events import Identity
 from miglet.messages.facts import RunnerExited, RunnerLaunched, RunnerRemoved
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
-from miglet.runner.ending import Ending
-from miglet.runner.evidence import Evidence
 from miglet.runner.launchers import runner_launcher
 from miglet.runner.run import Run
 from miglet.workers.base import SILENCE_MARGIN, Worker

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from miglet.runner import signs
-from miglet.runner.files import Followed, Lines, NotPlain, open_plain, readable
-from miglet.runner.output import BUDGET_BYTES, wall_time
-from miglet.runner.signs import Sign
+from miglet.job import signs
+from miglet.job.listener_output import BUDGET_BYTES, wall_time
+from miglet.job.signs import Sign
+from miglet.job.tail import Followed, Lines, NotPlain, open_plain, readable
 
 NAMES = ("Runner.perf", "Worker.perf")
 

@@ -13,6 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from miglet.job import signs
+from miglet.job.ending import Ending
+from miglet.job.evidence import Evidence
+from miglet.job.reader import Places, SignReader
+from miglet.job.signs import JobIdentity
 from miglet.messages.codec import Fact
 from miglet.messages.facts import (
     JobIdentified,
@@ -23,13 +28,8 @@ from miglet.messages.facts import (
     RunnerListening,
     RunnerTroubled,
 )
-from miglet.runner import signs
-from miglet.runner.ending import Ending
-from miglet.runner.evidence import Evidence
 from miglet.runner.exitstatus import ExitStatus
-from miglet.runner.reader import Places, SignReader
 from miglet.runner.run import Run
-from miglet.runner.signs import JobIdentity
 from miglet.runner.usage import Usage
 
 #: Seconds that a Listener gets, after it told the job's result, to end before the

@@ -13,10 +13,10 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from miglet.job import signs
+from miglet.job.signs import Sign, cut
+from miglet.job.tail import Followed, Lines, NotPlain, open_plain, readable
 from miglet.redaction import redact
-from miglet.runner import signs
-from miglet.runner.files import Followed, Lines, NotPlain, open_plain, readable
-from miglet.runner.signs import Sign, cut
 
 #: What one call reads at most: a flood cannot hold the reader for long.
 BUDGET_BYTES = 262144

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from miglet.errors import RunnerError
-from miglet.runner import signs
-from miglet.runner.files import NotPlain, open_folder, open_plain, readable
-from miglet.runner.signs import JobIdentity, Sign, cut, identity_of
+from miglet.job import signs
+from miglet.job.signs import JobIdentity, Sign, cut, identity_of
+from miglet.job.tail import NotPlain, open_folder, open_plain, readable
 from miglet.supervisor.privileges import Account
 
 log = logging.getLogger(__name__)

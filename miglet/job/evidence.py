@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from miglet.errors import BadMessage
-from miglet.runner import signs
-from miglet.runner.signs import RESULTS, SOURCES, JobIdentity, Sign, identity_of
+from miglet.job import signs
+from miglet.job.signs import RESULTS, SOURCES, JobIdentity, Sign, identity_of
 
 #: Every kind of sign by its name, which is its name in the JSON form too.
 KINDS: dict[str, type[Sign]] = {

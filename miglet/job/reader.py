@@ -12,18 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from miglet.inotify import (
-    CLOSED_AFTER_WRITE,
-    CREATED,
-    MODIFIED,
-    MOVED_IN,
-    Inotify,
-)
-from miglet.runner.diag import DiagFolder
-from miglet.runner.hooks import HookReports
-from miglet.runner.output import Tail
-from miglet.runner.perflog import PerfLog
-from miglet.runner.signs import Sign
+from miglet.job.diag import DiagFolder
+from miglet.job.hooks import HookReports
+from miglet.job.inotify import CLOSED_AFTER_WRITE, CREATED, MODIFIED, MOVED_IN, Inotify
+from miglet.job.listener_output import Tail
+from miglet.job.perflog import PerfLog
+from miglet.job.signs import Sign
 
 log = logging.getLogger(__name__)
 

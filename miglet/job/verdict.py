@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from miglet.runner import signs
-from miglet.runner.ending import Ending
-from miglet.runner.evidence import Evidence
-from miglet.runner.signs import RESULTS
+from miglet.job import signs
+from miglet.job.ending import Ending
+from miglet.job.evidence import Evidence
+from miglet.job.signs import RESULTS
 
 #: Less room than this at the end counts as a full disk.
 DISK_FULL_BYTES = 16 * 1024 * 1024

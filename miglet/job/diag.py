@@ -12,9 +12,12 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
-from miglet.runner import signs
-from miglet.runner.diaglines import parse_log_line
-from miglet.runner.files import (
+from miglet.job import signs
+from miglet.job.diaglines import parse_log_line
+from miglet.job.jobmessage import LIMIT_BYTES, JobMessage
+from miglet.job.listener_output import BUDGET_BYTES, wall_time
+from miglet.job.signs import Sign
+from miglet.job.tail import (
     LINE_LIMIT_BYTES,
     Followed,
     Lines,
@@ -23,9 +26,6 @@ from miglet.runner.files import (
     open_plain,
     readable,
 )
-from miglet.runner.jobmessage import LIMIT_BYTES, JobMessage
-from miglet.runner.output import BUDGET_BYTES, wall_time
-from miglet.runner.signs import Sign
 
 #: How many logs of one kind are followed in one run: one each, and their next pages.
 _LOGS = 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from miglet.runner.signs import JobIdentity, identity_of
+from miglet.job.signs import JobIdentity, identity_of
 
 LIMIT_BYTES = 4 * 1024 * 1024
 _DEPTH = 8

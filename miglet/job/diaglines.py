@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from miglet.runner import signs
-from miglet.runner.output import STAMP, Maker, parse_line, wall_time
-from miglet.runner.signs import Sign, cut
+from miglet.job import signs
+from miglet.job.listener_output import STAMP, Maker, parse_line, wall_time
+from miglet.job.signs import Sign, cut
 
 _LINE = re.compile(rf"\[({STAMP}) (?:CRIT|ERR |WARN|INFO|VERB) ([^\]]+)\] (.*)")
 _WRITTEN = re.compile(r"WRITE (?:LINE|ERROR): (.*)", re.DOTALL)

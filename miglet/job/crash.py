@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from miglet.runner import signs
-from miglet.runner.ending import Ending
-from miglet.runner.evidence import Evidence
-from miglet.runner.verdict import Case, verdict
+from miglet.job import signs
+from miglet.job.ending import Ending
+from miglet.job.evidence import Evidence
+from miglet.job.verdict import Case, verdict
 
 #: The next step: start the Listener again with the registration it has, register
 #: anew with a fresh token, or neither, because it cannot help.

@@ -1,0 +1,1 @@
+"""What tells of a job: output, logs, hooks, perf log, and the verdict."""
