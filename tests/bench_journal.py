@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from miglet.state.journal import Journal
+from miglet.journal.journal import Journal
 
 
 def commits_per_second(path: Path, seconds: float) -> float:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from miglet.state.clipping import EVENT_BYTES, fitted
-from miglet.state.journal import Journal
-from miglet.state.ledger import CLASS_OF, CLASSES, PENDING_ROWS
+from miglet.journal.clipping import EVENT_BYTES, fitted
+from miglet.journal.journal import Journal
+from miglet.journal.ledger import CLASS_OF, CLASSES, PENDING_ROWS
 from tests.bench_journal import commits_per_second
 
 #: What one message to a worker may have.

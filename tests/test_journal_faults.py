@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from miglet.errors import JournalUnusable
-from miglet.state.journal import Journal
-from miglet.state.tables import FORMAT
+from miglet.journal.journal import Journal
+from miglet.journal.tables import FORMAT
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

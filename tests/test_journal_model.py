@@ -22,8 +22,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from miglet.state.journal import Journal
-from miglet.state.ledger import (
+from miglet.journal.journal import Journal
+from miglet.journal.ledger import (
     FILE_BYTES,
     PAGE_BYTES,
     RESERVE_BYTES,

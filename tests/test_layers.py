@@ -17,7 +17,7 @@ FLOORS = [
     {"errors", "loglines", "metrics", "redaction", "safefile"},
     {"cli", "config", "control", "http", "logger", "messages"},
     {"controller", "supervisor"},
-    {"forms", "metadata", "runner"},
+    {"forms", "journal", "metadata", "runner"},
     {"bootstrap", "job"},
     {"state", "workers"},
     {"commands", "crew"},

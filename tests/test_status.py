@@ -9,9 +9,9 @@ from jsonschema import Draft7Validator
 
 from miglet.agent.status import Knowledge, beat, job_beat, status_object
 from miglet.controller.contract import schema
+from miglet.journal.journal import Counts
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerAnswered, ControllerFailed
-from miglet.state.journal import Counts
 from miglet.state.vm import Job, Moment, State, Vm
 from tests.sample_settings import sample_settings
 

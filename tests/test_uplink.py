@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from miglet.agent.delivery import Uplink
+from miglet.journal.journal import Journal
 from miglet.messages.facts import EventDelivered, EventRefused, EventSetAside
-from miglet.state.journal import Journal
 
 BOOT = "8a6ba3f6-0000-4000-8000-000000000000"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from miglet.crew import UPLINK
+from miglet.journal.journal import Journal
 from miglet.messages.facts import EventDelivered, EventRefused, EventSetAside
 from miglet.messages.orders import DeliverEvent
-from miglet.state.journal import Journal
 from miglet.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)

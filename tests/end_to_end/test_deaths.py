@@ -115,7 +115,7 @@ def test_a_job_of_another_boot_is_completed_as_such(machine):
 
 def forge_boot(vm) -> None:
     """Make the journal one of another boot, as a reboot would."""
-    from miglet.state.journal import Journal
+    from miglet.journal.journal import Journal
 
     path = vm.agent.folder / "state" / "journal.db"
     journal = Journal.open([path], "another-boot")

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from miglet.state.files import log_of
-from miglet.state.ledger import Counters, Ledger, sound_json
-from miglet.state.storage import Storage, connect
-from miglet.state.tables import FORMAT, TABLES, Row, Value, fetch, is_sound, put, rows
+from miglet.journal.files import log_of
+from miglet.journal.ledger import Counters, Ledger, sound_json
+from miglet.journal.storage import Storage, connect
+from miglet.journal.tables import FORMAT, TABLES, Row, Value, fetch, is_sound, put, rows
 
 log = logging.getLogger(__name__)
 

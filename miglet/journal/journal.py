@@ -13,9 +13,9 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-from miglet.state.chain import Chain, Finding
-from miglet.state.ledger import Ledger, sound_json
-from miglet.state.tables import TABLES, fetch, is_sound, plain
+from miglet.journal.failover import Chain, Finding
+from miglet.journal.ledger import Ledger, sound_json
+from miglet.journal.tables import TABLES, fetch, is_sound, plain
 from miglet.supervisor.failpoints import reach
 
 __all__ = ["Counts", "Finding", "Journal"]

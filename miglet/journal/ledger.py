@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from miglet.state.clipping import EVENT_BYTES, encoded, fitted
-from miglet.state.tables import Row, fetch, is_sound, plain, put, remove
+from miglet.journal.clipping import EVENT_BYTES, encoded, fitted
+from miglet.journal.tables import Row, fetch, is_sound, plain, put, remove
 
 PAGE_BYTES = 4096
 

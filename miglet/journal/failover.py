@@ -18,16 +18,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from miglet.errors import JournalUnusable
-from miglet.state.contents import Contents, audit, contents_of, load, rescued
-from miglet.state.files import discard, set_aside
-from miglet.state.ledger import PAGE_BYTES, Counters, Ledger, class_of
-from miglet.state.marks import Marks
-from miglet.state.storage import (
-    JournalNewer,
-    Storage,
-    in_memory,
-    open_file,
-)
+from miglet.journal.contents import Contents, audit, contents_of, load, rescued
+from miglet.journal.files import discard, set_aside
+from miglet.journal.ledger import PAGE_BYTES, Counters, Ledger, class_of
+from miglet.journal.marks import Marks
+from miglet.journal.storage import JournalNewer, Storage, in_memory, open_file
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from miglet.errors import UNAVAILABLE, JournalUnusable
-from miglet.state.files import (
+from miglet.journal.files import (
     LOG_BYTES,
     discard,
     grow_log,
@@ -24,9 +24,9 @@ from miglet.state.files import (
     second_name,
     sync,
 )
-from miglet.state.ledger import FILE_BYTES, PAGE_BYTES, Counters, Ledger
-from miglet.state.marks import Marks
-from miglet.state.tables import FORMAT, create_tables, has_tables
+from miglet.journal.ledger import FILE_BYTES, PAGE_BYTES, Counters, Ledger
+from miglet.journal.marks import Marks
+from miglet.journal.tables import FORMAT, create_tables, has_tables
 
 Outcome = TypeVar("Outcome")
 

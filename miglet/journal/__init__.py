@@ -1,0 +1,1 @@
+"""The durable journal of events, executed commands and the machine's state."""
