@@ -9,6 +9,9 @@ from miglet.commands.registry import obey
 from miglet.job import signs
 from miglet.job.ending import Ending
 from miglet.job.evidence import Evidence
+from miglet.lifecycle.effects import Effect, Emit, Tell
+from miglet.lifecycle.table import step
+from miglet.lifecycle.vm import Moment, Policy, Vm
 from miglet.messages.codec import Fact, Order
 from miglet.messages.events import Event
 from miglet.messages.facts import (
@@ -22,9 +25,6 @@ from miglet.messages.facts import (
     RunnerLaunched,
     RunnerListening,
 )
-from miglet.state.effects import Effect, Emit, Tell
-from miglet.state.lifecycle import step
-from miglet.state.vm import Moment, Policy, Vm
 
 RUN = "0123456789abcdef0123456789abcdef"
 RUNNER = {"run_id": RUN, "name": "vm-1-b00t", "pid": 4711, "version": "2.336.0"}

@@ -15,10 +15,10 @@ from miglet.config.loading import Loaded, Origin
 from miglet.config.schema import KEYS
 from miglet.controller import contract
 from miglet.forms import DEPTH_LIMIT, NAME_LIMIT, PARAMETERS_LIMIT, received
+from miglet.lifecycle.effects import Adopt, ChangeLevel
+from miglet.lifecycle.vm import Moment, State
 from miglet.messages.codec import encode
 from miglet.messages.facts import CommandExamined, CredentialsRenewed
-from miglet.state.effects import Adopt, ChangeLevel
-from miglet.state.vm import Moment, State
 from miglet.supervisor import queues
 from tests.histories import busy, events, idle, live
 from tests.sample_settings import sample_settings

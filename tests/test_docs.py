@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from miglet.commands.registry import COMMANDS
+from miglet.lifecycle.table import leaves_to
+from miglet.lifecycle.vm import State
 from miglet.messages.events import EVENTS
-from miglet.state.lifecycle import leaves_to
-from miglet.state.vm import State
 from tests.paths import ROOT
 
 README = (ROOT / "README.rst").read_text()

@@ -19,7 +19,7 @@ FLOORS = [
     {"controller", "supervisor"},
     {"forms", "journal", "metadata", "runner"},
     {"bootstrap", "job"},
-    {"state", "workers"},
+    {"lifecycle", "workers"},
     {"commands", "crew"},
     {"agent"},
 ]

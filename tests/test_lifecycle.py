@@ -9,6 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miglet.lifecycle.common import with_policy
+from miglet.lifecycle.effects import Exit, Post, SetTimer, StopCrew, StopTimer
+from miglet.lifecycle.standing import standing_orders
+from miglet.lifecycle.table import TABLE, leaves_to, step
+from miglet.lifecycle.vm import Moment, Policy, State, Vm
 from miglet.messages import facts
 from miglet.messages.facts import (
     CommandExamined,
@@ -30,11 +35,6 @@ from miglet.messages.facts import (
     WorkerLost,
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
-from miglet.state.effects import Exit, Post, SetTimer, StopCrew, StopTimer
-from miglet.state.ends import with_policy
-from miglet.state.lifecycle import TABLE, leaves_to, step
-from miglet.state.standing import standing_orders
-from miglet.state.vm import Moment, Policy, State, Vm
 from tests.histories import (
     ACKNOWLEDGED,
     AT,

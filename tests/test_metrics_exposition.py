@@ -11,10 +11,10 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from miglet.lifecycle.vm import State
 from miglet.metrics import Machine, Sampler
 from miglet.metrics.exposition import FAMILIES, STATES, Exposition, Seen
 from miglet.metrics.pages import Pages
-from miglet.state.vm import State
 from tests.test_metrics import Wanted
 
 SAMPLE = {

@@ -6,7 +6,7 @@ import pytest
 
 from miglet.agent import poweroff
 from miglet.errors import CRASH_LOOP, DONE, REFUSED
-from miglet.state.vm import End
+from miglet.lifecycle.vm import End
 
 WORK_DONE = End("job_completed", "miglet")
 

@@ -10,9 +10,9 @@ from jsonschema import Draft7Validator
 from miglet.agent.status import Knowledge, beat, job_beat, status_object
 from miglet.controller.contract import schema
 from miglet.journal.journal import Counts
+from miglet.lifecycle.vm import Job, Moment, State, Vm
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerAnswered, ControllerFailed
-from miglet.state.vm import Job, Moment, State, Vm
 from tests.sample_settings import sample_settings
 
 NOW = 500.0

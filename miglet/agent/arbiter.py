@@ -23,11 +23,11 @@ from miglet.commands import registry
 from miglet.commands.intake import RELOAD, reload_errand
 from miglet.control.server import ControlServer
 from miglet.crew import CRITICAL
+from miglet.lifecycle.effects import Effect
+from miglet.lifecycle.table import step
+from miglet.lifecycle.vm import Moment, Vm
 from miglet.messages import facts
 from miglet.messages.codec import Fact, learn_types
-from miglet.state.effects import Effect
-from miglet.state.lifecycle import step
-from miglet.state.vm import Moment, Vm
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.linux import RunQueue
 from miglet.supervisor.signals import PARENT, SignalPipe

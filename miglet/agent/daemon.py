@@ -24,13 +24,13 @@ from miglet.config.settings import Settings
 from miglet.crew import ALWAYS, UPLINK
 from miglet.job.verdict import Verdict
 from miglet.journal.journal import Journal
+from miglet.lifecycle.common import concluded
+from miglet.lifecycle.vm import Moment, Policy, Vm
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
 from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.runner.identity import ProcessIdentity, boot_id
 from miglet.runner.launchers import runner_launcher
-from miglet.state.ends import concluded
-from miglet.state.vm import Moment, Policy, Vm
 from miglet.supervisor import confinement
 from miglet.supervisor.children import Child
 from miglet.supervisor.systemd import Notifier

@@ -14,9 +14,9 @@ from miglet.agent.status import Knowledge
 from miglet.control.server import ControlServer
 from miglet.crew import UPLINK
 from miglet.journal.journal import Journal
+from miglet.lifecycle.vm import Moment, State, Vm
 from miglet.messages.events import JobReference, timestamp
 from miglet.messages.orders import Beat, FollowJob, ShowStatus
-from miglet.state.vm import Moment, State, Vm
 from miglet.supervisor.supervisor import Supervisor
 from miglet.supervisor.systemd import Notifier
 

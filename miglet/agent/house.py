@@ -18,10 +18,10 @@ from miglet.agent.status import Knowledge
 from miglet.agent.timers import Timers
 from miglet.crew import worker_called
 from miglet.journal.journal import Journal
+from miglet.lifecycle.effects import Effect, Emit
+from miglet.lifecycle.vm import Moment, Vm
 from miglet.messages.codec import Fact
 from miglet.messages.events import CommandCompleted, Error, Event, seal
-from miglet.state.effects import Effect, Emit
-from miglet.state.vm import Moment, Vm
 from miglet.supervisor.errands import Errands
 from miglet.supervisor.queues import Queue
 from miglet.supervisor.supervisor import Supervisor

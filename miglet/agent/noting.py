@@ -16,11 +16,11 @@ from miglet.agent.house import House
 from miglet.commands.intake import errand_for
 from miglet.crew import IN_A_CLOUD, UPLINK
 from miglet.journal.journal import Finding
+from miglet.lifecycle.standing import standing_orders
 from miglet.messages import facts
 from miglet.messages.codec import Fact
 from miglet.messages.events import CommandCompleted, Error
 from miglet.messages.orders import FollowJob
-from miglet.state.standing import standing_orders
 from miglet.supervisor.failpoints import reach
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ from miglet.agent.house import House
 from miglet.config.section import MalformedSettings
 from miglet.config.settings import RUNTIME_KEYS, Settings
 from miglet.crew import NAMES, UPLINK
+from miglet.lifecycle import effects
+from miglet.lifecycle.common import with_policy
+from miglet.lifecycle.vm import Policy
 from miglet.messages import orders
 from miglet.messages.events import Error
-from miglet.state import effects
-from miglet.state.ends import with_policy
-from miglet.state.vm import Policy
 
 
 def tell(house: House, effect: effects.Tell) -> None:

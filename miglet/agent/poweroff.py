@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from miglet.errors import DONE
-from miglet.state.vm import End
+from miglet.lifecycle.vm import End
 from miglet.supervisor import systemd
 from miglet.supervisor.systemd import systemd_usable
 

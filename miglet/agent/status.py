@@ -12,9 +12,9 @@ from typing import Any
 from miglet import __version__
 from miglet.config.settings import Settings
 from miglet.journal.journal import Counts
+from miglet.lifecycle.vm import USAGE, Job, Moment, State, Vm, grown
 from miglet.messages.events import Identity, JobHeartbeat, seal, timestamp
 from miglet.messages.facts import ControllerAnswered, ControllerFailed
-from miglet.state.vm import USAGE, Job, Moment, State, Vm, grown
 
 #: The heartbeat's ``runner_state`` in each state of the machine.
 RUNNER_STATES = {

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from miglet.errors import MigletError
+from miglet.lifecycle.common import Step, drained, stop_now
+from miglet.lifecycle.effects import Adopt, ChangeLevel, Effect, Emit, Tell
+from miglet.lifecycle.vm import End, Moment, State, Vm
 from miglet.logger import level_named
 from miglet.messages.events import CommandCompleted
 from miglet.messages.facts import CommandExamined
 from miglet.messages.orders import RenewCredentials
-from miglet.state.effects import Adopt, ChangeLevel, Effect, Emit, Tell
-from miglet.state.ends import Step, drained, stop_now
-from miglet.state.vm import End, Moment, State, Vm
 
 
 class CommandRefused(MigletError):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from miglet.journal.journal import Journal
-from miglet.state.ends import ERROR_SECONDS, REMOVAL_SECONDS
+from miglet.lifecycle.common import ERROR_SECONDS, REMOVAL_SECONDS
 from tests.end_to_end.conftest import HELD, IDLE, Machine, pointed_at
 from tests.end_to_end.test_notices import in_cloud, known
 from tests.faults import weather

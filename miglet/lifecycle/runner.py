@@ -7,18 +7,7 @@ from __future__ import annotations
 
 from miglet import errors
 from miglet.job.crash import GIVE_UP, RELAUNCH, Crash, crash
-from miglet.messages.events import Error, RunnerRegistered
-from miglet.messages.facts import (
-    FaultNoted,
-    RegistrationFailed,
-    RunnerExited,
-    RunnerLaunched,
-    RunnerListening,
-    RunnerTroubled,
-    TokenSpent,
-)
-from miglet.state.effects import Effect, Emit, StopTimer
-from miglet.state.ends import (
+from miglet.lifecycle.common import (
     Step,
     after_job,
     began,
@@ -31,8 +20,19 @@ from miglet.state.ends import (
     seen,
     shut_down,
 )
-from miglet.state.jobs import end_job_with_runner
-from miglet.state.vm import End, Moment, State, Vm
+from miglet.lifecycle.effects import Effect, Emit, StopTimer
+from miglet.lifecycle.job import end_job_with_runner
+from miglet.lifecycle.vm import End, Moment, State, Vm
+from miglet.messages.events import Error, RunnerRegistered
+from miglet.messages.facts import (
+    FaultNoted,
+    RegistrationFailed,
+    RunnerExited,
+    RunnerLaunched,
+    RunnerListening,
+    RunnerTroubled,
+    TokenSpent,
+)
 
 #: A runner that ended in order, though nobody wanted it to end.
 _AS_ASKED = Crash("ended_without_job", "reregister", False, "it ended in order")

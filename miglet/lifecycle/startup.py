@@ -8,6 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from miglet import errors
+from miglet.lifecycle.common import Step, failed, provided, shut_down
+from miglet.lifecycle.effects import Effect, Emit, Post, SetTimer, Tell
+from miglet.lifecycle.vm import Moment, State, Vm
 from miglet.messages.events import Error, VMStarted
 from miglet.messages.facts import (
     EventDelivered,
@@ -18,14 +21,6 @@ from miglet.messages.facts import (
     StartAcknowledged,
 )
 from miglet.messages.orders import WatchRunner
-from miglet.state.effects import Effect, Emit, Post, SetTimer, Tell
-from miglet.state.ends import (
-    Step,
-    failed,
-    provided,
-    shut_down,
-)
-from miglet.state.vm import Moment, State, Vm
 
 
 def resume(vm: Vm, fact: SettingsLoaded, moment: Moment) -> Step:

@@ -6,16 +6,7 @@ Pure, like every rule; which one holds in which state, the table in `lifecycle` 
 from __future__ import annotations
 
 from miglet.job.crash import crash
-from miglet.messages.facts import (
-    JobIdentified,
-    JobResultSeen,
-    JobSampled,
-    JobSeen,
-    RunnerExited,
-)
-from miglet.messages.orders import StopRunner
-from miglet.state.effects import Effect, Tell
-from miglet.state.ends import (
+from miglet.lifecycle.common import (
     Step,
     after_job,
     announced,
@@ -25,7 +16,16 @@ from miglet.state.ends import (
     seen,
     shut_down,
 )
-from miglet.state.vm import End, Job, Moment, State, Vm
+from miglet.lifecycle.effects import Effect, Tell
+from miglet.lifecycle.vm import End, Job, Moment, State, Vm
+from miglet.messages.facts import (
+    JobIdentified,
+    JobResultSeen,
+    JobSampled,
+    JobSeen,
+    RunnerExited,
+)
+from miglet.messages.orders import StopRunner
 
 
 def begin_job(vm: Vm, fact: JobSeen, moment: Moment) -> Step:

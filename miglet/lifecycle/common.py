@@ -10,18 +10,16 @@ from miglet.job.ending import Ending
 from miglet.job.evidence import Evidence
 from miglet.job.signs import JobResult
 from miglet.job.verdict import Verdict, verdict
-from miglet.messages.events import (
-    Error,
-    JobCompleted,
-    JobStarted,
-    RunnerCrashed,
-    VMShuttingDown,
-    timestamp,
+from miglet.lifecycle.effects import (
+    Effect,
+    Emit,
+    Exit,
+    SetTimer,
+    StopCrew,
+    StopTimer,
+    Tell,
 )
-from miglet.messages.facts import JobResultSeen, RunnerExited
-from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner
-from miglet.state.effects import Effect, Emit, Exit, SetTimer, StopCrew, StopTimer, Tell
-from miglet.state.vm import (
+from miglet.lifecycle.vm import (
     TELLING_SECONDS,
     USAGE,
     End,
@@ -32,6 +30,16 @@ from miglet.state.vm import (
     Vm,
     grown,
 )
+from miglet.messages.events import (
+    Error,
+    JobCompleted,
+    JobStarted,
+    RunnerCrashed,
+    VMShuttingDown,
+    timestamp,
+)
+from miglet.messages.facts import JobResultSeen, RunnerExited
+from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner
 
 Step = tuple[Vm, list[Effect]]
 

@@ -10,6 +10,21 @@ from typing import NamedTuple
 
 from miglet import errors
 from miglet.job.verdict import Verdict
+from miglet.lifecycle.common import (
+    Step,
+    concluded,
+    drained,
+    exited,
+    failed,
+    flushed,
+    last_call,
+    shut_down,
+    stop_now,
+)
+from miglet.lifecycle.effects import Emit, Exit, SetTimer, StopTimer
+from miglet.lifecycle.job import announce_late, job_too_long
+from miglet.lifecycle.startup import give_up
+from miglet.lifecycle.vm import End, Moment, State, Vm
 from miglet.messages.events import CommandCompleted, Error, TerminationNotice, timestamp
 from miglet.messages.facts import (
     CredentialsRenewed,
@@ -23,21 +38,6 @@ from miglet.messages.facts import (
     TerminationNoticed,
     WorkerLost,
 )
-from miglet.state.effects import Emit, Exit, SetTimer, StopTimer
-from miglet.state.ends import (
-    Step,
-    concluded,
-    drained,
-    exited,
-    failed,
-    flushed,
-    last_call,
-    shut_down,
-    stop_now,
-)
-from miglet.state.jobs import announce_late, job_too_long
-from miglet.state.starting import give_up
-from miglet.state.vm import End, Moment, State, Vm
 
 #: An announcement that is told again may differ by so much in its time.
 SAME_SECONDS = 5.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from miglet.lifecycle.common import hasty_grace
+from miglet.lifecycle.vm import State, Vm
 from miglet.messages.codec import Order
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
-from miglet.state.ends import hasty_grace
-from miglet.state.vm import State, Vm
 
 
 def standing_orders(vm: Vm, now: float) -> list[Order]:
