@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from miglet.metrics.endpoint import CLIENTS, Answer, Endpoint, parse_listen
+from miglet.metrics.http import CLIENTS, Answer, Endpoint, parse_listen
 from miglet.metrics.pages import Pages
 from tests.support import eventually
 

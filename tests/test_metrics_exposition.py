@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from miglet.lifecycle.vm import State
 from miglet.metrics import Machine, Sampler
-from miglet.metrics.exposition import FAMILIES, STATES, Exposition, Seen
 from miglet.metrics.pages import Pages
+from miglet.metrics.prometheus import FAMILIES, STATES, Exposition, Seen
 from tests.test_metrics import Wanted
 
 SAMPLE = {

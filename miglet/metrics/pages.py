@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from miglet.metrics.endpoint import Answer, Route
-from miglet.metrics.exposition import Exposition
+from miglet.metrics.http import Answer, Route
+from miglet.metrics.prometheus import Exposition
 
 #: The states in which the machine has a runner that listens, or a job.
 READY_STATES = frozenset({"idle", "job_running"})

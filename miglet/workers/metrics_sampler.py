@@ -15,7 +15,7 @@ from miglet.messages.events import Identity
 from miglet.messages.facts import FaultNoted, MachineSampled
 from miglet.messages.orders import ShowStatus
 from miglet.metrics import Machine, Sampler
-from miglet.metrics.endpoint import Endpoint, parse_listen
+from miglet.metrics.http import Endpoint, parse_listen
 from miglet.workers.base import PULSE_SECONDS, Worker
 
 #: The pages are healthy while what they show is not older than so many intervals.
