@@ -11,10 +11,10 @@ import time
 
 from aiohttp import web
 
-from miglet.reference.agent_api import AgentApi
+from miglet.reference.api import AgentApi
 from miglet.reference.auth import Door
 from miglet.reference.bodies import MOST_BODY_BYTES
-from miglet.reference.core import Controller
+from miglet.reference.fleet import Controller
 from miglet.reference.operator_api import OperatorApi
 from miglet.reference.problems import Answer, tell_problems
 

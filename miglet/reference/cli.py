@@ -17,8 +17,8 @@ from miglet.errors import DONE, MigletError
 
 try:
     from miglet.reference import verbs
+    from miglet.reference.client import Access, Remote, connected
     from miglet.reference.command_queue import LEASE_SECONDS
-    from miglet.reference.remote import Access, Remote, connected
     from miglet.reference.server import Options, log_to_stderr, serve
 except ModuleNotFoundError as missing:
     if missing.name != "aiohttp":

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from miglet.reference.agent_api import MACHINE
+from miglet.reference.api import MACHINE
 from miglet.reference.bodies import (
     check,
     check_parameters,
@@ -17,7 +17,7 @@ from miglet.reference.bodies import (
     read_json,
     waiting_time,
 )
-from miglet.reference.core import Controller, command_topic, event_topic
+from miglet.reference.fleet import Controller, command_topic, event_topic
 from miglet.reference.problems import Problem
 
 #: The largest body of a command: eight of them are handed out in one answer, of which

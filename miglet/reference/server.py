@@ -25,8 +25,8 @@ from miglet.reference.app import application
 from miglet.reference.auth import Door
 from miglet.reference.bells import Bells
 from miglet.reference.command_queue import LEASE_SECONDS
-from miglet.reference.core import TokenSource, controller_on
 from miglet.reference.database import open_database, rfc3339
+from miglet.reference.fleet import TokenSource, controller_on
 from miglet.reference.tokens import TokenFile
 
 #: How long requests get to finish when the controller ends.

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from miglet.errors import MigletError
-from miglet.reference.remote import Remote, machine_path
+from miglet.reference.client import Remote, machine_path
 
 #: How long one request is held when waiting for news, in seconds.
 HELD_SECONDS = 25

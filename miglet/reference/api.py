@@ -14,8 +14,8 @@ from typing import Any
 from aiohttp import web
 
 from miglet.reference.bodies import check, machine_id, read_json, waiting_time
-from miglet.reference.core import Controller, command_topic, event_topic
 from miglet.reference.database import Arrival, arrival, rfc3339
+from miglet.reference.fleet import Controller, command_topic, event_topic
 from miglet.reference.problems import Problem
 from miglet.reference.store import Kept
 from miglet.reference.tokens import TokenFile
