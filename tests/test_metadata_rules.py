@@ -13,8 +13,8 @@ import pytest
 from miglet.config.settings import Settings
 from miglet.messages.events import Identity
 from miglet.messages.orders import ProvideRunner
-from miglet.runner import metadata_block
-from miglet.runner.metadata_block import MetadataOpen, Unblockable
+from miglet.runner import metadata_firewall
+from miglet.runner.metadata_firewall import MetadataOpen, Unblockable
 from miglet.supervisor.privileges import Account
 from miglet.workers.registering import Registering
 from miglet.workers.sequences import Hopeless
@@ -22,7 +22,7 @@ from tests.preflight_machine import look
 from tests.test_metadata_block import NOBODY, settings
 
 as_root = pytest.mark.skipif(
-    os.geteuid() != 0 or not metadata_block.may_filter(),
+    os.geteuid() != 0 or not metadata_firewall.may_filter(),
     reason="only root with CAP_NET_ADMIN calls nft itself",
 )
 
@@ -50,11 +50,11 @@ def nft(tmp_path, monkeypatch):
 @pytest.fixture
 def no_nft(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(metadata_block, "ADMINISTRATION", str(tmp_path))
+    monkeypatch.setattr(metadata_firewall, "ADMINISTRATION", str(tmp_path))
 
 
 def test_the_rules_replace_our_table_and_name_no_other():
-    text = metadata_block.ruleset("1001", "100000-165535")
+    text = metadata_firewall.ruleset("1001", "100000-165535")
     lines = text.splitlines()
     assert lines[:3] == [
         "add table inet miglet",
@@ -67,7 +67,10 @@ def test_the_rules_replace_our_table_and_name_no_other():
         "meta skuid 1001 jump metadata",
         "meta skuid 100000-165535 jump metadata",
     ]
-    for address in (*metadata_block.IPV4_ADDRESSES, *metadata_block.IPV6_ADDRESSES):
+    for address in (
+        *metadata_firewall.IPV4_ADDRESSES,
+        *metadata_firewall.IPV6_ADDRESSES,
+    ):
         (line,) = (line for line in lines if address in line)
         assert line.endswith("goto refusal")
     assert "drop" not in text
@@ -76,37 +79,37 @@ def test_the_rules_replace_our_table_and_name_no_other():
 @as_root
 def test_the_rules_reach_nft_as_one_document(nft, tmp_path):
     told = nft(0)
-    metadata_block.apply(settings(tmp_path, True), NOBODY)
-    assert told.read_text() == "-f -\n" + metadata_block.ruleset("65534")
+    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    assert told.read_text() == "-f -\n" + metadata_firewall.ruleset("65534")
 
 
 def test_a_machine_that_never_blocked_runs_nothing(no_nft, tmp_path):
-    metadata_block.apply(settings(tmp_path, False), NOBODY)
+    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
     assert look("runner_metadata", settings(tmp_path, False))["status"] == "ok"
 
 
 @as_root
 def test_what_was_once_blocked_is_taken_away_once(nft, tmp_path):
     told = nft(0)
-    metadata_block.apply(settings(tmp_path, True), NOBODY)
+    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
     told.unlink()
-    metadata_block.apply(settings(tmp_path, False), NOBODY)
-    assert told.read_text() == "-f -\n" + metadata_block.REMOVAL
-    metadata_block.apply(settings(tmp_path, False), NOBODY)
+    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+    assert told.read_text() == "-f -\n" + metadata_firewall.REMOVAL
+    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
     assert told.read_text().count("-f -") == 1
 
 
 @as_root
 def test_what_could_not_be_taken_away_is_tried_again(nft, tmp_path):
     nft(0)
-    metadata_block.apply(settings(tmp_path, True), NOBODY)
+    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
     nft(1)
     with pytest.raises(MetadataOpen, match="no such filter"):
-        metadata_block.apply(settings(tmp_path, False), NOBODY)
+        metadata_firewall.apply(settings(tmp_path, False), NOBODY)
     told = nft(0)
     told.unlink()
-    metadata_block.apply(settings(tmp_path, False), NOBODY)
-    assert metadata_block.REMOVAL in told.read_text()
+    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+    assert metadata_firewall.REMOVAL in told.read_text()
 
 
 @as_root
@@ -115,12 +118,12 @@ def test_a_load_that_was_cut_short_is_taken_away_too(nft, tmp_path, status):
     """The kernel may have taken what nft could not tell us of."""
     told = nft(status)
     try:
-        metadata_block.apply(settings(tmp_path, True), NOBODY)
+        metadata_firewall.apply(settings(tmp_path, True), NOBODY)
     except MetadataOpen:
         assert status
     told = nft(0)
     told.unlink()
-    metadata_block.apply(settings(tmp_path, False), NOBODY)
+    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
     assert told.exists()
 
 
@@ -132,8 +135,8 @@ def test_without_nft_the_check_says_what_to_install(no_nft, tmp_path):
 
 def test_without_the_right_it_says_who_has_it(nft, tmp_path, monkeypatch):
     nft(0)
-    monkeypatch.setattr(metadata_block, "may_filter", lambda: False)
-    monkeypatch.setattr(metadata_block, "systemd_usable", lambda: False)
+    monkeypatch.setattr(metadata_firewall, "may_filter", lambda: False)
+    monkeypatch.setattr(metadata_firewall, "systemd_usable", lambda: False)
     row = look("runner_metadata", settings(tmp_path, True))
     assert (row["status"], row["category"]) == ("fail", "misconfig")
     assert "as root" in row["hint"]
@@ -146,21 +149,21 @@ def test_without_the_right_it_says_who_has_it(nft, tmp_path, monkeypatch):
 def test_the_right_is_a_capability_and_not_a_user(tmp_path, line, may):
     status = tmp_path / "status"
     status.write_text(f"Name:\tmiglet\nCapPrm:\t000001ffffffffff\n{line}")
-    assert metadata_block.may_filter(status) is may
+    assert metadata_firewall.may_filter(status) is may
 
 
 def test_root_cannot_be_kept_from_anything():
     with pytest.raises(Unblockable, match="nothing keeps root") as caught:
-        metadata_block.owners(Account("root", 0, 0, "/root"))
+        metadata_firewall.owners(Account("root", 0, 0, "/root"))
     assert "runner.user" in caught.value.hint
 
 
 def test_a_user_that_asks_for_metadata_itself_is_not_kept_from_it(monkeypatch):
-    monkeypatch.setattr(metadata_block, "miglet_account", lambda: NOBODY)
+    monkeypatch.setattr(metadata_firewall, "miglet_account", lambda: NOBODY)
     mine = Account("me", os.geteuid() or NOBODY.uid, 1, "/")
     for each in (NOBODY, mine):
         with pytest.raises(Unblockable, match="asks for metadata"):
-            metadata_block.owners(each)
+            metadata_firewall.owners(each)
 
 
 def test_subordinate_users_are_those_of_this_user_alone(tmp_path):
@@ -169,12 +172,12 @@ def test_subordinate_users_are_those_of_this_user_alone(tmp_path):
         "# nobody:1:1\n\nroot:100000:65536\nnobody:165536:65536\n"
         "65534:300000:1\nnobody:many:1\nnobody:7:0\nnobody:7\n"
     )
-    assert metadata_block.owners(NOBODY, subuid) == (
+    assert metadata_firewall.owners(NOBODY, subuid) == (
         "65534",
         "165536-231071",
         "300000-300000",
     )
-    assert metadata_block.owners(NOBODY, tmp_path / "none") == ("65534",)
+    assert metadata_firewall.owners(NOBODY, tmp_path / "none") == ("65534",)
 
 
 class Watcher:

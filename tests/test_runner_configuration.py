@@ -14,13 +14,11 @@ import pytest
 
 from miglet.redaction import forget_secrets
 from miglet.runner import transient
-from miglet.runner.configuration import Configuration, Registration
-from miglet.runner.folder import (
-    FolderUnusable,
-)
+from miglet.runner.installation import FolderUnusable
 from miglet.runner.launcher import Launcher
 from miglet.runner.outcome import Outcome
-from miglet.runner.reasons import Next
+from miglet.runner.registration import Configuration, Registration
+from miglet.runner.registration_errors import Next
 from miglet.runner.run import RunnerPresent
 from miglet.supervisor.privileges import Account, account
 from tests.launching import begin_of

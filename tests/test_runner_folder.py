@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from miglet.runner.folder import (
+from miglet.runner.installation import (
     MIGRATED_FILES,
     REGISTRATION_FILES,
     check_folder,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from miglet.runner.environment import Hooks, runner_environment
 from miglet.runner.identity import ProcessIdentity
-from miglet.runner.processes import boot_id
+from miglet.runner.procfs import boot_id
 from miglet.supervisor.privileges import account
 from tests.launching import as_root
 

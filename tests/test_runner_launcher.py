@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from miglet.runner.folder import FolderUnusable
 from miglet.runner.identity import ProcessIdentity
+from miglet.runner.installation import FolderUnusable
 from miglet.runner.launcher import (
     RUNNER_OOM_SCORE_ADJ,
     Launcher,

@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miglet.runner.folder import (
-    REGISTRATION_FILES,
-)
+from miglet.runner.installation import REGISTRATION_FILES
 from miglet.runner.outcome import interpret, interpret_removal
-from miglet.runner.reasons import Next
+from miglet.runner.registration_errors import Next
 
 HTTP = "Http response code: {0} from 'POST https://api.github.com/x' (Request Id: 1)\n"
 STATUS = "Response status code does not indicate success: {0}.\n"

@@ -13,7 +13,7 @@ import pytest
 from miglet.runner import keep, shim, transient
 from miglet.runner.capped import OUTPUT_BYTES, Output
 from miglet.runner.launcher import Launcher, LaunchSpec
-from miglet.runner.processes import (
+from miglet.runner.procfs import (
     PARENT,
     START,
     census,

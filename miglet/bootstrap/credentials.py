@@ -13,7 +13,7 @@ from typing import Any
 
 from miglet.bootstrap.framework import Notable, check
 from miglet.config.settings import AuthSettings, Settings
-from miglet.runner.folder import may, named
+from miglet.runner.installation import may, named
 from miglet.supervisor.confinement import miglet_account
 from miglet.supervisor.privileges import Account
 

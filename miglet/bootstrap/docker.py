@@ -16,7 +16,7 @@ from miglet.bootstrap.exchange import ask
 from miglet.bootstrap.framework import Finding, Notable, Unavailable, check
 from miglet.bootstrap.runner import runner_account
 from miglet.config.settings import Settings
-from miglet.runner.folder import may, named
+from miglet.runner.installation import may, named
 from miglet.supervisor.privileges import Account
 
 SOCKET = "/var/run/docker.sock"

@@ -23,8 +23,8 @@ from miglet.errors import MISCONFIGURED, UNAVAILABLE, Misconfigured
 from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.metadata.keeping import keep_token
 from miglet.metadata.sources import Sources, sources_of
-from miglet.runner.folder import runner_version
 from miglet.runner.identity import boot_id
+from miglet.runner.installation import runner_version
 from miglet.supervisor.queues import Queue
 
 

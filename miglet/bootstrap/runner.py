@@ -7,8 +7,8 @@ from pathlib import Path
 
 from miglet.bootstrap.framework import Misconfiguration, Notable, Unavailable, check
 from miglet.config.settings import Settings
-from miglet.runner import metadata_block
-from miglet.runner.folder import (
+from miglet.runner import metadata_firewall
+from miglet.runner.installation import (
     MIGRATED_FILES,
     UNPACK,
     check_folder,
@@ -95,10 +95,10 @@ def runner_metadata(settings: Settings, deadline: float) -> str:
     if user is None:
         return "no user to keep from the metadata server"
     try:
-        metadata_block.rehearse(settings, user)
-    except metadata_block.Unblockable as error:
+        metadata_firewall.rehearse(settings, user)
+    except metadata_firewall.Unblockable as error:
         raise Misconfiguration(str(error), error.hint) from None
-    except metadata_block.MetadataOpen as error:
+    except metadata_firewall.MetadataOpen as error:
         raise Unavailable(str(error), error.hint) from None
     return f"{user.name} will be kept from the metadata server"
 

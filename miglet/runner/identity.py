@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from miglet.runner.processes import BOOT_ID, START, boot_id, lives, send, stat_of
+from miglet.runner.procfs import BOOT_ID, START, boot_id, lives, send, stat_of
 
 
 @dataclass(frozen=True)

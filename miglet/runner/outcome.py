@@ -10,8 +10,8 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from miglet.redaction import redact
-from miglet.runner.folder import REGISTRATION_FILES
-from miglet.runner.reasons import (
+from miglet.runner.installation import REGISTRATION_FILES
+from miglet.runner.registration_errors import (
     ANSWERED,
     BUSY,
     INCOMPLETE,

@@ -19,7 +19,7 @@ from typing import Any
 from miglet.errors import RunnerError
 from miglet.runner.exitstatus import ExitStatus, stopped, told, untold
 from miglet.runner.identity import ProcessIdentity
-from miglet.runner.processes import SESSION, START, census, descendants
+from miglet.runner.procfs import SESSION, START, census, descendants
 from miglet.runner.records import discard, read_record, tail
 from miglet.runner.unit import Unit
 from miglet.runner.usage import Usage, usage_of

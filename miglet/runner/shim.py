@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from miglet.runner.capped import CHUNK_BYTES, Output
 from miglet.runner.connector import ChildExits
-from miglet.runner.processes import (
+from miglet.runner.procfs import (
     START,
     USER_TICKS,
     WAITED_TICKS_END,

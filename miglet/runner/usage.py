@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from miglet.runner.processes import (
+from miglet.runner.procfs import (
     RESIDENT_PAGES,
     USER_TICKS,
     WAITED_TICKS,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from miglet.runner.exitstatus import STATUS_KEYS, ExitStatus, only
 from miglet.runner.identity import ProcessIdentity
-from miglet.runner.processes import START, oldest_child, stat_of
+from miglet.runner.procfs import START, oldest_child, stat_of
 from miglet.runner.records import read_record
 from miglet.runner.shim import (
     WORKER_EXIT_RECORD,

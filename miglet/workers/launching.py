@@ -11,7 +11,7 @@ from typing import Any
 from miglet.job import hooks
 from miglet.job.diag import recent_logs
 from miglet.runner.environment import Hooks, runner_environment
-from miglet.runner.folder import registered, runner_version
+from miglet.runner.installation import registered, runner_version
 from miglet.runner.launcher import LAUNCH_SECONDS, RUNNER_OOM_SCORE_ADJ, LaunchSpec
 from miglet.runner.launchers import runner_launcher
 from miglet.runner.run import Run

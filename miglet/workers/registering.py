@@ -19,13 +19,13 @@ from miglet.messages.facts import (
     TokenSpent,
 )
 from miglet.messages.orders import ProvideRunner
-from miglet.runner import metadata_block
-from miglet.runner.configuration import Configuration, Registration
+from miglet.runner import metadata_firewall
 from miglet.runner.environment import account_environment, proxy_environment
-from miglet.runner.folder import forget_registration, registered
+from miglet.runner.installation import forget_registration, registered
 from miglet.runner.launcher import LAUNCH_SECONDS
 from miglet.runner.launchers import configuration_launcher
 from miglet.runner.outcome import Next, Outcome
+from miglet.runner.registration import Configuration, Registration
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.privileges import Account, account
@@ -64,8 +64,8 @@ class Registering:
         """The whole way; returns the Run. Raises Hopeless when there is none."""
         try:
             self._account = account(self._host.settings.runner.user)
-            self._host.be_patient(metadata_block.LOAD_SECONDS)
-            metadata_block.apply(self._host.settings, self._account)
+            self._host.be_patient(metadata_firewall.LOAD_SECONDS)
+            metadata_firewall.apply(self._host.settings, self._account)
             yield from self._end_leftover()
             if not self._has_registration():
                 yield from self._configure()

@@ -16,11 +16,11 @@ from miglet.controller.client import RemovalToken
 from miglet.errors import ControllerError, MigletError
 from miglet.messages.facts import ControllerFailed
 from miglet.redaction import remember_secret
-from miglet.runner.configuration import Configuration
 from miglet.runner.environment import account_environment, proxy_environment
-from miglet.runner.folder import forget_registration, registered
+from miglet.runner.installation import forget_registration, registered
 from miglet.runner.launcher import LAUNCH_SECONDS
 from miglet.runner.launchers import configuration_launcher
+from miglet.runner.registration import Configuration
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.privileges import account
 from miglet.workers.asking import asked

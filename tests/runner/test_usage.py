@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from miglet.runner.processes import census
+from miglet.runner.procfs import census
 from miglet.runner.run import Run
 from miglet.runner.unit import Unit
 from miglet.runner.usage import SAMPLE_SECONDS, Usage, UsageSampler, usage_of

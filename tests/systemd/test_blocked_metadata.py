@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from miglet.runner.metadata_block import MARKER
+from miglet.runner.metadata_firewall import MARKER
 from tests.agent_process import IN_UNITS
 from tests.paths import ROOT
 

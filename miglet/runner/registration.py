@@ -12,14 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from miglet.redaction import remember_secret
-from miglet.runner.folder import (
-    FolderUnusable,
-    Problem,
-    registration_files,
-)
+from miglet.runner.installation import FolderUnusable, Problem, registration_files
 from miglet.runner.launcher import Launcher, LaunchSpec
 from miglet.runner.outcome import Outcome, failed, interpret, interpret_removal
-from miglet.runner.reasons import TIMED_OUT
+from miglet.runner.registration_errors import TIMED_OUT
 from miglet.runner.run import Run
 from miglet.supervisor.privileges import Account
 
