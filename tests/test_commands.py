@@ -14,12 +14,12 @@ from miglet.config.explanation import explanation
 from miglet.config.loading import Loaded, Origin
 from miglet.config.schema import KEYS
 from miglet.controller import contract
-from miglet.forms import DEPTH_LIMIT, NAME_LIMIT, PARAMETERS_LIMIT, received
 from miglet.lifecycle.effects import Adopt, ChangeLevel
 from miglet.lifecycle.vm import Moment, State
 from miglet.messages.codec import encode
 from miglet.messages.facts import CommandExamined, CredentialsRenewed
 from miglet.supervisor import queues
+from miglet.workers.forms import DEPTH_LIMIT, NAME_LIMIT, PARAMETERS_LIMIT, received
 from tests.histories import busy, events, idle, live
 from tests.sample_settings import sample_settings
 

@@ -16,7 +16,7 @@ from miglet.config import typing_page
 from miglet.config.schema import KEYS, SCHEMA, SECTIONS
 from miglet.config.section import MalformedSettings
 from miglet.config.settings import RUNTIME_KEYS, Settings
-from miglet.crew import NAMES
+from miglet.workers.registry import NAMES
 from tests.sample_settings import sample_settings
 
 SETTINGS = sample_settings({"github.labels": ["a", "b"]})

@@ -17,10 +17,10 @@ FLOORS = [
     {"errors", "loglines", "metrics", "redaction", "safefile"},
     {"cli", "config", "control", "http", "logger", "messages"},
     {"controller", "supervisor"},
-    {"forms", "journal", "metadata", "runner"},
+    {"journal", "metadata", "runner"},
     {"bootstrap", "job"},
     {"lifecycle", "workers"},
-    {"commands", "crew"},
+    {"commands"},
     {"agent"},
 ]
 #: These stand apart: nobody imports them, and they import nothing but these.

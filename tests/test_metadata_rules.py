@@ -16,8 +16,8 @@ from miglet.messages.orders import ProvideRunner
 from miglet.runner import metadata_firewall
 from miglet.runner.metadata_firewall import MetadataOpen, Unblockable
 from miglet.supervisor.privileges import Account
-from miglet.workers.registering import Registering
-from miglet.workers.sequences import Hopeless
+from miglet.workers.registration import Registering
+from miglet.workers.steps import Hopeless
 from tests.preflight_machine import look
 from tests.test_metadata_block import NOBODY, settings
 

@@ -14,8 +14,8 @@ from miglet.messages.codec import Message
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerAnswered
 from miglet.supervisor import queues
-from miglet.workers import rehearsal
-from miglet.workers.rehearsal import ROUNDS, Rehearsal, rehearse
+from miglet.workers import warmup
+from miglet.workers.warmup import ROUNDS, Rehearsal, rehearse
 from tests.sample_settings import sample_settings
 
 NO = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -32,7 +32,7 @@ def settings(**controller: object) -> Settings:
 
 
 def staged() -> Settings:
-    return settings(endpoint=rehearsal.ENDPOINT, auth={"type": "none"})
+    return settings(endpoint=warmup.ENDPOINT, auth={"type": "none"})
 
 
 def played() -> list[Message]:
@@ -78,7 +78,7 @@ def test_nobody_is_connected_to_and_no_name_is_looked_up(monkeypatch):
 
 
 def test_a_rehearsal_that_fails_hurts_nobody(monkeypatch):
-    monkeypatch.setattr(rehearsal, "ANSWER", NO)
+    monkeypatch.setattr(warmup, "ANSWER", NO)
     with pytest.raises(ControllerUnreachable):
         played()
     rehearse(settings(), IDENTITY)

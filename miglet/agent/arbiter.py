@@ -22,7 +22,6 @@ from miglet.agent.performing import PERFORM
 from miglet.commands import registry
 from miglet.commands.intake import RELOAD, reload_errand
 from miglet.control.server import ControlServer
-from miglet.crew import CRITICAL
 from miglet.lifecycle.effects import Effect
 from miglet.lifecycle.table import step
 from miglet.lifecycle.vm import Moment, Vm
@@ -32,6 +31,7 @@ from miglet.supervisor.failpoints import reach
 from miglet.supervisor.linux import RunQueue
 from miglet.supervisor.signals import PARENT, SignalPipe
 from miglet.supervisor.tidying import Tidying, give_back_memory
+from miglet.workers.registry import CRITICAL
 
 #: Most seconds that the loop sleeps: the supervisor looks after its workers then.
 TICK_SECONDS = 1.0

@@ -21,7 +21,6 @@ from miglet.agent.herald import present
 from miglet.agent.house import House
 from miglet.agent.status import Knowledge
 from miglet.config.settings import Settings
-from miglet.crew import ALWAYS, UPLINK
 from miglet.job.verdict import Verdict
 from miglet.journal.journal import Journal
 from miglet.lifecycle.common import concluded
@@ -34,7 +33,8 @@ from miglet.runner.launchers import runner_launcher
 from miglet.supervisor import confinement
 from miglet.supervisor.children import Child
 from miglet.supervisor.systemd import Notifier
-from miglet.workers.rehearsal import rehearse
+from miglet.workers.registry import ALWAYS, UPLINK
+from miglet.workers.warmup import rehearse
 
 #: What becomes of a job that a restart of the machine has ended.
 REBOOTED = Verdict(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from miglet.crew import UPLINK
 from miglet.journal.journal import Journal
 from miglet.messages.facts import EventDelivered, EventRefused, EventSetAside
 from miglet.messages.orders import DeliverEvent
 from miglet.supervisor.supervisor import Supervisor
+from miglet.workers.registry import UPLINK
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from miglet import logger
 from miglet.agent import status
 from miglet.agent.status import Knowledge
 from miglet.control.server import ControlServer
-from miglet.crew import UPLINK
 from miglet.journal.journal import Journal
 from miglet.lifecycle.vm import Moment, State, Vm
 from miglet.messages.events import JobReference, timestamp
 from miglet.messages.orders import Beat, FollowJob, ShowStatus
 from miglet.supervisor.supervisor import Supervisor
 from miglet.supervisor.systemd import Notifier
+from miglet.workers.registry import UPLINK
 
 #: What systemd does not take for a start that succeeded.
 UNREADY = (State.INITIALIZING, State.ERROR, State.SHUTTING_DOWN)

@@ -16,7 +16,6 @@ from miglet.agent.delivery import Uplink
 from miglet.agent.herald import Herald, present
 from miglet.agent.status import Knowledge
 from miglet.agent.timers import Timers
-from miglet.crew import worker_called
 from miglet.journal.journal import Journal
 from miglet.lifecycle.effects import Effect, Emit
 from miglet.lifecycle.vm import Moment, Vm
@@ -26,6 +25,7 @@ from miglet.supervisor.errands import Errands
 from miglet.supervisor.queues import Queue
 from miglet.supervisor.supervisor import Supervisor
 from miglet.supervisor.systemd import Notifier
+from miglet.workers.registry import worker_called
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from miglet.agent.house import House
 from miglet.commands.intake import errand_for
-from miglet.crew import IN_A_CLOUD, UPLINK
 from miglet.journal.journal import Finding
 from miglet.lifecycle.standing import standing_orders
 from miglet.messages import facts
@@ -22,6 +21,7 @@ from miglet.messages.codec import Fact
 from miglet.messages.events import CommandCompleted, Error
 from miglet.messages.orders import FollowJob
 from miglet.supervisor.failpoints import reach
+from miglet.workers.registry import IN_A_CLOUD, UPLINK
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from miglet.agent.herald import present
 from miglet.agent.house import House
 from miglet.config.section import MalformedSettings
 from miglet.config.settings import RUNTIME_KEYS, Settings
-from miglet.crew import NAMES, UPLINK
 from miglet.lifecycle import effects
 from miglet.lifecycle.common import with_policy
 from miglet.lifecycle.vm import Policy
 from miglet.messages import orders
 from miglet.messages.events import Error
+from miglet.workers.registry import NAMES, UPLINK
 
 
 def tell(house: House, effect: effects.Tell) -> None:

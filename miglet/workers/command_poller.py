@@ -17,12 +17,12 @@ from itertools import islice
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.errors import ControllerError
-from miglet.forms import received
 from miglet.http.retry import Backoff
 from miglet.messages.events import Identity
 from miglet.messages.facts import CommandReceived, ControllerAnswered
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.failures import report_failure
+from miglet.workers.forms import received
 
 #: Most seconds until the first poll: machines that boot together do not ask together.
 FIRST_PHASE_SECONDS = 1.0

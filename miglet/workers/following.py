@@ -12,7 +12,7 @@ from miglet.messages.codec import Fact
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
 from miglet.workers.launching import description
-from miglet.workers.sequences import Steps
+from miglet.workers.steps import Steps
 
 #: Seconds that killing a whole tree of processes may take.
 KILL_SECONDS = 5.0

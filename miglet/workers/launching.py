@@ -17,7 +17,7 @@ from miglet.runner.launchers import runner_launcher
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.privileges import Account
-from miglet.workers.sequences import Host
+from miglet.workers.steps import Host
 
 #: The scripts that the runner calls before and after a job.
 HOOKS = Path(hooks.__file__).with_name("hooks")

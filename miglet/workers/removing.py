@@ -24,7 +24,7 @@ from miglet.runner.registration import Configuration
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.privileges import account
 from miglet.workers.asking import asked
-from miglet.workers.sequences import POLL_SECONDS, Host
+from miglet.workers.steps import POLL_SECONDS, Host
 
 #: Most seconds that the removal token and config.sh may take, each.
 REMOVAL_SECONDS = 5.0

@@ -21,9 +21,9 @@ from miglet.runner.run import Run
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.following import CLOSE_LOOK_SECONDS, Following
 from miglet.workers.launching import description
-from miglet.workers.registering import Registering
+from miglet.workers.registration import Registering
 from miglet.workers.removing import Removing
-from miglet.workers.sequences import Hopeless, Steps
+from miglet.workers.steps import Hopeless, Steps
 
 
 class RunnerWatcher(Worker):

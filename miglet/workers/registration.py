@@ -30,8 +30,7 @@ from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.privileges import Account, account
 from miglet.workers.launching import description, launch
-from miglet.workers.obtaining import Obtaining, digest
-from miglet.workers.sequences import (
+from miglet.workers.steps import (
     EXIT_STATUSES,
     POLL_SECONDS,
     Hopeless,
@@ -39,6 +38,7 @@ from miglet.workers.sequences import (
     Steps,
     failure_of,
 )
+from miglet.workers.token_request import Obtaining, digest
 
 #: Registration tokens that one registration may use.
 MOST_TOKENS = 3

@@ -13,7 +13,7 @@ from miglet.errors import ControllerError, MigletError, Refused
 from miglet.http.retry import Backoff
 from miglet.messages.facts import ControllerAnswered, ControllerFailed, FaultNoted
 from miglet.workers.asking import asked, expired, registration_token_in
-from miglet.workers.sequences import Hopeless, Host, failure_of
+from miglet.workers.steps import Hopeless, Host, failure_of
 
 
 class Obtaining:
