@@ -9,7 +9,7 @@ from typing import Any
 from miglet.bootstrap.framework import CHECKS
 from miglet.bootstrap.report import outcome
 from miglet.config.files import layers_of
-from miglet.config.loading import load
+from miglet.config.load import load
 from miglet.config.settings import Settings
 from tests.runner_double import install
 

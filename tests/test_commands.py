@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from miglet.commands.registry import COMMANDS, canonical, obey
 from miglet.commands.validation import command_faults, examine_command
 from miglet.config.explanation import explanation
-from miglet.config.loading import Loaded, Origin
+from miglet.config.load import Loaded, Origin
 from miglet.config.schema import KEYS
 from miglet.controller import contract
 from miglet.lifecycle.effects import Adopt, ChangeLevel

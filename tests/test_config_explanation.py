@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 from miglet.config.explanation import explain, explanation, origins_of
-from miglet.config.layers import Layers, command_line_layer
-from miglet.config.layers import overlay_layer as layer
-from miglet.config.loading import load
+from miglet.config.load import load
 from miglet.config.schema import KEYS
+from miglet.config.sources import Layers, command_line_layer
+from miglet.config.sources import overlay_layer as layer
 
 NEEDED = {
     "pool_id": "pool-1",

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from miglet.config import reading
 from miglet.config.files import LARGEST_BYTES, default_file_layer, file_layer, layers_of
-from miglet.config.layers import Layers, document_layer, overlay_layer
-from miglet.config.loading import load, reload, salvage, update
+from miglet.config.load import load, reload, salvage, update
 from miglet.config.reading import table_of
+from miglet.config.sources import Layers, document_layer, overlay_layer
 from miglet.errors import Misconfigured
 
 NEEDED = """\

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import pytest
 
 from miglet.config.files import layers_of
-from miglet.config.layers import (
+from miglet.config.load import load
+from miglet.config.schema import ATTRIBUTE_NAMES, ENVIRONMENT_NAMES, KEYS
+from miglet.config.sources import (
     RESERVED,
     Layer,
     Layers,
@@ -18,8 +20,6 @@ from miglet.config.layers import (
     environment_layer,
     overlay_layer,
 )
-from miglet.config.loading import load
-from miglet.config.schema import ATTRIBUTE_NAMES, ENVIRONMENT_NAMES, KEYS
 from miglet.errors import MISCONFIGURED, Misconfigured
 
 NEEDED = {

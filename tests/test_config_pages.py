@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from miglet.config import example, reference
-from miglet.config.layers import Layers, document_layer, overlay_layer
-from miglet.config.loading import load
+from miglet.config import docs, reference
+from miglet.config.load import load
 from miglet.config.schema import KEYS
+from miglet.config.sources import Layers, document_layer, overlay_layer
 from miglet.config.values import parse
 from miglet.errors import Misconfigured
 from tests.paths import ROOT
@@ -32,7 +32,7 @@ def layer_of(text: str):
 
 
 def test_the_example_is_what_the_schema_makes_of_it():
-    assert EXAMPLE.read_text() == example.page()
+    assert EXAMPLE.read_text() == docs.page()
 
 
 def test_the_page_is_what_the_schema_makes_of_it():

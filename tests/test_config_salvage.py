@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from miglet.config.layers import Layers, document_layer
-from miglet.config.layers import overlay_layer as layer
-from miglet.config.loading import load, salvage
+from miglet.config.load import load, salvage
 from miglet.config.schema import KEYS
+from miglet.config.sources import Layers, document_layer
+from miglet.config.sources import overlay_layer as layer
 
 NEEDED = {
     "pool_id": "pool-1",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from miglet.config.layers import Layers, overlay_layer
-from miglet.config.loading import load, reload, update
+from miglet.config.load import load, reload, update
 from miglet.config.schema import KEYS
+from miglet.config.sources import Layers, overlay_layer
 from miglet.errors import Misconfigured
 
 NEEDED = {

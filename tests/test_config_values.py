@@ -7,7 +7,10 @@ import functools
 import pytest
 
 from miglet.config.files import layers_of
-from miglet.config.layers import (
+from miglet.config.load import load
+from miglet.config.schema import KEYS, Key
+from miglet.config.settings import Settings
+from miglet.config.sources import (
     Layer,
     Layers,
     attributes_layer,
@@ -16,9 +19,6 @@ from miglet.config.layers import (
     environment_layer,
     overlay_layer,
 )
-from miglet.config.loading import load
-from miglet.config.schema import KEYS, Key
-from miglet.config.settings import Settings
 from miglet.errors import Misconfigured
 
 NEEDED = {

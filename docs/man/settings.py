@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from miglet.config import reference
-from miglet.config.example import required_mark, yaml_text
+from miglet.config.docs import required_mark, yaml_text
 from miglet.config.reference import limits
 from miglet.config.schema import KEYS, SCHEMA, Key
 

@@ -16,7 +16,7 @@ import psutil
 
 from miglet import __version__, bootstrap
 from miglet.config.explanation import explanation
-from miglet.config.loading import salvage
+from miglet.config.load import salvage
 from miglet.config.settings import Settings
 from miglet.config.validation import NOWHERE
 from miglet.errors import MISCONFIGURED, UNAVAILABLE, Misconfigured

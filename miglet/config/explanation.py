@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from miglet.config.loading import Loaded, Origin
+from miglet.config.load import Loaded, Origin
 from miglet.config.schema import KEYS, Key
 from miglet.config.values import TEXTS, masked, value_text
 

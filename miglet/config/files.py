@@ -9,7 +9,8 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 
-from miglet.config.layers import (
+from miglet.config.reading import Unreadable
+from miglet.config.sources import (
     Layer,
     Layers,
     command_line_layer,
@@ -17,7 +18,6 @@ from miglet.config.layers import (
     environment_layer,
     unusable,
 )
-from miglet.config.reading import Unreadable
 
 DEFAULT_FILE = "/etc/miglet/miglet.yaml"
 

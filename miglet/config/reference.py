@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from miglet.config.example import yaml_text
+from miglet.config.docs import yaml_text
 from miglet.config.quantities import duration_text, size_text
 from miglet.config.schema import KEYS, SCHEMA, Key
 

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from miglet.config.layers import ATTRIBUTE_PREFIX
+from miglet.config.sources import ATTRIBUTE_PREFIX
 from miglet.controller.fields import instant
 from miglet.http.transport import Answer
 from miglet.metadata.cloud import Announcement, Metadata

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 
 from miglet.config.files import decoded
 from miglet.config.flattening import Value
-from miglet.config.layers import (
+from miglet.config.reading import Unreadable
+from miglet.config.sources import (
     ATTRIBUTE_PREFIX,
     Layer,
     attributes_layer,
     document_layer,
     unusable,
 )
-from miglet.config.reading import Unreadable
 from miglet.errors import Fault
 from miglet.metadata.cloud import Metadata
 from miglet.redaction import redact, remember_secret

@@ -16,8 +16,8 @@ from typing import Any
 
 from miglet.config.files import layers_of
 from miglet.config.flattening import Value
-from miglet.config.layers import Layer, Layers
-from miglet.config.loading import Loaded, drafted, load
+from miglet.config.load import Loaded, drafted, load
+from miglet.config.sources import Layer, Layers
 from miglet.config.validation import NOWHERE
 from miglet.errors import Fault, Misconfigured
 from miglet.messages.facts import FaultNoted

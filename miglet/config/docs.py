@@ -1,6 +1,6 @@
 """``etc/miglet.yaml`` as the schema has it: every setting, commented out.
 
-``python -m miglet.config.example`` prints it. ``#key`` is a setting with its default,
+``python -m miglet.config.docs`` prints it. ``#key`` is a setting with its default,
 ``# Text`` is for people; only the names of sections are not commented out.
 """
 
