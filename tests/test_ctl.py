@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from miglet.control import rpc
 from miglet.control.server import ControlServer
 from miglet.ctl import __main__ as ctl
-from miglet.ctl import doctor, view, wire
+from miglet.ctl import client, doctor, view
 from tests.support import eventually
 
 STATUS = {
@@ -362,11 +362,11 @@ def test_what_was_said_before_the_door_closed_is_heard(path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        connection = wire.Connection(str(path))
+        connection = client.Connection(str(path))
         answering, _ = listener.accept()
         answering.sendall(rpc.failure(None, rpc.RpcError(rpc.BUSY, "try again")))
         answering.close()
-        with pytest.raises(wire.Failed, match="try again"):
+        with pytest.raises(client.Failed, match="try again"):
             connection.call("status")
         connection._socket.close()
 

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 from miglet import __version__
 from miglet.ctl import view
-from miglet.ctl.doctor import complaints
-from miglet.ctl.wire import (
+from miglet.ctl.client import (
     REFUSED,
     RUNNING,
     UNKNOWN,
@@ -27,6 +26,7 @@ from miglet.ctl.wire import (
     fields,
     items,
 )
+from miglet.ctl.doctor import complaints
 
 SOCKET = "/run/miglet/control.sock"
 
