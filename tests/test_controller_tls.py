@@ -295,7 +295,7 @@ def test_files_that_never_were_usable_are_told(ours, damage, told):
 def test_nobody_is_asked_for_a_keys_password(ours):
     pair = ours.issue("vm-1", password=b"sesame")
     load = (
-        "import sys; from miglet.controller.tls import TlsFiles;"
+        "import sys; from miglet.http.tls import TlsFiles;"
         "TlsFiles(*sys.argv[1:]).context()"
     )
     terminal, end = os.openpty()

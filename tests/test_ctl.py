@@ -510,7 +510,7 @@ def test_it_imports_next_to_nothing():
     imported = set(done.stdout.split())
     ours = {name for name in imported if name.startswith("miglet.")}
     assert ours == {
-        f"miglet.ctl{name}" for name in ("", ".__main__", ".view", ".wire", ".doctor")
+        f"miglet.ctl{name}" for name in ("", ".__main__", ".view", ".client", ".doctor")
     }
     heavy = {"logging", "asyncio", "subprocess", "dataclasses", "typing_extensions"}
     assert not imported & (

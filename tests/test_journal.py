@@ -22,7 +22,7 @@ MESSAGE_BYTES = 64 * 1024
 
 OPENS = """
 import pathlib, sys
-from miglet.state.journal import Journal
+from miglet.journal.journal import Journal
 Journal.open([pathlib.Path(sys.argv[1])], "boot-1")
 """
 

@@ -153,7 +153,7 @@ def test_openmetrics_is_spoken_to_those_who_ask_for_it():
 
 def test_the_heartbeat_alone_needs_no_prometheus_client():
     code = (
-        "import sys, miglet.metrics, miglet.metrics.endpoint;"
+        "import sys, miglet.metrics, miglet.metrics.http;"
         "sys.exit('prometheus_client' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-PROLOGUE = "import json, sys, miglet.slimming as slimming; "
+PROLOGUE = "import json, sys, miglet.supervisor.lean_imports as lean_imports; "
 SPARED = ["ast", "asyncio", "brotli", "charset_normalizer", "dill", "pickle"]
 
 REPORT = "; print(json.dumps({}))"
@@ -26,7 +26,7 @@ def told(script: str, value: str) -> Any:
 
 @pytest.mark.parametrize("spared", SPARED)
 def test_what_nobody_needs_is_not_in_memory(spared):
-    script = "slimming.import_for_workers(); import miglet.daemon"
+    script = "lean_imports.import_for_workers(); import miglet.agent.daemon"
     loaded = told(script, "sorted(sys.modules)")
     assert {"backoff", "requests", "urllib3"} <= set(loaded)
     assert spared not in loaded
@@ -34,12 +34,12 @@ def test_what_nobody_needs_is_not_in_memory(spared):
 
 @pytest.mark.parametrize("name", ["idna", "importlib.metadata", "pickle"])
 def test_what_is_needed_after_all_is_the_real_thing(name):
-    script = f"slimming.import_for_workers(); import {name}"
+    script = f"lean_imports.import_for_workers(); import {name}"
     assert told(script, f"sys.modules[{name!r}].__file__").endswith(".py")
 
 
 def test_what_is_wanted_late_is_fetched_and_then_stays():
-    script = "import inspect; code = inspect.isfunction(slimming.late)"
+    script = "import inspect; code = inspect.isfunction(lean_imports.late)"
     assert told(script, "[code, hasattr(sys.modules['inspect'], '__file__')]") == [
         True,
         True,
@@ -52,17 +52,17 @@ def test_a_class_without_a_docstring_is_described_as_ever():
 
 
 def test_a_host_name_that_is_not_ascii_is_still_understood():
-    script = "slimming.import_for_workers(); import requests"
+    script = "lean_imports.import_for_workers(); import requests"
     url = "requests.Request('GET', 'http://b\\u00fccher.example/').prepare().url"
     assert told(script, url) == "http://xn--bcher-kva.example/"
 
 
 def test_only_an_encoding_that_can_be_read_is_offered():
-    script = "slimming.import_for_workers(); import requests"
+    script = "lean_imports.import_for_workers(); import requests"
     offered = told(script, "requests.utils.default_headers()['Accept-Encoding']")
     assert set(offered.split(", ")) == {"gzip", "deflate"}
 
 
 def test_what_is_imported_already_is_left_alone():
-    script = "import idna; slimming.import_for_workers()"
+    script = "import idna; lean_imports.import_for_workers()"
     assert told(script, "sys.modules['idna'] is idna")

@@ -90,7 +90,7 @@ class Job:
     #: Wall time of the first sign, and the monotonic time that no clock step changes.
     seen_at: float
     seen_now: float
-    #: The fields of `miglet.runner.signs.JobIdentity`.
+    #: The fields of `miglet.job.signs.JobIdentity`.
     identity: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, Any] = field(default_factory=dict)
     #: Whether its JobStarted is in the journal.

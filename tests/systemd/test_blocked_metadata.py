@@ -31,14 +31,14 @@ PROCESS = ("Type", "Notify", "Exec", "Watchdog", "Restart")
 PROGRAM = """\
 import sys
 sys.path.insert(0, {checkout!r})
-from miglet.runner import metadata_block
-from miglet.security import account
+from miglet.runner import metadata_firewall
+from miglet.supervisor.privileges import account
 from tests.sample_settings import sample_settings
-assert not metadata_block.may_filter()
+assert not metadata_firewall.may_filter()
 flat = {{"runner.block_metadata": {block}, "paths.runtime": {runtime!r}}}
 settings, nobody = sample_settings(flat), account("nobody")
-metadata_block.rehearse(settings, nobody)
-metadata_block.apply(settings, nobody)
+metadata_firewall.rehearse(settings, nobody)
+metadata_firewall.apply(settings, nobody)
 """
 
 
