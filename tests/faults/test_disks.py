@@ -13,8 +13,8 @@ import pytest
 
 from tests.end_to_end.conftest import HELD, IDLE, Machine, job
 from tests.faults import promises
+from tests.journal.test_journal_faults import fill, mounted
 from tests.support import eventually
-from tests.test_journal_faults import fill, mounted
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

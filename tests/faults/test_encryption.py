@@ -19,8 +19,8 @@ from tests.end_to_end.conftest import HELD, pointed_at
 from tests.faults import promises
 from tests.faults.test_delivery import BOUT, SETTINGS, STORM, beats_again, pause
 from tests.faults.weather import Weather, weather_before
+from tests.http.test_tls import server_context
 from tests.support import eventually
-from tests.test_controller_tls import server_context
 
 
 @dataclass

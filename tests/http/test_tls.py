@@ -18,7 +18,7 @@ from miglet.errors import ControllerUnreachable, CredentialUnusable
 from miglet.http.tls import TlsFiles
 from miglet.http.transport import TlsFailed
 from tests.authority import DAY, NOW, Authority
-from tests.test_controller_transport import EMPTY, Peer
+from tests.http.test_transport import EMPTY, Peer
 
 
 def encrypted(context):

@@ -19,7 +19,7 @@ from miglet.supervisor.privileges import Account
 from miglet.workers.registration import Registering
 from miglet.workers.steps import Hopeless
 from tests.preflight_machine import look
-from tests.test_metadata_block import NOBODY, settings
+from tests.runner.test_metadata_firewall import NOBODY, settings
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0 or not metadata_firewall.may_filter(),

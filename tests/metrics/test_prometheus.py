@@ -15,7 +15,7 @@ from miglet.lifecycle.vm import State
 from miglet.metrics import Machine, Sampler
 from miglet.metrics.pages import Pages
 from miglet.metrics.prometheus import FAMILIES, STATES, Exposition, Seen
-from tests.test_metrics import Wanted
+from tests.metrics.test_machine import Wanted
 
 SAMPLE = {
     "cpu_percent": 25.0,
