@@ -23,7 +23,7 @@ from miglet.errors import MISCONFIGURED, UNAVAILABLE, Misconfigured
 from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.metadata.keeping import keep_token
 from miglet.metadata.sources import Sources, sources_of
-from miglet.runner.identity import boot_id
+from miglet.runner.identity import ProcIncomplete, boot_id
 from miglet.runner.installation import runner_version
 from miglet.supervisor.queues import Queue
 
@@ -43,7 +43,11 @@ def main(queue: Queue, sources: dict[str, Any]) -> None:
     if note:
         queue.put(note)
     report = [*found.checks(), *bootstrap.report(loaded.settings)]
-    told = machine(loaded.settings) | found.identity() | {"timeline": timeline}
+    try:
+        told = machine(loaded.settings) | found.identity() | {"timeline": timeline}
+    except ProcIncomplete:
+        # the parent needs the boot's id first: it has said so, and ended
+        return
     queue.put(PreflightDone(report, told))
 
 

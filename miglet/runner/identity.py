@@ -10,7 +10,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from miglet.runner.procfs import BOOT_ID, START, boot_id, lives, send, stat_of
+from miglet.errors import MISCONFIGURED, MigletError
+from miglet.runner import procfs
+from miglet.runner.procfs import BOOT_ID, START, lives, send, stat_of
+
+
+class ProcIncomplete(MigletError):
+    """/proc does not have what MIGlet cannot do without."""
+
+    category = "misconfig"
+    exit_status = MISCONFIGURED
+    hint = "mount /proc without subset=pid: see proc(5)"
+
+
+def boot_id(path: str = BOOT_ID) -> str:
+    """The kernel's name for this boot of the machine; raises ProcIncomplete."""
+    try:
+        return procfs.boot_id(path)
+    except OSError as error:
+        text = f"cannot tell this boot from others: {path}: {error.strerror}"
+        raise ProcIncomplete(text) from error
 
 
 @dataclass(frozen=True)

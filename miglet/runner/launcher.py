@@ -22,8 +22,9 @@ from typing import Any
 
 from miglet.errors import RunnerError
 from miglet.runner import keep
+from miglet.runner.identity import boot_id
 from miglet.runner.installation import FolderUnusable, executable_problems
-from miglet.runner.procfs import BOOT_ID, boot_id
+from miglet.runner.procfs import BOOT_ID
 from miglet.runner.records import discard, tail
 from miglet.runner.run import Run, RunnerPresent, pause
 from miglet.supervisor.privileges import Account

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tests.end_to_end.conftest import IDLE, job
+from tests.launching import as_root
 from tests.support import eventually
 
 
@@ -38,6 +41,21 @@ def test_without_an_identity_the_mistakes_are_on_stderr(machine):
     assert vm.agent.wait() == 78
     assert "pool_id" in vm.agent.log()
     assert "Traceback" not in vm.agent.log()
+
+
+@as_root
+@pytest.mark.skipif(not shutil.which("unshare"), reason="no unshare(1)")
+def test_a_proc_that_shows_processes_only_is_a_named_mistake(machine):
+    vm = machine(IDLE)
+    mounted = "mount -t proc -o subset=pid proc /proc && exec"
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    command += [f'{mounted} "$0" --config "$1"', vm.agent.commands / "miglet"]
+    told = subprocess.run(
+        [*map(str, command), str(vm.agent.config)], capture_output=True, text=True
+    )
+    assert told.returncode == 78
+    assert "boot_id" in told.stderr and "subset=pid" in told.stderr
+    assert "Traceback" not in told.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from miglet.runner.environment import Hooks, runner_environment
-from miglet.runner.identity import ProcessIdentity
-from miglet.runner.procfs import boot_id
+from miglet.runner.identity import ProcessIdentity, ProcIncomplete, boot_id
 from miglet.supervisor.privileges import account
 from tests.launching import as_root
 
@@ -29,6 +30,12 @@ def test_an_identity_goes_through_json():
     mine = ProcessIdentity.of(os.getpid())
     assert mine.boot_id == boot_id() and mine.alive()
     assert ProcessIdentity.of_json(json.loads(json.dumps(mine.as_json()))) == mine
+
+
+def test_a_proc_without_a_boot_id_is_a_named_misconfiguration(tmp_path):
+    with pytest.raises(ProcIncomplete, match="boot_id") as raised:
+        boot_id(str(tmp_path / "boot_id"))
+    assert raised.value.exit_status == 78 and "subset=pid" in raised.value.hint
 
 
 def test_the_environment_is_complete_and_exact(tmp_path):
