@@ -41,6 +41,8 @@ QUICK: dict[str, Any] = {
     "runner": {
         "user": None,
         "isolation": "systemd" if IN_UNITS else "process",
+        # The runner is the user that MIGlet is, and cannot be kept from metadata.
+        "block_metadata": False,
         "drain_settle": "300ms",
         "ghost_timeout": "2s",
         "ready_timeout": "10s",

@@ -77,7 +77,7 @@ def reach_github(host: str, settings: Settings, deadline: float) -> str:
     """Connect to one of GitHub's hosts, trusting whom the system trusts."""
     if not settings.bootstrap.network:
         return NOT_WANTED
-    if settings.controller.proxy:
+    if settings.runner.proxy:
         return PROXIED
     hint = "if a firewall decrypts: put its authority among the system's certificates"
     place = Place(host, 443, ssl.create_default_context(), hint)

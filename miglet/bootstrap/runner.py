@@ -89,8 +89,10 @@ def runner_isolation(settings: Settings, deadline: float) -> str:
 @check
 def runner_metadata(settings: Settings, deadline: float) -> str:
     """Jobs can be kept from the metadata server, where they are to be."""
-    if not settings.runner.block_metadata:
-        return "jobs may ask the metadata server"
+    if settings.runner.block_metadata == "auto":
+        return "no secret comes from metadata: jobs may ask the metadata server"
+    if settings.runner.block_metadata is False:
+        return "jobs may ask the metadata server, with all that it holds"
     user = runner_account(settings)
     if user is None:
         return "no user to keep from the metadata server"

@@ -82,7 +82,7 @@ def drafted(layers: Layers) -> Draft:
     """The highest value of each key, parsed; what cannot be parsed is left out."""
     draft = Draft({}, {}, layers.faults)
     for key in KEYS.values():
-        given = [layer.values[key.name] for layer in layers if key.name in layer.values]
+        given = given_values(key, layers)
         if given:
             draft.origins[key.name] = origin(key, given)
             take(draft, key, given[0])
@@ -90,6 +90,17 @@ def drafted(layers: Layers) -> Draft:
             draft.origins[key.name] = Origin(DEFAULT)
             draft.values[key.name] = thawed(key.rules["default"])
     return draft
+
+
+def given_values(key: Key, layers: Layers) -> list[Value]:
+    """What the layers say of `key`, the highest first.
+
+    ``auto`` leaves the decision to the machine, where the machine has decided.
+    """
+    given = [layer.values[key.name] for layer in layers if key.name in layer.values]
+    if key.kind == "auto or boolean" and key.name in layers.machine.values:
+        given = [each for each in given if str(each.raw).strip().lower() != "auto"]
+    return given
 
 
 def take(draft: Draft, key: Key, value: Value) -> None:

@@ -127,7 +127,7 @@ def cells(key: Key) -> tuple[str, ...]:
 def kind(key: Key) -> str:
     """Type and limits of `key`."""
     if "enum" in key.rules:
-        return " | ".join(f"``{word}``" for word in key.rules["enum"])
+        return " | ".join(f"``{str(word).lower()}``" for word in key.rules["enum"])
     null = " or null" if key.nullable else ""
     return key.kind + null + limits(key)
 

@@ -90,6 +90,12 @@ def proxy_is_a_url(proxy: str | None) -> str:
     return url_fault(proxy) if proxy else ""
 
 
+@rule("runner.proxy")
+def runner_proxy_is_a_url(proxy: str | None) -> str:
+    """Every job can read it: it has no credentials, which the pattern sees to."""
+    return url_fault(proxy) if proxy else ""
+
+
 @rule("controller.endpoint", "controller.allow_insecure")
 def plain_http_stays_on_the_machine(endpoint: str, allow_insecure: bool) -> str:
     """A bearer token on a network needs TLS."""

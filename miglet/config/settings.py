@@ -44,7 +44,8 @@ class ControllerSettings(Section):
     endpoint: str
     #: Whether a plain http endpoint may be one that is not loopback.
     allow_insecure: bool
-    #: URL of the HTTP proxy on the way to the controller; null goes straight there.
+    #: URL of the HTTP proxy on the way to the controller; null goes straight there. The
+    #: runner has its own, runner.proxy.
     proxy: str | None
     auth: AuthSettings
     #: Time within which one request must be answered completely.
@@ -89,8 +90,11 @@ class RunnerSettings(Section):
     #: whichever the machine offers.
     isolation: Literal["auto", "systemd", "process"]
     #: Whether the runner's user is kept from the cloud's metadata server, by nftables;
-    #: a job with sudo or Docker can get round it.
-    block_metadata: bool
+    #: auto: if a secret comes from there. A job with sudo or Docker can get round it.
+    block_metadata: Literal["auto", True, False]
+    #: URL of the HTTP proxy for the runner and its jobs, without user and password,
+    #: since every job can read it; null: none.
+    proxy: str | None
     #: What follows the one job of an ephemeral runner: the machine's end or a fresh
     #: registration.
     after_job: Literal["shutdown", "register"]

@@ -33,6 +33,7 @@ EXPECTED = {
     "size": "a size such as 5GB, 512MiB, 100kB or a number of bytes",
     "integer": "a whole number",
     "boolean": "true or false",
+    "auto or boolean": "auto, true or false",
     "list": "a list, or text with commas",
     "text": "text",
 }
@@ -87,7 +88,8 @@ def scalar_text(raw: Any) -> str:
 
 def choice(key: Key, text: str) -> str:
     """`text` in the schema's own spelling, where `key` is one of a few words."""
-    known = {word.lower(): word for word in key.rules.get("enum", ())}
+    words = [word for word in key.rules.get("enum", ()) if isinstance(word, str)]
+    known = {word.lower(): word for word in words}
     known |= key.rules.get("x-aliases", {})
     return str(known.get(text.lower(), text))
 
@@ -95,6 +97,11 @@ def choice(key: Key, text: str) -> str:
 def truth(text: str) -> bool:
     """True or false for the usual words; KeyError for any other."""
     return TRUTHS[text.lower()]
+
+
+def auto_or_truth(text: str) -> str | bool:
+    """`auto`, or true or false for the usual words; KeyError for any other."""
+    return "auto" if text.lower() == "auto" else truth(text)
 
 
 def whole(text: str) -> int:
@@ -109,6 +116,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "size": parse_size,
     "integer": whole,
     "boolean": truth,
+    "auto or boolean": auto_or_truth,
     "text": str,
 }
 
@@ -153,5 +161,6 @@ def value_text(key: Key, value: Any) -> str:
 TEXTS: dict[str, Callable[[Any], str]] = {
     "duration": duration_text,
     "size": size_text,
-    "boolean": lambda value: "true" if value else "false",
+    "boolean": lambda value: str(value).lower(),
+    "auto or boolean": lambda value: str(value).lower(),
 }

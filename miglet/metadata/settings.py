@@ -49,13 +49,19 @@ SECTION = "miglet:"
 def metadata_layer(metadata: Metadata) -> Layer:
     """The settings that attributes and user data hold, and what is wrong with them."""
     attributes = usual(metadata.attributes)
-    secrets = {CONTROLLER_TOKEN, REGISTRATION_TOKEN}
-    for name in secrets & attributes.keys():
+    secrets = secret_names(metadata)
+    for name in secrets:
         remember_secret(attributes[name])
     open_ones = {name: text for name, text in attributes.items() if name not in secrets}
     layer = attributes_layer(SOURCE, open_ones).over(user_data_layer(metadata))
     faults = (*layer.faults, *token_faults(attributes.get(CONTROLLER_TOKEN)))
     return Layer(SOURCE, layer.values, tuple(map(redacted, faults)))
+
+
+def secret_names(metadata: Metadata) -> list[str]:
+    """The attributes that are there and hold a token."""
+    present = usual(metadata.attributes)
+    return [each for each in (CONTROLLER_TOKEN, REGISTRATION_TOKEN) if each in present]
 
 
 def usual(attributes: Mapping[str, str]) -> dict[str, str]:

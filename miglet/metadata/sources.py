@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Any
 from miglet.config.files import layers_of
 from miglet.config.flattening import Value
 from miglet.config.load import Loaded, drafted, load
+from miglet.config.schema import KEYS
 from miglet.config.sources import Layer, Layers
 from miglet.config.validation import NOWHERE
 from miglet.errors import Fault, Misconfigured
@@ -26,6 +28,7 @@ from miglet.metadata.faults import MetadataUnavailable
 from miglet.metadata.firmware import cloud_name
 from miglet.metadata.limits import Limits
 from miglet.metadata.settings import (
+    CONTROLLER_TOKEN,
     SOURCE,
     TOKEN_KEY,
     TOKEN_SOURCE,
@@ -33,10 +36,14 @@ from miglet.metadata.settings import (
     machine_layer,
     metadata_layer,
     redacted,
+    secret_names,
 )
 
 #: The name of the file in ``paths.runtime`` that the controller's token is kept in.
 TOKEN_FILE = "controller-token"
+
+#: The setting that keeps the runner's user from the metadata server.
+BLOCK_KEY = "runner.block_metadata"
 
 log = logging.getLogger(__name__)
 
@@ -143,14 +150,14 @@ def sources_of(
     if metadata is None:
         log.warning("no metadata of %s: %s", name, trouble)
         layers = layers_of(environ, **sources)
-        return Sources(layers, name, None, trouble, took)
+        return with_block(Sources(layers, name, None, trouble, took))
     layers = layers_of(
         environ,
         **sources,
         metadata=metadata_layer(metadata),
         machine=machine_layer(metadata),
     )
-    return with_token(Sources(layers, name, metadata, None, took))
+    return with_block(with_token(Sources(layers, name, metadata, None, took)))
 
 
 def asked(
@@ -173,9 +180,42 @@ def with_token(found: Sources) -> Sources:
     if token is None or not isinstance(runtime, str):
         return found
     path = f"{runtime.rstrip('/')}/{TOKEN_FILE}"
+    found = with_machine_value(found, TOKEN_KEY, Value(path, TOKEN_SOURCE))
+    return dataclasses.replace(found, token=token, token_path=path)
+
+
+def with_block(found: Sources) -> Sources:
+    """`found`, with the runner's user kept from metadata that holds a secret.
+
+    This is what ``runner.block_metadata: auto`` means; true or false goes before it.
+    """
+    secret = secret_in(found)
+    if not secret:
+        return found
+    value = Value("true", f"{SOURCE} holds a secret, {secret}")
+    return with_machine_value(found, BLOCK_KEY, value)
+
+
+def secret_in(found: Sources) -> str:
+    """What of the metadata is a secret, or will be; empty if nothing is."""
+    names = secret_names(found.metadata) if found.metadata else []
+    for name, value in found.layers.metadata.values.items():
+        if KEYS[name].secret and "@" in str(value.raw):
+            names.append(name)
+    values = drafted(found.layers).values
+    if values.get("github.token_source") == "metadata":
+        names.append("github.metadata_path")
+    if values.get("controller.auth.type") == "bearer" and not found.token:
+        token_path = values.get(TOKEN_KEY)
+        if not (isinstance(token_path, str) and os.path.exists(token_path)):
+            # It is awaited: as a file, or as this attribute.
+            names.append(CONTROLLER_TOKEN)
+    return names[0] if names else ""
+
+
+def with_machine_value(found: Sources, key: str, value: Value) -> Sources:
+    """`found` with what the machine itself says of `key`."""
     machine = found.layers.machine
-    values = {**machine.values, TOKEN_KEY: Value(path, TOKEN_SOURCE)}
-    layers = dataclasses.replace(
-        found.layers, machine=dataclasses.replace(machine, values=values)
-    )
-    return dataclasses.replace(found, layers=layers, token=token, token_path=path)
+    machine = dataclasses.replace(machine, values={**machine.values, key: value})
+    layers = dataclasses.replace(found.layers, machine=machine)
+    return dataclasses.replace(found, layers=layers)

@@ -46,8 +46,14 @@ NET_ADMIN = 1 << 12
 #: The folders of administration, which are not in everybody's PATH.
 ADMINISTRATION = "/usr/sbin:/sbin"
 
-INSTALL = "apt-get install nftables, or set runner.block_metadata to false"
-ANOTHER_USER = "set runner.user to a user of its own"
+INSTALL = (
+    "apt-get install nftables, or set runner.block_metadata to false, which lets every"
+    " job read what metadata holds"
+)
+ANOTHER_USER = (
+    "set runner.user to a user of its own, or runner.block_metadata to false, which"
+    " lets every job read what metadata holds"
+)
 RIGHTS = "start MIGlet as root, or set runner.block_metadata to false"
 KERNEL = "does this kernel have nf_tables? See nft(8)"
 
@@ -103,7 +109,7 @@ def apply(settings: Settings, account: Account) -> None:
     runtime = Path(settings.paths.runtime)
     marker = runtime / MARKER
     try:
-        if settings.runner.block_metadata:
+        if settings.runner.block_metadata is True:
             marker.touch(mode=0o600)
             load(ruleset(*owners(account)), runtime)
         elif marker.exists():

@@ -60,7 +60,7 @@ def environment(
         job,
         scripts if features.job_hooks else None,
         perflog if features.perflog else None,
-        host.settings.controller.proxy,
+        host.settings.runner.proxy,
     )
 
 

@@ -175,7 +175,7 @@ class Registering:
         }
 
     def _plain_environment(self) -> dict[str, str]:
-        proxy = proxy_environment(self._host.settings.controller.proxy)
+        proxy = proxy_environment(self._host.settings.runner.proxy)
         return account_environment(self._account, os.environ) | proxy
 
 

@@ -73,7 +73,7 @@ class Removing:
     def _removed(self, token: RemovalToken) -> Generator[float, None, str]:
         remember_secret(token.token)
         who = account(self._host.settings.runner.user)
-        proxy = proxy_environment(self._host.settings.controller.proxy)
+        proxy = proxy_environment(self._host.settings.runner.proxy)
         self._host.be_patient(LAUNCH_SECONDS)
         running = Configuration.remove(
             configuration_launcher(self._host.settings),

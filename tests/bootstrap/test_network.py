@@ -158,6 +158,7 @@ def test_behind_a_proxy_only_the_proxy_is_tried(tmp_path):
             tmp_path,
             "https://controller.invalid",
             controller__proxy=f"http://user:secret@127.0.0.1:{port}",
+            runner__proxy=f"http://127.0.0.1:{port}",
         )
         names = ("controller_reachable", "github_reachable", "clock")
         rows = [look(name, settings) for name in names]

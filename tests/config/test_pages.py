@@ -84,4 +84,6 @@ def test_the_page_has_a_row_for_every_setting_and_every_word_it_may_be():
     for key in KEYS.values():
         assert f"   * - ``{key.name}``\n" in page
         assert key.rules["description"] in page
-        assert all(f"``{word}``" in page for word in key.rules.get("enum", ()))
+        assert all(
+            f"``{str(word).lower()}``" in page for word in key.rules.get("enum", ())
+        )

@@ -115,6 +115,7 @@ def different(key):
         return {
             "controller.endpoint": "https://x",
             "controller.proxy": "https://x",
+            "runner.proxy": "https://x",
         }.get(key, "x" if fits_a_word(rules) else path)
     changed = {"boolean": not rules["default"], "list": ["/x"]}
     return changed.get(kind, "61")

@@ -109,6 +109,7 @@ def another(key: Key) -> tuple[str, object]:
         "boolean": ("on", True)
         if key.rules.get("default") is False
         else ("off", False),
+        "auto or boolean": ("on", True),
         "list": ("/a, /b", ("/a", "/b")),
         "text": fitting_text(key),
     }[key.kind]
@@ -117,7 +118,7 @@ def another(key: Key) -> tuple[str, object]:
 def fitting_text(key: Key) -> tuple[str, object]:
     if key.name == "metrics.listen":
         return ("127.0.0.1:9469",) * 2
-    if key.name in ("controller.endpoint", "controller.proxy"):
+    if key.name.endswith((".endpoint", ".proxy")):
         return ("https://other.example:8443",) * 2
     return (
         "/some/where" if "path" in str(key.rules.get("x-expected")) else "other",
@@ -146,6 +147,9 @@ GOOD = [
     ("shutdown.force_after", "1h2m3s4ms", 3723.004),
     ("runner.idle_timeout", "0", 0.0),
     ("logging.level", "Warn", "warning"),
+    ("runner.block_metadata", "AUTO", "auto"),
+    ("runner.block_metadata", "no", False),
+    ("runner.block_metadata", "yes", True),
     ("bootstrap.min_free_disk", "5GB", 5 * 10**9),
     ("bootstrap.min_free_disk", "512MiB", 512 * 1024**2),
     ("bootstrap.min_free_disk", "100kB", 100_000),
@@ -274,6 +278,7 @@ def test_what_cannot_be_printed_is_refused_and_not_printed(text):
 SECRETS = [
     ("controller.endpoint", "https://me:hunter2@controller.example"),
     ("controller.proxy", "ftp://me:hunter2@proxy.example"),
+    ("runner.proxy", "http://me:hunter2@proxy.example"),
     ("controller.proxy", "hunter2"),
     ("controller.proxy", "http://me:hunter2@proxy:99999"),
     ("controller.auth.token_path", "hunter2"),

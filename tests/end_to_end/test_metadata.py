@@ -142,3 +142,16 @@ def test_nothing_of_it_is_in_the_environment_or_the_command_line(machine, gce):
         for name in ("environ", "cmdline"):
             content = Path(f"/proc/{process.pid}/{name}").read_bytes()
             assert secret.encode() not in content
+
+
+def test_a_machine_that_cannot_keep_a_job_from_a_secret_in_metadata_takes_none(
+    machine, gce
+):
+    vm = moved(machine(runner={"block_metadata": "auto"}), gce)
+    vm.agent.start()
+    assert vm.agent.wait() == 78
+    assert "set runner.user to a user of its own" in vm.agent.log()
+    assert not vm.double.truth("config_start")
+    told = said_by_command(vm, "check")
+    assert told.returncode == 78
+    assert "fail  runner_metadata" in told.stdout

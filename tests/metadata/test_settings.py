@@ -468,3 +468,64 @@ def test_a_broken_configuration_still_has_the_token_to_tell_of_it(gce, tmp_path)
     assert rest
     keep_token(found, rest)
     assert (tmp_path / "controller-token").exists()
+
+
+BLOCK = "runner.block_metadata"
+
+
+def blocked(found: Sources) -> object:
+    return found.loaded().settings.runner.block_metadata
+
+
+@pytest.fixture
+def token_file(tmp_path) -> dict[str, str]:
+    """A machine whose token came with the image, by a file."""
+    path = tmp_path / "token"
+    path.write_text("token\n")
+    return {"MIGLET_CONTROLLER_AUTH_TOKEN_PATH": str(path)}
+
+
+def test_jobs_are_kept_from_metadata_that_holds_the_controllers_token(fake):
+    found = sources(fake, {**NEEDED, "miglet-controller-token": SECRET})
+    assert blocked(found) is True
+    origin = found.loaded().origins[BLOCK]
+    assert origin.source == "metadata holds a secret, miglet-controller-token"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"miglet-controller-token": SECRET},
+        {"miglet-registration-token": SECRET},
+        {"miglet-controller-proxy": f"http://me:{SECRET}@proxy.example:3128"},
+        {
+            "miglet-github-token-source": "metadata",
+            "miglet-github-metadata-path": "elsewhere/token",
+            "miglet-github-org": "octo",
+        },
+    ],
+)
+def test_any_secret_in_metadata_counts_whether_it_is_used_or_not(
+    fake, token_file, secret
+):
+    assert blocked(sources(fake, NEEDED, token_file)) == "auto"
+    assert blocked(sources(fake, {**NEEDED, **secret}, token_file)) is True
+
+
+def test_a_token_that_may_still_come_by_metadata_counts(fake):
+    assert blocked(sources(fake)) is True
+
+
+def test_where_the_controller_wants_no_token_none_is_awaited(fake):
+    more = {"MIGLET_CONTROLLER_AUTH_TYPE": "none"}
+    assert blocked(sources(fake, NEEDED, more)) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [("false", False), ("true", True), ("auto", True), ("AUTO", True)],
+)
+def test_what_is_said_explicitly_goes_before(fake, written, wanted):
+    secret = {"miglet-controller-token": SECRET}
+    found = sources(fake, {**NEEDED, **secret}, {}, (f"{BLOCK}={written}",))
+    assert blocked(found) is wanted

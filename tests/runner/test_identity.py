@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from miglet.runner.environment import Hooks, runner_environment
 from miglet.runner.identity import ProcessIdentity, ProcIncomplete, boot_id
 from miglet.supervisor.privileges import account
+from miglet.workers.launching import environment
 from tests.launching import as_root
+from tests.sample_settings import sample_settings
 
 
 def test_the_identity_of_a_zombie_is_not_alive():
@@ -78,3 +81,22 @@ def test_a_configured_proxy_reaches_the_runner_and_the_metadata_server_does_not_
     made = runner_environment(None, {}, tmp_path, proxy="http://proxy:3128")
     assert made["https_proxy"] == made["HTTP_PROXY"] == "http://proxy:3128"
     assert "169.254.169.254" in made["no_proxy"]
+
+
+def test_the_way_to_the_controller_is_not_the_jobs_business(tmp_path):
+    settings = sample_settings(
+        {
+            "controller.proxy": "http://me:hunter2@secret.example:3128",
+            "runner.proxy": "http://proxy.example:3128",
+        }
+    )
+    host = SimpleNamespace(settings=settings)
+    made = environment(host, None, tmp_path, tmp_path)
+    assert made["HTTPS_PROXY"] == "http://proxy.example:3128"
+    assert "hunter2" not in str(made) and "secret.example" not in str(made)
+    host.settings = settings.replaced({"runner.proxy": None})
+    assert not [
+        name
+        for name in environment(host, None, tmp_path, tmp_path)
+        if "proxy" in name.lower()
+    ]
