@@ -6,8 +6,12 @@ STAMP := .venv/.installed
 
 # Tests spend most of their time waiting for processes, so that there are more workers
 # than processors. `make test WORKERS=0` runs them one after the other.
-WORKERS ?= $(shell expr 2 \* $$(nproc))
+PROCESSORS := $(shell nproc)
+WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# Compiled modules are kept: to compile all tests takes longer than to run the quick ones.
+export PYTHONDONTWRITEBYTECODE :=
 
 # What only some tests want, so that with Debian's packages they are not skipped.
 DEBIAN_EXTRA := ', python3-cryptography, python3-botocore, openssl, git, dpkg-dev, nftables'
@@ -30,9 +34,11 @@ demo: venv  ## controller, agent and a double of the runner live one machine's l
 	$(BIN)/python -m tests.demo
 
 quick: venv  ## unit tests: no processes, no servers; less than 30 seconds
-	$(PYTEST) -q -m "not ($(NOT_QUICK))"
+	$(BIN)/python -m pytest -q -n $(PROCESSORS) --dist worksteal --hypothesis-profile=quick \
+		-m "not ($(NOT_QUICK))" $(addprefix --ignore=tests/,$(NO_UNITS))
 
 NOT_QUICK := integration or fork or slow or fault or systemd or package
+NO_UNITS := end_to_end faults image runner_double systemd
 
 test: venv  ## everything that needs neither root nor systemd; less than 4 minutes
 	$(PYTEST)

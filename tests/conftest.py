@@ -31,6 +31,7 @@ settings.register_profile(
     database=None,
     derandomize=IN_CI,
 )
+settings.register_profile("quick", settings.get_profile("patient"), max_examples=20)
 settings.load_profile("patient")
 
 # A shell has what it runs in the background ignore SIGINT, and so would all we start.

@@ -17,6 +17,8 @@ import pytest
 from miglet import logger, loglines
 from tests.support import eventually
 
+pytestmark = pytest.mark.integration
+
 PRELUDE = """
 import io, json, logging, os, signal, sys, threading, warnings
 from types import SimpleNamespace

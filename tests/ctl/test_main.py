@@ -25,6 +25,8 @@ from miglet.ctl import __main__ as ctl
 from miglet.ctl import client, doctor, view
 from tests.support import eventually
 
+pytestmark = pytest.mark.integration
+
 STATUS = {
     "state": "job_running",
     "since": "2026-01-15T10:30:00.123Z",

@@ -20,6 +20,8 @@ from miglet.http.transport import TlsFailed
 from tests.authority import DAY, NOW, Authority
 from tests.http.test_transport import EMPTY, Peer
 
+pytestmark = pytest.mark.integration
+
 
 def encrypted(context):
     """A script of `Peer`: TLS by `context`, then an empty 200 for each request."""

@@ -28,6 +28,8 @@ from miglet.job.signs import JobIdentity
 from miglet.job.tail import open_folder
 from miglet.supervisor.privileges import Account
 
+pytestmark = pytest.mark.integration
+
 BASH = shutil.which("bash")
 STARTED, COMPLETED = SCRIPTS / "job-started.sh", SCRIPTS / "job-completed.sh"
 GITHUB = {

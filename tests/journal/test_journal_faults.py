@@ -23,6 +23,8 @@ from miglet.errors import JournalUnusable
 from miglet.journal.journal import Journal
 from miglet.journal.tables import FORMAT
 
+pytestmark = pytest.mark.integration
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 

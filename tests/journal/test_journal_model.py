@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -286,4 +287,4 @@ JournalModel.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-TestJournalModel = JournalModel.TestCase
+TestJournalModel = pytest.mark.integration(JournalModel.TestCase)

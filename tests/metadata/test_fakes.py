@@ -21,6 +21,8 @@ import requests
 from tests.metadata_fakes import FAKES, Fake, FakeAws, FakeAzure, FakeGce
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.integration
+
 FLAVOR = {"Metadata-Flavor": "Google"}
 V1 = "/computeMetadata/v1/"
 LIFE = "X-aws-ec2-metadata-token-ttl-seconds"

@@ -16,6 +16,8 @@ from tests.authority import Authority
 from tests.reference_process import COMMAND, TOKEN, running_controller
 from tests.support import eventually
 
+pytestmark = pytest.mark.integration
+
 
 def status(endpoint: str, authorization: str | None = None, **options) -> int:
     headers = {"Authorization": authorization} if authorization else {}

@@ -15,6 +15,8 @@ from tests.reference_process import COMMAND, ReferenceController, running_contro
 from tests.reference_samples import event
 from tests.support import eventually
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def controller(tmp_path_factory):

@@ -19,6 +19,8 @@ from tests.reference_process import TOKEN, ReferenceController, running_controll
 from tests.reference_samples import event, heartbeat
 from tests.support import eventually
 
+pytestmark = pytest.mark.integration
+
 LEASE_SECONDS = 0.4
 
 

@@ -15,6 +15,8 @@ from miglet.reference.operator_api import OperatorApi
 from tests.reference_process import running_controller
 from tests.reference_samples import event, heartbeat
 
+pytestmark = pytest.mark.integration
+
 EVENT = event("VMStarted")
 TOKEN_REQUEST = {"org_id": "o", "pool_id": "p", "runner_group": "g", "labels": ["l"]}
 

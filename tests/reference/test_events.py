@@ -22,6 +22,8 @@ from tests.reference_process import (
 )
 from tests.reference_samples import EVENT_DATA, event, heartbeat
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def controller(tmp_path_factory):

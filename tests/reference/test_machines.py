@@ -21,6 +21,8 @@ from tests.reference_process import (
 from tests.reference_samples import event, heartbeat
 from tests.support import eventually
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def controller(tmp_path_factory):

@@ -13,6 +13,8 @@ import pytest
 from miglet.runner import connector
 from miglet.runner.connector import ChildExits, exit_in
 
+pytestmark = pytest.mark.integration
+
 
 def message(
     what: int = 0x80000000,

@@ -16,6 +16,8 @@ from miglet.workers.launching import environment
 from tests.launching import as_root
 from tests.sample_settings import sample_settings
 
+pytestmark = pytest.mark.integration
+
 
 def test_the_identity_of_a_zombie_is_not_alive():
     pid = os.fork()

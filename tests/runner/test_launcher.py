@@ -37,7 +37,7 @@ from tests.launching import (
 )
 from tests.support import eventually
 
-pytestmark = pytest.mark.units
+pytestmark = [pytest.mark.integration, pytest.mark.units]
 
 
 @pytest.fixture

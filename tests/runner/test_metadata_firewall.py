@@ -26,6 +26,8 @@ from miglet.runner.metadata_firewall import MetadataOpen
 from miglet.supervisor.privileges import Account
 from tests.preflight_machine import look, settings_of
 
+pytestmark = pytest.mark.integration
+
 CLONE_NEWNET = 0x40000000
 
 SERVER, WIRE_SERVER = metadata_firewall.IPV4_ADDRESSES

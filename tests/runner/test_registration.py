@@ -24,7 +24,7 @@ from miglet.supervisor.privileges import Account, account
 from tests.launching import begin_of
 from tests.support import eventually
 
-pytestmark = pytest.mark.units
+pytestmark = [pytest.mark.integration, pytest.mark.units]
 
 TOKEN = "AABBCCDDEEFF00112233-registration"
 WRITE_ALL = (

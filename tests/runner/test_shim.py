@@ -28,7 +28,7 @@ from tests.launching import as_root, begin_of
 from tests.paths import PYTHON
 from tests.support import eventually
 
-pytestmark = pytest.mark.units
+pytestmark = [pytest.mark.integration, pytest.mark.units]
 
 MIB = 1 << 20
 

@@ -26,6 +26,8 @@ from tests.agent_process import IN_UNITS
 from tests.paths import BOX, ROOT, TESTS
 from tests.preflight_machine import settings_of
 
+pytestmark = pytest.mark.integration
+
 EXPOSURE_LIMIT = 3.5
 
 #: The box's exit status where it cannot be.

@@ -19,6 +19,8 @@ from miglet.runner.worker_process import WorkerProcess, exit_info, find_worker
 from tests.launching import Place, gone, launching
 from tests.support import eventually
 
+pytestmark = pytest.mark.integration
+
 #: A program whose name for the kernel is its file's.
 WORKER = "Runner.Worker"
 

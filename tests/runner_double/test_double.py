@@ -21,6 +21,8 @@ from tests.runner_double.stage import (
 )
 from tests.support import eventually
 
+pytestmark = pytest.mark.integration
+
 __all__ = ["stage"]
 ALL = {".runner", ".credentials", ".credentials_rsaparams"}
 STOPPED = "Runner listener exit with 0 return code, stop the service, no retry needed."

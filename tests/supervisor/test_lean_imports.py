@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 PROLOGUE = "import json, sys, miglet.supervisor.lean_imports as lean_imports; "
 SPARED = ["ast", "asyncio", "brotli", "charset_normalizer", "dill", "pickle"]
 
