@@ -27,7 +27,9 @@ from tests.runner_double.job_runner import report
 if TYPE_CHECKING:
     from tests.runner_double.listener import Listener
 
-#: A server's cancel gives at least so long, and the Worker is killed so much earlier.
+#: What a cancel gives a job unless the service says otherwise, what it gives at least,
+#: and how much earlier the Worker is killed.
+CANCEL_SECONDS = 300.0
 LEAST_CANCEL_SECONDS = 60.0
 KILL_MARGIN_SECONDS = 15.0
 CRASHED = (
@@ -245,15 +247,17 @@ class Dispatcher:
         if order["kind"] == "deleted":
             self.registration_gone = True
             lose_registration(self._listener)
-            self._cancel("Canceled", LEAST_CANCEL_SECONDS)
+            self._cancel("Canceled", CANCEL_SECONDS)
         else:
             self._host.count("MessageReceived_JobCancellation")
+            if not self._broker:
+                self._host.call("message-deleted")
             self._host.trace.write(
                 "JobDispatcher",
                 f"Job cancellation request {self._job['job_id']} received, cancellation"
                 " timeout 5 minutes.",
             )
-            self._cancel("Canceled", order.get("timeout", 300.0))
+            self._cancel("Canceled", order.get("timeout", CANCEL_SECONDS))
 
     def _abandon(self) -> None:
         self._host.count("JobRenewReachLimit")

@@ -73,7 +73,6 @@ def deleted(listener: Listener, message: dict[str, Any]) -> int | None:
 def poll_retries(listener: Listener, message: dict[str, Any]) -> int | None:
     """Polls that fail and are tried again in silence; `seconds` are real ones."""
     host = listener.host
-    host.call("poll", status=500)
     host.trace.write("BrokerServer", "Catch exception during request", "ERR")
     listener.wait(lambda: False, message.get("seconds", 1.0))
     return None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.runner_double import mailbox, truth
+from tests.runner_double.console import emit
 from tests.runner_double.event_loop import EventLoop, open_wakeup
 
 MEGABYTE = 1024 * 1024
@@ -72,7 +73,7 @@ def work(root_path: str, wishes: dict[str, Any]) -> int:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     truth.record(root, "step_start", name=wishes.get("name"))
-    os.write(1, wishes.get("output", "Hello from the step\n").encode())
+    emit(1, wishes.get("output", "Hello from the step\n").encode())
     started = time.monotonic()
     if wishes.get("leave_process"):
         leave_process(wishes["leave_process"])

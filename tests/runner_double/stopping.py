@@ -36,8 +36,8 @@ class StopSignals:
     def _on_interrupt(self) -> None:
         self._host.record("signal", process="listener", signal="INT")
         if not self.reason:
-            self._begin("UserCancelled")
             self._host.terminal.line("Exiting...")
+            self._begin("UserCancelled")
 
     def _on_terminate(self) -> None:
         self._host.record("signal", process="listener", signal="TERM")
