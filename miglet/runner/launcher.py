@@ -27,6 +27,7 @@ from miglet.runner.installation import FolderUnusable, executable_problems
 from miglet.runner.procfs import BOOT_ID
 from miglet.runner.records import discard, tail
 from miglet.runner.run import Run, RunnerPresent, pause
+from miglet.supervisor.linux import finish
 from miglet.supervisor.privileges import Account
 
 #: How long a shim may take to record what it started; it takes about 50 ms.
@@ -116,7 +117,8 @@ def in_session(spec: LaunchSpec, folder: Path, lock: int, answer: int) -> None:
             )
         except OSError as error:
             raise LaunchFailed(f"cannot start the shim: {error}") from error
-    hand_over(process, words)
+    with suppress(subprocess.TimeoutExpired):
+        finish(process, words, START_SECONDS)
 
 
 class Launcher:
@@ -209,15 +211,6 @@ class Launcher:
         if answered:
             return f"the shim of {self.root} failed: {last or 'it said nothing'}"
         return f"the shim of {self.root} said nothing for {START_SECONDS:g} s"
-
-
-def hand_over(process: subprocess.Popen, words: bytes) -> None:
-    """Give the shim its order, and see the process that we started detach."""
-    try:
-        process.communicate(words, START_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
 
 
 def taken_on(account: Account | None) -> dict[str, Any] | None:

@@ -148,28 +148,36 @@ class Run:
 
         The shim is told first: it goes on should we die here. We kill as well, so that
         it works without the shim, and wait until it has recorded the end and is gone.
-        What a dead shim leaves in its unit systemd kills: its recorder is there, too.
+        After half of the time a shim that does not answer is killed, too. False after
+        `seconds`: what the kernel does not let end ends when it does.
         """
         self.shim.signal(signal.SIGTERM)
         deadline = time.monotonic() + seconds
+        shim_deadline = deadline - seconds / 2
         empty = 0
         while empty < 2 or self.shim.alive() or (self.unit and self.unit.present()):
-            if time.monotonic() > deadline:
-                return self.abandoned()
+            left = deadline - time.monotonic()
+            if left < 0:
+                return False
             doomed = self.tree()
             empty = 0 if doomed else empty + 1
             for process in doomed:
                 process.signal(signal.SIGKILL)
+            if time.monotonic() > shim_deadline:
+                shim_deadline = deadline
+                self.kill_shim(left)
             pause(0.005)
         return True
 
-    def abandoned(self) -> bool:
-        """Give up on a shim that does not end; true when that was all that was left."""
-        if self.unit and self.unit.kill():
-            pause(SETTLE_SECONDS)
+    def kill_shim(self, seconds: float) -> None:
+        """SIGKILL a shim that does not end; with its unit, where it has one.
+
+        It is left alone while others live: it holds the lock against another run.
+        """
+        if self.unit:
+            self.unit.kill(seconds)
         elif not self.tree():
-            return self.shim.signal(signal.SIGKILL)
-        return not self.tree()
+            self.shim.signal(signal.SIGKILL)
 
     def tree(self) -> list[ProcessIdentity]:
         """The living processes of the run: the program and all its descendants.

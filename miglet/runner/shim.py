@@ -48,6 +48,11 @@ WORKER_NAME = b"Runner.Worker"
 WORKER_RECORD = "worker.json"
 WORKER_EXIT_RECORD = "worker-exit.json"
 
+#: Between two rounds of killing: a process that the kernel does not let end may be left
+#: for hours.
+FIRST_KILL_PAUSE_MS = 5
+LONGEST_KILL_PAUSE_MS = 1000
+
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -162,10 +167,12 @@ class Shim:
         poll.register(self.bell, select.POLLIN)
         if self.exits:
             poll.register(self.exits, select.POLLIN)
+        pause_ms = FIRST_KILL_PAUSE_MS
         while self.reap():
             if self.told_to_kill:
                 end_all(os.getpid())
-            for descriptor, _ in poll.poll(10 if self.told_to_kill else None):
+                pause_ms = min(2 * pause_ms, LONGEST_KILL_PAUSE_MS)
+            for descriptor, _ in poll.poll(pause_ms if self.told_to_kill else None):
                 if descriptor == self.bell:
                     self.hear()
                 elif self.exits and descriptor == self.exits.fileno():

@@ -18,9 +18,6 @@ from miglet.supervisor import systemd
 #: Where the service manager tells the journal which invocation a unit is in.
 INVOCATIONS = "/run/systemd/units"
 
-#: How long systemctl may take to pass on a signal; it takes about 10 ms.
-SIGNAL_SECONDS = 5.0
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -63,12 +60,10 @@ class Unit:
         """How many of the unit's processes were killed for want of memory."""
         return cgroup.oom_kills(self.group) if self.group else None
 
-    def kill(self) -> bool:
-        """SIGKILL the whole unit at once; false when it is gone already."""
+    def kill(self, seconds: float) -> None:
+        """Have systemd SIGKILL the whole unit; it gets `seconds` to answer."""
         if not self.present():
-            return False
+            return
         command = ["systemctl", "kill", "--kill-who=all", "--signal=KILL", self.name]
         with suppress(systemd.Unheeded):
-            systemd.order(command, SIGNAL_SECONDS)
-            return True
-        return False
+            systemd.order(command, seconds)

@@ -1,9 +1,13 @@
-"""How long this process was ready to run and others had the processors."""
+"""What the kernel does to processes: delays them, and may keep them from ending."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+
+#: Seconds that a killed process may take to end before it is left to itself.
+KILL_SECONDS = 1.0
 
 
 class RunQueue:
@@ -23,3 +27,22 @@ class RunQueue:
         if self._file is None:
             return 0.0
         return int(os.pread(self._file, 64, 0).split()[1]) / 1e9
+
+
+def finish(process: subprocess.Popen[bytes], given: bytes, seconds: float) -> bytes:
+    """Give a process its input, wait for its end; what it wrote to stderr.
+
+    Raises subprocess.TimeoutExpired after killing it. A process that is stuck in the
+    kernel ends when that lets it: it is not waited for.
+    """
+    try:
+        return process.communicate(given, seconds)[1] or b""
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(KILL_SECONDS)
+        raise
+    finally:
+        for stream in (process.stdin, process.stderr):
+            if stream:
+                stream.close()

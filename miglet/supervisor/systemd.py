@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from miglet.errors import MigletError
+from miglet.supervisor.linux import finish
 
 #: There if and only if systemd is the machine's service manager (sd_booted(3)).
 BOOTED = Path("/run/systemd/system")
@@ -26,19 +27,14 @@ class Unheeded(MigletError):
 
 def order(command: Sequence[str], seconds: float, given: bytes = b"") -> None:
     """Run `systemctl`, `systemd-run` and the like to their end; raises Unheeded."""
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
     try:
-        ran = subprocess.run(
-            command,
-            input=given,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=seconds,
-        )
+        process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=pipe)
+        said = finish(process, given, seconds).decode(errors="replace").strip()
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unheeded(f"{command[0]} cannot be asked: {error}") from error
-    if ran.returncode:
-        said = ran.stderr.decode(errors="replace").strip()
-        raise Unheeded(said or f"{command[0]} ended with {ran.returncode}")
+    if process.returncode:
+        raise Unheeded(said or f"{command[0]} ended with {process.returncode}")
 
 
 class Notifier:

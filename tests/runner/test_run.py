@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -83,6 +84,21 @@ def test_a_keeper_that_does_not_end_is_given_up(place):
     assert run.kill(seconds=0.2)
     eventually(lambda: not run.shim.alive(), what="the end of the shim")
     assert run.ended().reason.startswith(KEEPER_LOST)
+
+
+@pytest.mark.skipif(IN_UNITS, reason="systemd kills what we cannot")
+def test_a_process_that_does_not_die_is_waited_for_no_longer_than_allowed(
+    place, monkeypatch
+):
+    run = place.start("exec sleep 60")
+    run.shim.signal(signal.SIGSTOP)
+    with monkeypatch.context() as powerless:
+        powerless.setattr(ProcessIdentity, "signal", lambda who, number: False)
+        began = time.monotonic()
+        assert not run.kill(seconds=0.3)
+        assert time.monotonic() - began < 5.0
+    assert run.shim.alive(), "the lock is free, and another run could be started"
+    assert run.kill(seconds=5.0)
 
 
 def test_kill_takes_those_who_left_the_session(place):
