@@ -214,7 +214,11 @@ def test_nothing_of_ours_reaches_the_program(place, monkeypatch):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1, signal.SIGTERM])
     proc = Path(f"/proc/{run.listener.pid}")
     eventually(lambda: b"sleep" in (proc / "cmdline").read_bytes(), what="the program")
-    assert sorted(os.listdir(proc / "fd")) == ["0", "1", "2"]
+    # while it starts it has its libraries open, one after the other
+    eventually(
+        lambda: sorted(os.listdir(proc / "fd")) == ["0", "1", "2"],
+        what="nothing but its three streams",
+    )
     assert os.readlink(proc / "fd/0") == "/dev/null"
     status = dict(
         line.split(":\t", 1) for line in (proc / "status").read_text().splitlines()
