@@ -20,7 +20,7 @@ from miglet.agent.house import House
 from miglet.agent.noting import AFTERWARDS, NOTES, close_open_commands, report_findings
 from miglet.agent.performing import PERFORM
 from miglet.commands import registry
-from miglet.commands.intake import RELOAD, reload_errand
+from miglet.commands.intake import RELOAD, reload_task, with_settings_checked
 from miglet.control.server import ControlServer
 from miglet.lifecycle.effects import Effect
 from miglet.lifecycle.table import step
@@ -117,11 +117,11 @@ class Arbiter:
     def _keep_time(self) -> None:
         house, now = self.house, time.monotonic()
         house.supervisor.check(now)
-        house.errands.check(now)
+        house.tasks.check(now)
         if house.herald.control:
             house.herald.control.expire(now)
         self._stale |= self._file.changed()
-        if self._stale and not house.errands.under_way(RELOAD):
+        if self._stale and not house.tasks.under_way(RELOAD):
             self._reload()
         for name in house.timers.take_due(now):
             house.inbox.append(facts.DeadlinePassed(name))
@@ -144,10 +144,12 @@ class Arbiter:
         """Read the configuration again; what comes of it is judged as a command."""
         self._stale = False
         known = self.house.known
-        self.house.errands.send(*reload_errand(known.sources, known.current()))
+        self.house.tasks.start(reload_task(known.sources, known.current()))
 
     def _take(self, fact: Fact) -> None:
         house = self.house
+        if isinstance(fact, facts.CommandExamined):
+            fact = with_settings_checked(fact, house.known.settings)
         note = NOTES.get(type(fact))
         if note:
             note(house, fact)
@@ -185,7 +187,7 @@ class Arbiter:
         house = self.house
         reach("arbiter.leaving")
         house.notifier.stopping()
-        house.errands.stop()
+        house.tasks.stop()
         house.supervisor.stop(LAST_GRACE_SECONDS)
         if house.herald.control:
             house.herald.control.close()

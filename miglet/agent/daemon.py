@@ -31,7 +31,7 @@ from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.runner.identity import ProcessIdentity, boot_id
 from miglet.runner.launchers import runner_launcher
 from miglet.supervisor import confinement
-from miglet.supervisor.children import Child
+from miglet.supervisor.children import RunningTask
 from miglet.supervisor.systemd import Notifier
 from miglet.workers.registry import ALWAYS, UPLINK
 from miglet.workers.warmup import rehearse
@@ -47,10 +47,11 @@ BOOTSTRAP_MARGIN = 5.0
 log = logging.getLogger(__name__)
 
 
-def serve(heard: list[Fact], child: Child, sources: dict[str, Any]) -> int:
+def serve(heard: list[Fact], bootstrap: RunningTask, sources: dict[str, Any]) -> int:
     """Serve with what the bootstrap has reported so far; the exit status."""
-    first = heard[0]
-    assert isinstance(first, SettingsLoaded | SettingsRefused)
+    first = next(
+        each for each in heard if isinstance(each, SettingsLoaded | SettingsRefused)
+    )
     known = knowledge(first, sources)
     settings = known.settings
     warn_about_privileges()
@@ -60,9 +61,12 @@ def serve(heard: list[Fact], child: Child, sources: dict[str, Any]) -> int:
     take_over(house)
     house.inbox.extend(heard)
     arbiter = Arbiter(house, configuration_file(sources))
-    limit = settings.bootstrap.timeout + BOOTSTRAP_MARGIN
-    answered = isinstance(heard[-1], PreflightDone)
-    house.errands.follow(child, limit, hung_bootstrap(), answered)
+    if isinstance(first, SettingsLoaded):
+        limit = settings.bootstrap.timeout + BOOTSTRAP_MARGIN
+        bootstrap.extend(limit, hung_bootstrap())
+        house.tasks.follow(bootstrap)
+    else:
+        bootstrap.finish()
     socket_path = str(Path(settings.paths.runtime) / "control.sock")
     arbiter.open_control(socket_path, control_api.answer, control_api.CHANGING)
     rehearse(settings, known.identity)

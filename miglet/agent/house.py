@@ -21,11 +21,11 @@ from miglet.lifecycle.effects import Effect, Emit
 from miglet.lifecycle.vm import Moment, Vm
 from miglet.messages.codec import Fact
 from miglet.messages.events import CommandCompleted, Error, Event, seal
-from miglet.supervisor.errands import Errands
+from miglet.supervisor.children import ChildTasks
 from miglet.supervisor.queues import Queue
 from miglet.supervisor.supervisor import Supervisor
 from miglet.supervisor.systemd import Notifier
-from miglet.workers.registry import worker_called
+from miglet.workers.registry import facts_of, worker_called
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +46,14 @@ class House:
     def __post_init__(self) -> None:
         self.selector = selectors.DefaultSelector()
         self.supervisor = Supervisor(self.selector, self.inbox)
-        self.errands = Errands(self.selector, self.inbox)
+        self.tasks = ChildTasks(self.selector, self.inbox)
         self.uplink = Uplink(self.journal, self.supervisor)
         self.herald = Herald(self.known, self.journal, self.supervisor, self.notifier)
 
     def hire(self, name: str) -> None:
         """Have this worker, from now on."""
-        self.supervisor.hire(name, functools.partial(self._work, name))
+        main = functools.partial(self._work, name)
+        self.supervisor.hire(name, main, facts_of(name))
 
     def _work(self, name: str, queue: Queue) -> None:
         """In the child: live the worker's life with the settings of this moment."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from miglet.agent.house import House
-from miglet.commands.intake import errand_for
+from miglet.commands.intake import validation_task
 from miglet.journal.journal import Finding
 from miglet.lifecycle.standing import standing_orders
 from miglet.messages import facts
@@ -92,7 +92,7 @@ def take_command(house: House, fact: facts.CommandReceived) -> None:
     house.journal.record(None, [], {fact.id: accepted})
     reach("command.accepted")
     now = house.known.controllers_time(time.time())
-    house.errands.send(*errand_for(fact, house.known.current(), now))
+    house.tasks.start(validation_task(fact, house.known.current(), now))
 
 
 def close_open_commands(house: House) -> None:

@@ -11,7 +11,6 @@ import fcntl
 import gc
 import importlib
 import os
-import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,15 +20,14 @@ from typing import Any
 from miglet.supervisor import lean_imports, signals
 
 # isort: split
-from miglet.errors import (
-    INTERNAL,
-    BadMessage,
-    Fault,
-    MigletError,
-    Misconfigured,
+from miglet.errors import INTERNAL, Fault, MigletError, Misconfigured
+from miglet.messages.facts import (
+    FaultNoted,
+    PreflightDone,
+    SettingsLoaded,
+    SettingsRefused,
 )
-from miglet.messages.facts import SettingsRefused
-from miglet.supervisor.children import Child, by_name
+from miglet.supervisor.children import ChildTask, RunningTask, by_name
 
 #: Seconds in which a configuration must be loaded.
 LOAD_SECONDS = 30.0
@@ -49,30 +47,34 @@ def start(sources: dict[str, Any]) -> int:
     gc.disable()
     # Nobody reads it, and multiprocess would open another one in every child.
     sys.stdin = None
-    child = Child("bootstrap", by_name("miglet.bootstrap.main", "main", sources))
+    bootstrap = RunningTask(bootstrap_task(sources))
     lean_imports.import_for_workers()
     daemon = importlib.import_module("miglet.agent.daemon")
-    heard = first_facts(child)
-    first = heard[0]
+    heard = bootstrap.wait()
+    first = next(
+        each for each in heard if isinstance(each, SettingsLoaded | SettingsRefused)
+    )
     if isinstance(first, SettingsRefused):
         for fault in first.faults:
             print(f"miglet: {Fault(**fault)}", file=sys.stderr)  # noqa: T201
-    if first.settings is None:
-        return first.exit_status
+        if first.settings is None:
+            return first.exit_status
+    assert first.settings is not None
     with lock(Path(first.settings["paths"]["runtime"])):
-        return daemon.serve(heard, child, sources)
+        return daemon.serve(heard, bootstrap, sources)
 
 
-def first_facts(child: Child) -> list[Any]:
-    """What became of the configuration, and what else the child has said by then."""
-    ready = select.select([child.queue], [], [], LOAD_SECONDS)[0]
-    try:
-        heard = child.queue.drain() if ready else []
-    except BadMessage as error:
-        raise MigletError(f"the configuration could not be loaded: {error}") from None
-    if not heard:
-        raise MigletError(f"no configuration within {LOAD_SECONDS:g} s")
-    return heard
+def bootstrap_task(sources: dict[str, Any]) -> ChildTask:
+    """Load the configuration, then check the machine."""
+    reason = f"it could not be loaded within {LOAD_SECONDS:g} s"
+    fault = Fault("", "configuration", reason, "MIGlet's log says why")
+    return ChildTask(
+        name="bootstrap",
+        main=by_name("miglet.bootstrap.main", "main", sources),
+        timeout_seconds=LOAD_SECONDS,
+        fallback=SettingsRefused([fault._asdict()], exit_status=INTERNAL),
+        facts=frozenset({SettingsLoaded, PreflightDone, FaultNoted}),
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Errands that examine a command or a changed configuration.
+"""Child tasks that validate a command or a changed configuration.
 
 This side stays light: what an examination needs (YAML, JSON Schema) is imported in
 the child that makes it, and gone with it.
@@ -6,13 +6,14 @@ the child that makes it, and gone with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import logging
+from dataclasses import replace
+from typing import Any
 
-from miglet.messages.codec import Fact
+from miglet.config.section import MalformedSettings
+from miglet.config.settings import RUNTIME_KEYS, Settings
 from miglet.messages.facts import CommandExamined, CommandReceived
-from miglet.supervisor.children import by_name
-from miglet.supervisor.queues import Queue
+from miglet.supervisor.children import ChildTask, by_name
 
 #: Seconds that an examination may take.
 LIMIT_SECONDS = 10.0
@@ -26,34 +27,56 @@ RELOAD = "reload"
 FAILED = "the examination of the command failed; MIGlet's log says why"
 
 
-class ErrandPlan(NamedTuple):
-    """What `Errands.send` takes."""
+#: What the answer of a child has in common with what was asked.
+FIXED = ("id", "type", "requested_by")
 
-    name: str
-    main: Callable[[Queue], None]
-    limit: float
-    otherwise: Fact
+log = logging.getLogger(__name__)
 
 
-def errand_for(
+def validation_task(
     fact: CommandReceived, current: dict[str, Any], controllers_now: float
-) -> ErrandPlan:
-    """Examine this command against the `current` settings and their origins.
+) -> ChildTask:
+    """Validate this command against the `current` settings and their origins.
 
     `controllers_now` is the wall time by the controller's clock.
     """
     faults = [*fact.faults, *_expired(fact, controllers_now)]
     command = {"id": fact.id, "type": fact.type, "parameters": fact.parameters}
     main = by_name(EXAMINER, "examine_command", command, faults, current)
-    otherwise = CommandExamined(fact.id, fact.type, {}, [FAILED])
-    return ErrandPlan("examiner", main, LIMIT_SECONDS, otherwise)
+    fallback = CommandExamined(fact.id, fact.type, {}, [FAILED])
+    return ChildTask("examiner", main, LIMIT_SECONDS, fallback, fixed=FIXED)
 
 
-def reload_errand(sources: dict[str, Any], current: dict[str, Any]) -> ErrandPlan:
+def reload_task(sources: dict[str, Any], current: dict[str, Any]) -> ChildTask:
     """Read the configuration again, because of SIGHUP."""
     main = by_name(EXAMINER, "examine_reload", sources, current)
-    otherwise = CommandExamined("", "UpdateConfig", {}, [FAILED], requested_by="SIGHUP")
-    return ErrandPlan(RELOAD, main, LIMIT_SECONDS, otherwise)
+    fallback = CommandExamined("", "UpdateConfig", {}, [FAILED], requested_by="SIGHUP")
+    return ChildTask(RELOAD, main, LIMIT_SECONDS, fallback, fixed=FIXED)
+
+
+def with_settings_checked(fact: CommandExamined, current: Settings) -> CommandExamined:
+    """The fact, refused if its settings are not what a child may change.
+
+    The child has read what strangers wrote, so its answer is not trusted: settings that
+    take effect at the next start decide who the runner is, and where.
+    """
+    if fact.settings is None or fact.faults:
+        return fact
+    try:
+        changed = Settings.of(fact.settings).flat()
+    except MalformedSettings as error:
+        return _refused(fact, f"malformed settings: {error}")
+    before = current.flat()
+    fixed = before.keys() - RUNTIME_KEYS
+    late = sorted(key for key in fixed if changed[key] != before[key])
+    if late:
+        return _refused(fact, f"cannot change at run time: {', '.join(late)}")
+    return fact
+
+
+def _refused(fact: CommandExamined, reason: str) -> CommandExamined:
+    log.error("%s by %s: %s", fact.type, fact.requested_by, reason)
+    return replace(fact, settings=None, origins=None, faults=[reason])
 
 
 def _expired(fact: CommandReceived, controllers_now: float) -> list[str]:

@@ -115,7 +115,7 @@ def announced(vm: Vm) -> Step:
 def seen(vm: Vm, fact: JobResultSeen | RunnerExited) -> tuple[Ending, Evidence]:
     """The runner's end as it was seen, and what we did to the runner ourselves."""
     cause = vm.stopped_by or ("termination_notice" if vm.notices else None)
-    ending = Ending(**{**fact.ending, "stopped_by": cause})
+    ending = dataclasses.replace(Ending.of_json(fact.ending), stopped_by=cause)
     return ending, Evidence.of_json(fact.evidence)
 
 

@@ -1,19 +1,20 @@
 """Facts that workers report and orders that the arbiter gives.
 
 Facts go up and are told in the past tense; orders go down and are imperative. A
-message is plain JSON on its way: an unprivileged worker may write to a privileged
-parent, so nothing is unpickled and every field is checked against its type.
+message is plain JSON on its way. The parent does not trust who wrote it: nothing is
+unpickled, and every field is checked for its type, its range and the keys inside it, so
+that a fact that was decoded can be used without another look.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import json
+import math
 import types
 import typing
-from typing import Any, ClassVar, Union
+from typing import Annotated, Any, ClassVar, NamedTuple, Union
 
 from miglet.errors import BadMessage
 from miglet.messages.values import Value
@@ -21,66 +22,152 @@ from miglet.messages.values import Value
 #: Most bytes of one message on a queue.
 LIMIT = 64 * 1024
 
+#: Whole numbers are smaller: what SQLite and every JSON reader can hold.
+INTEGER_LIMIT = 2**63
+
 #: Every kind of message by its name, filled as the classes below are defined.
 MESSAGES: dict[str, type[Message]] = {}
-
-#: What `json` makes of a document.
-JSON_TYPES = frozenset({bool, int, float, str, list, dict, type(None)})
-
-#: Made once: `json.dumps` with separators makes one for each message.
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
-_DECODER = json.JSONDecoder()
 
 
 class Message(Value):
     """What goes over a queue; only the subclasses of Fact and Order are sent."""
 
-    def __init_subclass__(cls) -> None:
-        MESSAGES[cls.__name__] = cls
+    #: Most bytes of one message of this kind.
+    size_limit: ClassVar[int] = LIMIT
+
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if not abstract:
+            MESSAGES[cls.__name__] = cls
 
 
-class Fact(Message):
+class Fact(Message, abstract=True):
     """Something that has happened, told to the arbiter."""
 
 
-class Order(Message):
+class Order(Message, abstract=True):
     """Something that a worker is to do."""
 
     #: The worker that obeys it; empty for an order that every worker knows.
     to: ClassVar[str] = ""
 
 
+class Range(NamedTuple):
+    """Limits of a number, for use in `Annotated`."""
+
+    least: float
+    most: float
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` is inside."""
+        return self.least <= value <= self.most
+
+
+class Length(NamedTuple):
+    """Most characters of a text, for use in `Annotated`."""
+
+    most: int
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` is no longer."""
+        return len(value) <= self.most
+
+
+class AtLeast(NamedTuple):
+    """Least number of items of a list, for use in `Annotated`."""
+
+    items: int
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` has them."""
+        return len(value) >= self.items
+
+
+class OneOf(NamedTuple):
+    """The texts that are allowed, for use in `Annotated`."""
+
+    texts: tuple[str, ...]
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` is one of them."""
+        return value in self.texts
+
+
+class Keys(NamedTuple):
+    """The keys of an object and their types, as a TypedDict, for use in `Annotated`."""
+
+    kind: type
+    #: Whether other keys are refused. Otherwise they are ignored: nobody reads them.
+    closed: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` has the required keys, and no known key a wrong value."""
+        if not self.kind.__required_keys__ <= value.keys():  # type: ignore[attr-defined]
+            return False
+        hints = _hints(self.kind)
+        if self.closed and not value.keys() <= hints.keys():
+            return False
+        known = value.keys() & hints.keys()
+        return all(_conforms(value[key], hints[key]) for key in known)
+
+
+#: Wall time in seconds that `datetime` can show.
+WallTime = Annotated[float, Range(0, 253402300799)]
+
+#: A duration; ten years are more than anything here takes.
+Seconds = Annotated[float, Range(0, 315360000)]
+
+#: A number of an event.
+Sequence = Annotated[int, Range(0, 2**53)]
+
+#: An exit status of a process.
+ExitStatus = Annotated[int, Range(0, 255)]
+
+#: An identifier.
+Name = Annotated[str, Length(256)]
+
+
 def encode(message: Message) -> bytes:
-    """The bytes of `message` on a queue; BadMessage if they are more than LIMIT."""
-    encoded = _ENCODER.encode([type(message).__name__, vars(message)]).encode()
-    if len(encoded) > LIMIT:
-        raise BadMessage(f"{type(message).__name__} has {len(encoded)} bytes")
+    """The bytes of `message` on a queue; BadMessage if they are too many."""
+    kind = type(message)
+    try:
+        text = _ENCODER.encode([kind.__name__, vars(message)])
+    except ValueError as error:
+        raise BadMessage(f"{kind.__name__}: {error}") from None
+    # Half of a surrogate pair, as in the name of a file, becomes a question mark.
+    encoded = text.encode(errors="replace")
+    if len(encoded) > kind.size_limit:
+        raise BadMessage(f"{kind.__name__} has {len(encoded)} bytes")
     return encoded
 
 
 def decode(encoded: bytes) -> Message:
     """The message in `encoded`; BadMessage says what is wrong with it."""
     try:
-        name, fields = _DECODER.decode(encoded.decode())
+        text = encoded.decode()
+        name, fields = _DECODER.decode(text)
         kind = MESSAGES[name]
+        if "\\u" in text:
+            # Half of a surrogate pair could be neither written nor stored.
+            json.dumps(fields, ensure_ascii=False).encode()
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BadMessage(f"not a message: {error!r}") from None
-    return _made(kind, fields)
+        raise BadMessage(f"not a message: {error!r:.200}") from None
+    if len(encoded) > kind.size_limit:
+        raise BadMessage(f"{name} has {len(encoded)} bytes")
+    return _construct(kind, fields)
 
 
 def learn_types() -> None:
     """Look up every field's types now, before a fork: afterwards they are shared."""
     for kind in MESSAGES.values():
-        if dataclasses.is_dataclass(kind):
-            _types(kind)
+        _hints(kind)  # type: ignore[arg-type]
 
 
-def _made(kind: type[Message], fields: Any) -> Message:
-    expected = _types(kind)  # type: ignore[arg-type]
+def _construct(kind: type[Message], fields: Any) -> Message:
+    expected = _hints(kind)  # type: ignore[arg-type]
     if not isinstance(fields, dict) or not fields.keys() <= expected.keys():
         raise BadMessage(f"{kind.__name__} does not have the fields {fields!r:.200}")
     for name, value in fields.items():
-        if type(value) not in expected[name]:
+        if not _conforms(value, expected[name]):
             raise BadMessage(f"{kind.__name__}.{name} cannot be {value!r:.200}")
     try:
         return kind(**fields)
@@ -89,18 +176,57 @@ def _made(kind: type[Message], fields: Any) -> Message:
 
 
 @functools.cache
-def _types(kind: type[Message]) -> dict[str, frozenset[Any]]:
-    """What `json` may make of each field of `kind`."""
-    hints = typing.get_type_hints(kind)
-    names = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    return {name: _json_types(hints[name]) for name in names}
+def _hints(kind: Any) -> dict[str, Any]:
+    """The type of each field or key of `kind`, a message or a TypedDict."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    if typing.is_typeddict(kind):
+        return hints
+    names = [each.name for each in dataclasses.fields(kind)]
+    return {name: hints[name] for name in names}
 
 
-def _json_types(hint: Any) -> frozenset[Any]:
+def _conforms(value: Any, hint: Any) -> bool:
+    """Whether `value`, made by `json`, is what the type `hint` says."""
+    if hint is Any:
+        return True
     origin = typing.get_origin(hint) or hint
+    arguments = typing.get_args(hint)
+    if origin is Annotated:
+        base, *limits = arguments
+        return _conforms(value, base) and all(each.holds(value) for each in limits)
     if origin in (Union, types.UnionType):
-        each = (_json_types(part) for part in typing.get_args(hint))
-        return frozenset(itertools.chain.from_iterable(each))
-    if origin is Any:
-        return JSON_TYPES
-    return frozenset({int, float} if origin is float else {origin})
+        return any(_conforms(value, each) for each in arguments)
+    if origin is float:
+        return type(value) in (int, float)
+    if type(value) is not origin:
+        return False
+    if origin is list and arguments:
+        return all(_conforms(each, arguments[0]) for each in value)
+    if origin is dict and arguments:
+        return all(_conforms(each, arguments[1]) for each in value.values())
+    return True
+
+
+def _integer(digits: str) -> int:
+    number = int(digits)
+    if not -INTEGER_LIMIT < number < INTEGER_LIMIT:
+        raise ValueError("a whole number that is too large")
+    return number
+
+
+def _real(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number that is too large")
+    return number
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+#: Made once: `json.dumps` with separators makes one for each message.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+_DECODER = json.JSONDecoder(
+    parse_int=_integer, parse_float=_real, parse_constant=_refuse_constant
+)

@@ -7,17 +7,161 @@ done about it. What follows from it is in the table of the lifecycle.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from miglet.errors import MISCONFIGURED
-from miglet.messages.codec import Fact
+from miglet.messages.codec import (
+    AtLeast,
+    ExitStatus,
+    Fact,
+    Keys,
+    Name,
+    OneOf,
+    Range,
+    Seconds,
+    Sequence,
+    WallTime,
+)
+
+#: The longest that a worker may ask to be left alone: twice the longest request.
+LONGEST_PATIENCE_SECONDS = 1800.0
+
+#: The category of an error, as the contract has it.
+Category = Annotated[
+    str, OneOf(("transient", "infrastructure", "permanent", "misconfig", "user"))
+]
+
+#: Seconds that two clocks differ by.
+ClockOffset = Annotated[float, Range(-1e10, 1e10)]
+
+
+class SettingFault(TypedDict):
+    """One mistake in the configuration; the fields of `miglet.errors.Fault`."""
+
+    key: str
+    source: str
+    reason: str
+    hint: str
+
+
+class CheckRow(TypedDict):
+    """What one preflight check found."""
+
+    id: Name
+    status: Annotated[str, OneOf(("ok", "warn", "fail"))]
+    milliseconds: float
+    detail: str
+    hint: str
+    category: Annotated[str, OneOf(("", *Category.__metadata__[0].texts))]
+
+
+class MachineDescription(TypedDict):
+    """What VMStarted says of the machine; null is what is not known."""
+
+    version: str
+    boot_id: str
+    cloud: str | None
+    zone: str | None
+    machine_type: str | None
+    image: str | None
+    cpu_count: int | None
+    memory_bytes: int | None
+    disk_bytes: int | None
+    runner_version: str | None
+    timeline: dict[str, float]
+
+
+class RunnerIdentity(TypedDict):
+    """What every description of a run has."""
+
+    run_id: Name
+    name: str
+
+
+class RunnerDescription(RunnerIdentity, total=False):
+    """A run as the runner-watcher describes it."""
+
+    pid: int
+    start_time: float
+    unit: str | None
+    folder: str
+    version: str | None
+    agent_id: int | None
+    labels: list[str]
+    runner_group: str | None
+    runner_url: str | None
+    attempts: int
+    began: float
+    adopted: bool
+
+
+class JobDescription(TypedDict, total=False):
+    """Which job it is; null is what is not known."""
+
+    job_id: str | None
+    run_id: str | None
+    name: str | None
+    repository: str | None
+    workflow: str | None
+    ref: str | None
+    commit: str | None
+    run_attempt: int | None
+    actor: str | None
+    event_name: str | None
+
+
+class EvidenceDocument(TypedDict):
+    """The JSON form of `miglet.job.evidence.Evidence`."""
+
+    hooks_expected: bool
+    first: dict[str, WallTime]
+    sources: dict[str, str]
+    results: dict[str, str]
+    identity: Annotated[dict[str, Any], Keys(JobDescription)]
+    described_by: dict[str, str]
+    texts: dict[str, str]
+    worker_code: int | None
+    version: str | None
+
+
+class RunnerEnd(TypedDict, total=False):
+    """The JSON form of `miglet.job.ending.Ending`."""
+
+    exit_code: int | None
+    signal: int | None
+    known: bool
+    stopped_by: str | None
+    oom_kill_delta: int
+    disk_free_bytes: int | None
+    boot_changed: bool
+    ghost: bool
+
+
+class CrashDescription(TypedDict):
+    """How a Worker or Listener ended abnormally."""
+
+    exit_code: int | None
+    signal: int | None
+    last_lines: list[str]
+
+
+class ResourceUsage(TypedDict, total=False):
+    """What a job's processes have used: the keys of ``resource_usage``."""
+
+    cpu_seconds: float | None
+    max_memory_bytes: int | None
+    io_read_bytes: int | None
+    io_write_bytes: int | None
+
+
+Usage = Annotated[dict[str, Any], Keys(ResourceUsage)]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Pulse(Fact):
     """The worker lives; it may be silent for `patience` seconds from now."""
 
-    patience: float
+    patience: Annotated[float, Range(0, LONGEST_PATIENCE_SECONDS)]
 
 
 # The bootstrap and the supervisor.
@@ -36,19 +180,19 @@ class SettingsLoaded(Fact):
 class SettingsRefused(Fact):
     """The configuration cannot be used; each fault has key, source, reason, hint."""
 
-    faults: list[dict[str, Any]]
+    faults: Annotated[list[Annotated[dict[str, Any], Keys(SettingFault)]], AtLeast(1)]
     #: Enough to tell the controller, or null when endpoint or identity is unknown.
     settings: dict[str, Any] | None = field(default=None, repr=False)
     #: What MIGlet exits with: another when only the metadata could not be had.
-    exit_status: int = MISCONFIGURED
+    exit_status: ExitStatus = MISCONFIGURED
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PreflightDone(Fact):
     """Every check has been made; `machine` says what this is."""
 
-    report: list[dict[str, Any]]
-    machine: dict[str, Any]
+    report: list[Annotated[dict[str, Any], Keys(CheckRow)]]
+    machine: Annotated[dict[str, Any], Keys(MachineDescription, closed=True)]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -99,7 +243,7 @@ class DeadlinePassed(Fact):
 class EventDelivered(Fact):
     """The controller has acknowledged the event."""
 
-    sequence: int
+    sequence: Sequence
     type: str
 
 
@@ -107,7 +251,7 @@ class EventDelivered(Fact):
 class EventRefused(Fact):
     """The controller will never take this event; its answer says why."""
 
-    sequence: int
+    sequence: Sequence
     type: str
     status: int
     answer: str
@@ -117,7 +261,7 @@ class EventRefused(Fact):
 class EventSetAside(Fact):
     """The event alone fails while heartbeats are accepted: the next one is sent."""
 
-    sequence: int
+    sequence: Sequence
     type: str
     #: Of an ``Error`` event its code, else empty.
     code: str
@@ -132,7 +276,7 @@ class ControllerAnswered(Fact):
 
     call: str
     #: Seconds that the controller's clock is ahead of ours; null if unknown.
-    clock_offset_seconds: float | None = None
+    clock_offset_seconds: ClockOffset | None = None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -140,9 +284,9 @@ class ControllerFailed(Fact):
     """A call led to no usable answer; it is tried again in `retry_in_seconds`."""
 
     call: str
-    category: str
+    category: Category
     reason: str
-    retry_in_seconds: float
+    retry_in_seconds: Seconds
 
 
 # The runner-watcher.
@@ -159,16 +303,16 @@ class TokenSpent(Fact):
 class RunnerLaunched(Fact):
     """The listener runs: `runner` has run_id, name, pid, start_time, version."""
 
-    runner: dict[str, Any]
+    runner: Annotated[dict[str, Any], Keys(RunnerDescription)]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RunnerListening(Fact):
     """The listener is connected and waits for a job."""
 
-    runner: dict[str, Any]
+    runner: Annotated[dict[str, Any], Keys(RunnerDescription)]
     attempts: int
-    duration_seconds: float
+    duration_seconds: Seconds
     adopted: bool = False
 
 
@@ -181,7 +325,7 @@ class JobSeen(Fact):
 
     run_id: str
     source: str
-    seen_at: float
+    seen_at: WallTime
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -190,7 +334,7 @@ class JobIdentified(Fact):
 
     run_id: str
     source: str
-    identity: dict[str, Any]
+    identity: Annotated[dict[str, Any], Keys(JobDescription)]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -198,7 +342,7 @@ class JobSampled(Fact):
     """What the job's processes have used so far."""
 
     run_id: str
-    usage: dict[str, Any]
+    usage: Usage
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -206,9 +350,9 @@ class JobResultSeen(Fact):
     """The runner told how the job ended; superseded by `JobEnded`."""
 
     run_id: str
-    evidence: dict[str, Any]
-    ending: dict[str, Any]
-    usage: dict[str, Any]
+    evidence: Annotated[dict[str, Any], Keys(EvidenceDocument)]
+    ending: Annotated[dict[str, Any], Keys(RunnerEnd)]
+    usage: Usage
     last_lines: list[str]
 
 
@@ -226,13 +370,13 @@ class JobEnded(Fact):
     #: 0 for a success, else the Worker's status; null when it is not known.
     exit_code: int | None
     #: Wall time of the Worker's end.
-    finished_at: float
+    finished_at: WallTime
     #: The grounds of the verdict, one phrase each.
     evidence: list[str]
-    resource_usage: dict[str, Any]
+    resource_usage: Usage
     #: Set when Worker or Listener ended abnormally: `exit_code`, `signal`,
     #: `last_lines`, as `RunnerCrashed` reports them.
-    crash: dict[str, Any] | None = None
+    crash: Annotated[dict[str, Any], Keys(CrashDescription)] | None = None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -258,9 +402,9 @@ class RunnerExited(Fact):
     """
 
     run_id: str
-    evidence: dict[str, Any]
-    ending: dict[str, Any]
-    usage: dict[str, Any]
+    evidence: Annotated[dict[str, Any], Keys(EvidenceDocument)]
+    ending: Annotated[dict[str, Any], Keys(RunnerEnd)]
+    usage: Usage
     last_lines: list[str]
 
 
@@ -282,18 +426,18 @@ class RunnerTroubled(Fact):
 class RegistrationFailed(Fact):
     """No runner can be registered; trying again now would not help."""
 
-    category: str
+    category: Category
     code: str
     message: str
     hint: str
-    exit_status: int
+    exit_status: ExitStatus
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class FaultNoted(Fact):
     """Something notable went wrong that its finder gets over by itself."""
 
-    category: str
+    category: Category
     code: str
     message: str
     component: str
@@ -315,8 +459,9 @@ class RunnerRemoved(Fact):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class MachineSampled(Fact):
-    """The heartbeat's ``vm_health``."""
+    """The heartbeat's ``vm_health``, which fits into a heartbeat with all the rest."""
 
+    size_limit = 32 * 1024
     vm_health: dict[str, Any]
 
 
@@ -327,11 +472,11 @@ class MachineSampled(Fact):
 class CommandReceived(Fact):
     """The controller wants something; not yet examined, so anything may be wrong."""
 
-    id: str
-    type: str
+    id: Name
+    type: Name
     parameters: dict[str, Any] = field(repr=False)
     #: Wall time in seconds; null: never.
-    expires_at: float | None = None
+    expires_at: WallTime | None = None
     #: Why it cannot be obeyed, known from its form alone.
     faults: list[str] = field(default_factory=list)
 
@@ -371,7 +516,7 @@ class TerminationNoticed(Fact):
     #: E.g. ``preempted``, ``spot_instance_action``; the name of the announcement.
     kind: str
     #: Wall time at which the machine ends; null when the cloud does not say.
-    deadline: float | None
+    deadline: WallTime | None
     source: str
 
 

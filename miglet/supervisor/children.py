@@ -12,15 +12,26 @@ import gc
 import importlib
 import logging
 import os
+import select
+import selectors
 import signal
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import multiprocess
 
 from miglet import logger
+from miglet.errors import BadMessage
+from miglet.messages.codec import Fact
+from miglet.messages.facts import FaultNoted
 from miglet.supervisor import confinement, queues, signals
-from miglet.supervisor.queues import Queue
+from miglet.supervisor.queues import RECEIVE_LIMIT, Queue, QueueClosed
+
+#: Seconds that a child gets to die of SIGKILL; it takes milliseconds, if it can.
+KILL_SECONDS = 0.2
 
 #: The only start method that Debian 12's package supports, and the one we want.
 FORK = multiprocess.get_context("fork")
@@ -31,11 +42,22 @@ MOST_DESCRIPTORS = os.sysconf("SC_OPEN_MAX")
 log = logging.getLogger(__name__)
 
 
-class Child:
-    """A forked process, the parent's end of its queue, and its pidfd."""
+#: Children that the kernel did not let die in time; see `Child.reap`.
+_ABANDONED: list[Child] = []
 
-    def __init__(self, name: str, main: Callable[[Queue], None]) -> None:
+
+class Child:
+    """A forked process: the parent's end of its queue, and its pidfd."""
+
+    def __init__(
+        self,
+        name: str,
+        main: Callable[[Queue], None],
+        facts: Collection[type[Fact]] = (),
+    ) -> None:
         self.name = name
+        #: The types of the facts that it may send.
+        self.facts = frozenset(facts)
         self.queue, theirs = queues.pair()
         parent = os.getpid()
         self._process = FORK.Process(
@@ -53,6 +75,17 @@ class Child:
         #: Readable as soon as the child is dead, whoever inherited what.
         self.sentinel = os.pidfd_open(self.pid)
 
+    def receive(self, limit: int = RECEIVE_LIMIT) -> Iterator[Fact]:
+        """Yield the facts that have arrived, at most `limit`.
+
+        Raises what `Queue.receive` raises, and BadMessage for a message that this
+        child may not send. After that nothing that it sends is to be believed.
+        """
+        for message in self.queue.receive(limit):
+            if not isinstance(message, Fact) or type(message) not in self.facts:
+                raise BadMessage(f"it may not send {type(message).__name__}")
+            yield message
+
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens if the child is dead."""
         try:
@@ -60,14 +93,199 @@ class Child:
         except ProcessLookupError:
             log.debug("%s is already gone", self.name)
 
-    def bury(self) -> str:
-        """Reap the dead child and close what belonged to it; says how it died."""
+    def exited(self, within_seconds: float = 0.0) -> bool:
+        """Whether the child is dead, or dies within so many seconds."""
+        poll = select.poll()
+        poll.register(self.sentinel, select.POLLIN)
+        return bool(poll.poll(within_seconds * 1000))
+
+    def reap(self, within_seconds: float = 0.0) -> str:
+        """Reap the dead child and close what belonged to it; returns how it ended.
+
+        A child that is not dead in time was killed and is in uninterruptible sleep, on
+        a dying disk for example. Nobody waits for it: it is reaped when it is dead.
+        """
+        self.queue.close()
+        if self.exited(within_seconds):
+            return self._reap()
+        # Otherwise multiprocess would wait for it at the end of this process.
+        multiprocess.process._children.discard(self._process)
+        _ABANDONED.append(self)
+        return "cannot be killed"
+
+    def kill(self) -> str:
+        """Kill the child and reap it; returns how it ended."""
+        self.signal(signal.SIGKILL)
+        return self.reap(KILL_SECONDS)
+
+    def _reap(self) -> str:
         self._process.join()
         code = self._process.exitcode
         self._process.close()
         os.close(self.sentinel)
-        self.queue.close()
         return f"signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def reap_abandoned() -> None:
+    """Reap the children that could not be killed and have died since."""
+    for child in [each for each in _ABANDONED if each.exited()]:
+        _ABANDONED.remove(child)
+        child._reap()
+
+
+@dataclass(frozen=True)
+class ChildTask:
+    """Work for a short-lived child, which reports facts and ends.
+
+    The result is the fact of the same type as `fallback`, which stands in for it when
+    the child dies, hangs or sends anything that it may not send.
+    """
+
+    name: str
+    main: Callable[[Queue], None]
+    timeout_seconds: float
+    fallback: Fact
+    #: The types of the facts that it may send besides the result.
+    facts: frozenset[type[Fact]] = frozenset()
+    #: Fields in which the result must equal the fallback: what the task was about.
+    fixed: tuple[str, ...] = ()
+
+
+class RunningTask:
+    """A child at work on a ChildTask; raises OSError when it cannot be forked."""
+
+    def __init__(self, task: ChildTask) -> None:
+        self.task = task
+        self.deadline = time.monotonic() + task.timeout_seconds
+        result = type(task.fallback)
+        self.child = Child(task.name, task.main, {result, *task.facts})
+        #: The types of the facts that it has sent.
+        self._sent: set[type[Fact]] = set()
+        self.done = False
+
+    def fileno(self) -> int:
+        """Readable when there are facts, or the child is dead: its queue has ended."""
+        return self.child.queue.fileno()
+
+    def receive(self) -> list[Fact]:
+        """The facts that have arrived; the last one comes with the end of the task.
+
+        Call it when the descriptor is readable, and at the deadline.
+        """
+        facts: list[Fact] = []
+        if self.done:
+            return facts
+        try:
+            for fact in self.child.receive():
+                self._check(fact)
+                facts.append(fact)
+        except QueueClosed:
+            return [*facts, *self.finish()]
+        except BadMessage as error:
+            log.error("%s was killed for what it sent: %s", self.task.name, error)
+            violation = FaultNoted(
+                category="infrastructure",
+                code="protocol_violation",
+                message=f"{self.task.name} was killed for what it sent: {error}",
+                component=self.task.name,
+                hint="a defect, or an attack on this process: see MIGlet's log",
+            )
+            return [*facts, violation, *self.finish()]
+        if time.monotonic() >= self.deadline:
+            log.error("%s did not finish in time", self.task.name)
+            return [*facts, *self.finish()]
+        return facts
+
+    def wait(self) -> list[Fact]:
+        """Wait for the next facts; empty when the task is done."""
+        facts: list[Fact] = []
+        while not facts and not self.done:
+            left = max(0.0, self.deadline - time.monotonic())
+            poll = select.poll()
+            poll.register(self, select.POLLIN)
+            poll.poll(left * 1000)
+            facts = self.receive()
+        return facts
+
+    def finish(self) -> list[Fact]:
+        """End the child, whatever it is doing; the fallback, if it has no result."""
+        if self.done:
+            return []
+        self.done = True
+        ended = self.child.kill()
+        if type(self.task.fallback) in self._sent:
+            return []
+        log.error("%s ended without a result (%s)", self.task.name, ended)
+        return [self.task.fallback]
+
+    def extend(self, timeout_seconds: float, fallback: Fact) -> None:
+        """Wait for another result, from now on for so many seconds."""
+        self.task = replace(
+            self.task, timeout_seconds=timeout_seconds, fallback=fallback
+        )
+        self.deadline = time.monotonic() + timeout_seconds
+
+    def _check(self, fact: Fact) -> None:
+        kind, fallback = type(fact), self.task.fallback
+        if kind is type(fallback):
+            for name in self.task.fixed:
+                if getattr(fact, name) != getattr(fallback, name):
+                    raise BadMessage(f"a {kind.__name__} with another {name}")
+            if kind in self._sent:
+                raise BadMessage(f"a second {kind.__name__}")
+        self._sent.add(kind)
+
+
+class ChildTasks:
+    """The tasks under way; the arbiter owns the selector and the inbox."""
+
+    def __init__(self, selector: selectors.BaseSelector, inbox: deque[Fact]) -> None:
+        self._selector = selector
+        self._inbox = inbox
+        self._running: list[RunningTask] = []
+
+    def start(self, task: ChildTask) -> None:
+        """Fork a child for `task`; its facts go into the inbox."""
+        try:
+            running = RunningTask(task)
+        except OSError as error:
+            log.error("cannot fork %s: %s", task.name, error)
+            self._inbox.append(task.fallback)
+            return
+        self.follow(running)
+
+    def follow(self, running: RunningTask) -> None:
+        """Follow a task that was started before."""
+        if running.done:
+            return
+        self._running.append(running)
+        receive = functools.partial(self._receive, running)
+        self._selector.register(running, selectors.EVENT_READ, receive)
+
+    def under_way(self, name: str) -> bool:
+        """Whether such a task is not done yet."""
+        return any(running.task.name == name for running in self._running)
+
+    def check(self, now: float) -> None:
+        """End the tasks whose time is over."""
+        for running in list(self._running):
+            if now >= running.deadline:
+                self._receive(running)
+
+    def stop(self) -> None:
+        """End all tasks; what they would have reported is of no use any more."""
+        for running in self._running:
+            self._selector.unregister(running)
+            running.finish()
+        self._running.clear()
+
+    def _receive(self, running: RunningTask) -> None:
+        # The descriptor is closed with the task.
+        key = self._selector.get_key(running)
+        self._inbox.extend(running.receive())
+        if running.done:
+            self._selector.unregister(key.fd)
+            self._running.remove(running)
 
 
 def by_name(module: str, function: str, *arguments: Any) -> Callable[[Queue], None]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Iterator
 
 from miglet.errors import BadMessage
 from miglet.messages.codec import LIMIT, Message, decode, encode
 
 #: Messages that may wait for a worker that does not read; more means that it hangs.
 BACKLOG = 256
+
+#: Messages that are taken at a time, so that a flooding sender delays nobody else.
+RECEIVE_LIMIT = 64
 
 
 class QueueClosed(BadMessage):
@@ -61,18 +65,19 @@ class Queue:
             raise QueueClosed(str(error)) from None
         return True
 
-    def drain(self) -> list[Message]:
-        """What has arrived; QueueClosed when nothing more can, after the last words."""
-        messages: list[Message] = []
-        while True:
+    def receive(self, limit: int = RECEIVE_LIMIT) -> Iterator[Message]:
+        """Yield what has arrived, at most `limit` messages.
+
+        Raises QueueClosed at end-of-file, and BadMessage for what is not a message,
+        in both cases after the messages before it.
+        """
+        for _ in range(limit):
             encoded = self._received()
             if encoded is None:
-                return messages
+                return
             if not encoded:
-                if messages:
-                    return messages
                 raise QueueClosed("end of file")
-            messages.append(decode(encoded))
+            yield decode(encoded)
 
     def _received(self) -> bytes | None:
         try:
@@ -83,7 +88,7 @@ class Queue:
             return b""
 
     def close(self) -> None:
-        """Let go of this end; the other side sees end-of-file."""
+        """Close this end; the other side sees end-of-file."""
         self._end.close()
 
 

@@ -1,7 +1,9 @@
-"""The crew: forks the workers, carries the mail, buries the dead, kills the silent.
+"""Starts the workers, receives their facts, reaps and restarts them.
 
-Nobody else knows a worker's pid. A worker's death is answered at once the first times
-and ever more slowly later, and never by giving up.
+Nobody else knows a worker's pid. A dead worker is restarted: immediately the first
+times, then with a growing back-off, and for as long as it is wanted. A worker that
+sends anything but the facts that it declares is killed, and nothing that it sent after
+them is believed.
 """
 
 from __future__ import annotations
@@ -17,64 +19,81 @@ from typing import Any
 
 from miglet.errors import BadMessage
 from miglet.messages.codec import Fact, Message
-from miglet.messages.facts import Pulse, WorkerLost, WorkerRecovered, WorkerStarted
+from miglet.messages.facts import (
+    FaultNoted,
+    Pulse,
+    WorkerLost,
+    WorkerRecovered,
+    WorkerStarted,
+)
 from miglet.messages.orders import Stop
-from miglet.supervisor.children import Child
-from miglet.supervisor.queues import Queue
+from miglet.supervisor.children import Child, reap_abandoned
+from miglet.supervisor.queues import Queue, QueueClosed
 
 #: Seconds before the restart after the 1st, 2nd, … death in a row.
-DELAYS = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+BACKOFF_SECONDS = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+
+#: Messages that a dead worker can have left in its socket; the kernel holds fewer.
+LEFT_BEHIND = 4096
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a worker counts as silent, as lost, and as sound again."""
+    """When a worker counts as unresponsive, as lost, and as healthy again."""
 
-    #: Seconds that a worker may be silent unless it said otherwise.
-    silence: float = 5.0
-    #: Seconds between SIGABRT (a stack trace for us) and SIGKILL for a silent worker.
+    #: Seconds without a message after which a worker is hung, unless it asked for more.
+    liveness_timeout: float = 5.0
+    #: Seconds between SIGABRT (for a stack trace) and SIGKILL for a hung worker.
     abort: float = 2.0
+    #: Seconds after SIGKILL until a worker that does not die is replaced.
+    kill: float = 5.0
     #: Seconds that a worker must live for its earlier deaths to be forgotten.
     stable: float = 10.0
     #: Deaths in a row after which a worker is reported as lost, and reported again.
     deaths: int = 5
-    #: How late the parent's own loop may be before it forgives its workers' silence.
+    #: Seconds that the parent's own loop may be late before workers get that time back.
     late: float = 1.0
 
 
 @dataclass
-class Post:
-    """One place in the crew, whoever fills it at the moment."""
+class WorkerSlot:
+    """One worker by its name, and the process that is this worker at the moment."""
 
     name: str
     main: Callable[[Queue], None]
+    #: The types of the facts that it may send.
+    facts: frozenset[type[Fact]]
     child: Child | None = None
     deaths: int = 0
     restarts: int = 0
     lost: bool = False
-    released: bool = False
-    born: float = 0.0
+    #: Whether it was told to stop and is not to be restarted.
+    stopped: bool = False
+    started: float = 0.0
     #: When the next child is forked, while there is none.
     due: float = 0.0
-    #: When silence becomes death, while there is one.
-    patience: float = 0.0
-    heard: float = 0.0
-    aborted: bool = False
+    #: When an unresponsive child gets the next signal, while there is one.
+    deadline: float = 0.0
+    last_seen: float = 0.0
+    #: The last signal that the liveness check sent to the child.
+    sent: signal.Signals | None = None
 
     def health(self, now: float) -> dict[str, Any]:
         """What ``status`` says of the worker."""
         return {
             "pid": self.child.pid if self.child else None,
-            "healthy": bool(self.child) and not self.aborted and not self.lost,
+            "healthy": bool(self.child) and self.sent is None and not self.lost,
             "restarts": self.restarts,
-            "last_seen_seconds": round(now - self.heard, 3) if self.heard else None,
+            "last_seen_seconds": (
+                round(now - self.last_seen, 3) if self.last_seen else None
+            ),
         }
 
 
 class Supervisor:
-    """Keeps the crew alive; the arbiter owns the selector and the inbox."""
+    """Keeps the workers running; the arbiter owns the outer selector and the inbox."""
 
     def __init__(
         self,
@@ -83,206 +102,228 @@ class Supervisor:
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self._limits = limits
-        self._selector = selector
+        #: The workers' descriptors alone, so that `stop` waits for nothing else.
+        self._selector = selectors.EpollSelector()
+        selector.register(self._selector, selectors.EVENT_READ, self.serve)
         self._inbox = inbox
-        self._posts: dict[str, Post] = {}
+        self._slots: dict[str, WorkerSlot] = {}
         self._checked = time.monotonic()
 
-    def hire(self, name: str, main: Callable[[Queue], None]) -> None:
-        """Fill a new place in the crew, now and for as long as it is not released."""
-        self._posts[name] = Post(name, main)
-        self._fork(self._posts[name])
+    def hire(
+        self,
+        name: str,
+        main: Callable[[Queue], None],
+        facts: Iterable[type[Fact]],
+    ) -> None:
+        """Start a worker that may send `facts`, and restart it until it is stopped."""
+        self._slots[name] = WorkerSlot(name, main, frozenset({Pulse, *facts}))
+        self._fork(self._slots[name])
 
     def tell(self, name: str, order: Message) -> None:
-        """Post an order; one to a worker that is just dead is given by `resume` later.
+        """Send an order; it is lost when the worker is just dead.
 
         A worker whose queue stays full hangs, and is killed.
         """
-        post = self._posts.get(name)
-        if post is None or post.child is None:
+        slot = self._slots.get(name)
+        if slot is None or slot.child is None:
             return
         try:
-            post.child.queue.post(order)
+            slot.child.queue.post(order)
         except BadMessage as error:
             log.warning("%s does not take orders: %s", name, error)
-            post.child.signal(signal.SIGKILL)
+            slot.child.signal(signal.SIGKILL)
 
     def tell_all(self, order: Message) -> None:
-        """Post an order that every worker knows."""
-        for name in self._posts:
+        """Send an order that every worker knows."""
+        for name in self._slots:
             self.tell(name, order)
 
     def release(self, names: Iterable[str]) -> None:
-        """Let these workers go; they are not replaced."""
+        """Ask these workers to stop; they are not restarted."""
         for name in names:
-            post = self._posts.get(name)
-            if post is None or post.released:
+            slot = self._slots.get(name)
+            if slot is None or slot.stopped:
                 continue
-            post.released = True
+            slot.stopped = True
             self.tell(name, Stop())
-            if post.child:
-                post.child.signal(signal.SIGTERM)
+            if slot.child:
+                slot.child.signal(signal.SIGTERM)
 
     def stop(self, grace: float) -> None:
-        """Let everybody go, wait once for all of them, then kill."""
-        self.release(list(self._posts))
+        """Ask all workers to stop, wait once for all of them, then kill."""
+        self.release(list(self._slots))
         deadline = time.monotonic() + grace
-        while self._children() and time.monotonic() < deadline:
-            for key, _ in self._selector.select(max(0.0, deadline - time.monotonic())):
-                if isinstance(key.data, Ear):
-                    key.data()
-        for post in self._children():
-            assert post.child
-            post.child.signal(signal.SIGKILL)
-            self._bury(post)
+        while self._running() and time.monotonic() < deadline:
+            self.serve(max(0.0, deadline - time.monotonic()))
+        for slot in self._running():
+            assert slot.child
+            slot.child.signal(signal.SIGKILL)
+        for slot in self._running():
+            self._reap(slot)
+
+    def serve(self, timeout_seconds: float = 0.0) -> None:
+        """Receive facts and reap the dead; waits for at most `timeout_seconds`."""
+        for key, _ in self._selector.select(timeout_seconds):
+            callback, slot = key.data
+            callback(slot)
 
     def check(self, now: float) -> None:
-        """Fork who is due, kill who is silent; call it at least once a second."""
+        """Fork who is due, kill who is unresponsive; call it at least once a second."""
         late = max(0.0, now - self._checked - self._limits.late)
         self._checked = now
-        for post in list(self._posts.values()):
-            if post.child is None:
-                if not post.released and now >= post.due:
-                    self._fork(post)
+        for slot in list(self._slots.values()):
+            if slot.child is None:
+                if not slot.stopped and now >= slot.due:
+                    self._fork(slot)
                 continue
-            post.patience += late
-            self._judge(post, now)
+            slot.deadline += late
+            self._check_liveness(slot, now)
+        reap_abandoned()
 
     def next_due(self) -> float | None:
-        """When `check` has something to fork; None if nobody is missing."""
+        """When `check` has something to fork; None if no worker is missing."""
         waiting = [
-            post.due
-            for post in self._posts.values()
-            if post.child is None and not post.released
+            slot.due
+            for slot in self._slots.values()
+            if slot.child is None and not slot.stopped
         ]
         return min(waiting, default=None)
 
     def health(self) -> dict[str, dict[str, Any]]:
         """What ``status`` says of each worker."""
         now = time.monotonic()
-        return {name: post.health(now) for name, post in self._posts.items()}
+        return {name: slot.health(now) for name, slot in self._slots.items()}
 
     def lives(self, names: Iterable[str]) -> bool:
         """Whether none of these is lost: dead again and again, and still wanted."""
-        posts = [self._posts[name] for name in names if name in self._posts]
-        return not any(post.lost and not post.released for post in posts)
+        slots = [self._slots[name] for name in names if name in self._slots]
+        return not any(slot.lost and not slot.stopped for slot in slots)
 
     def pid_of(self, name: str) -> int | None:
         """The pid of a worker; None while there is none."""
-        post = self._posts.get(name)
-        return post.child.pid if post and post.child else None
+        slot = self._slots.get(name)
+        return slot.child.pid if slot and slot.child else None
 
-    def pids(self) -> set[int]:
-        """The living workers' pids."""
-        return {post.child.pid for post in self._children() if post.child}
+    def _running(self) -> list[WorkerSlot]:
+        return [slot for slot in self._slots.values() if slot.child]
 
-    def _children(self) -> list[Post]:
-        return [post for post in self._posts.values() if post.child]
-
-    def _fork(self, post: Post) -> None:
+    def _fork(self, slot: WorkerSlot) -> None:
         now = time.monotonic()
         try:
-            post.child = Child(post.name, post.main)
+            slot.child = Child(slot.name, slot.main, slot.facts)
         except OSError as error:
-            post.deaths += 1
-            self._defer(post, now, f"cannot fork: {error}")
+            self._schedule_restart(slot, now, f"cannot fork: {error}")
             return
-        post.born, post.heard = now, 0.0
-        post.patience = now + self._limits.silence
-        post.aborted = False
-        hear, bury = Ear(self._hear, post), Ear(self._bury, post)
-        self._selector.register(post.child.queue, selectors.EVENT_READ, hear)
-        self._selector.register(post.child.sentinel, selectors.EVENT_READ, bury)
-        self._inbox.append(WorkerStarted(post.name, post.child.pid, post.restarts))
+        slot.started, slot.last_seen = now, 0.0
+        slot.deadline = now + self._limits.liveness_timeout
+        slot.sent = None
+        read = selectors.EVENT_READ
+        self._selector.register(slot.child.queue, read, (self._receive, slot))
+        self._selector.register(slot.child.sentinel, read, (self._reap, slot))
+        pid = slot.child.pid
+        self._inbox.append(WorkerStarted(slot.name, pid, slot.restarts, slot.deaths))
 
-    def _hear(self, post: Post) -> None:
-        """Read what the worker says; nonsense is a reason to replace it."""
-        if post.child is None:
+    def _receive(self, slot: WorkerSlot) -> None:
+        """Take what the worker has sent; a violation of the protocol kills it."""
+        if slot.child is None:
             return
         try:
-            messages = post.child.queue.drain()
-            post.child.queue.flush()
+            for fact in slot.child.receive():
+                self._accept(slot, fact)
+            slot.child.queue.flush()
+        except QueueClosed:
+            slot.child.signal(signal.SIGKILL)
+            self._unregister_queue(slot)
         except BadMessage as error:
-            log.debug("%s: %s", post.name, error)
-            post.child.signal(signal.SIGKILL)
-            self._deafen(post)
-            return
-        for message in messages:
-            self._take(post, message)
+            slot.child.signal(signal.SIGKILL)
+            self._unregister_queue(slot)
+            self._report_violation(slot, error)
 
-    def _take(self, post: Post, message: Message) -> None:
+    def _accept(self, slot: WorkerSlot, fact: Fact) -> None:
         now = time.monotonic()
-        post.heard = now
-        if isinstance(message, Pulse):
-            post.patience = now + max(self._limits.silence, message.patience)
-            self._forgive(post, now)
-        elif isinstance(message, Fact):
-            self._inbox.append(message)
+        slot.last_seen = now
+        if isinstance(fact, Pulse):
+            slot.deadline = now + max(self._limits.liveness_timeout, fact.patience)
+            self._forgive(slot, now)
+        else:
+            self._inbox.append(fact)
 
-    def _forgive(self, post: Post, now: float) -> None:
-        if not post.deaths or now - post.born < self._limits.stable:
-            return
-        post.deaths = 0
-        if post.lost:
-            post.lost = False
-            self._inbox.append(WorkerRecovered(post.name))
+    def _report_violation(self, slot: WorkerSlot, error: BadMessage) -> None:
+        log.error("%s was killed for what it sent: %s", slot.name, error)
+        self._inbox.append(
+            FaultNoted(
+                category="infrastructure",
+                code="protocol_violation",
+                message=f"{slot.name} was killed for what it sent: {error}",
+                component=slot.name,
+                hint="a defect, or an attack on this worker: see MIGlet's log",
+            )
+        )
 
-    def _judge(self, post: Post, now: float) -> None:
-        if now < post.patience or post.child is None:
+    def _forgive(self, slot: WorkerSlot, now: float) -> None:
+        if not slot.deaths or now - slot.started < self._limits.stable:
             return
-        number = signal.SIGKILL if post.aborted else signal.SIGABRT
-        log.error("%s is silent for too long: %s", post.name, number.name)
-        post.child.signal(number)
-        post.aborted = True
-        post.patience = now + self._limits.abort
+        slot.deaths = 0
+        if slot.lost:
+            slot.lost = False
+            self._inbox.append(WorkerRecovered(slot.name))
 
-    def _bury(self, post: Post) -> None:
-        """Hear the last words, then close the grave and plan the successor."""
-        if post.child is None:
+    def _check_liveness(self, slot: WorkerSlot, now: float) -> None:
+        """SIGABRT, then SIGKILL, then a successor beside what cannot be killed."""
+        if now < slot.deadline or slot.child is None:
             return
-        self._hear_last_words(post)
-        self._deafen(post)
-        self._selector.unregister(post.child.sentinel)
-        how = post.child.bury()
-        post.child = None
-        if post.released:
+        if slot.sent is signal.SIGKILL:
+            log.error("%s cannot be killed (pid %d)", slot.name, slot.child.pid)
+            self._unregister_queue(slot)
+            self._reap(slot)
+            return
+        slot.sent = signal.SIGKILL if slot.sent else signal.SIGABRT
+        log.error("%s is unresponsive: %s", slot.name, slot.sent.name)
+        slot.child.signal(slot.sent)
+        killed = slot.sent is signal.SIGKILL
+        slot.deadline = now + (self._limits.kill if killed else self._limits.abort)
+
+    def _reap(self, slot: WorkerSlot) -> None:
+        """Drain the queue, reap the child and schedule its restart."""
+        child = slot.child
+        if child is None:
+            return
+        if child.queue in self._selector.get_map():
+            self._drain(slot)
+        self._unregister_queue(slot)
+        self._selector.unregister(child.sentinel)
+        slot.child = None
+        reason = child.reap()
+        if slot.stopped:
             return
         now = time.monotonic()
-        if now - post.born >= self._limits.stable:
-            post.deaths = 0
-        post.deaths += 1
-        self._defer(post, now, how)
+        if now - slot.started >= self._limits.stable:
+            slot.deaths = 0
+        self._schedule_restart(slot, now, reason)
 
-    def _hear_last_words(self, post: Post) -> None:
+    def _drain(self, slot: WorkerSlot) -> None:
+        """Take what a dead worker has left in its queue."""
+        assert slot.child
         try:
-            messages = post.child.queue.drain() if post.child else []
-        except BadMessage:
+            for fact in slot.child.receive(LEFT_BEHIND):
+                self._accept(slot, fact)
+        except QueueClosed:
             return
-        for message in messages:
-            self._take(post, message)
+        except BadMessage as error:
+            self._report_violation(slot, error)
 
-    def _deafen(self, post: Post) -> None:
-        if post.child and post.child.queue in self._selector.get_map():
-            self._selector.unregister(post.child.queue)
+    def _unregister_queue(self, slot: WorkerSlot) -> None:
+        if slot.child and slot.child.queue in self._selector.get_map():
+            self._selector.unregister(slot.child.queue)
 
-    def _defer(self, post: Post, now: float, how: str) -> None:
-        post.restarts += 1
-        delay = DELAYS[min(post.deaths, len(DELAYS)) - 1]
-        post.due = now + delay
-        log.warning("%s ended (%s); next one in %g s", post.name, how, delay)
-        if post.deaths % self._limits.deaths == 0:
-            post.lost = True
-            self._inbox.append(WorkerLost(post.name, post.deaths, how))
+    def _schedule_restart(self, slot: WorkerSlot, now: float, reason: str) -> None:
+        slot.deaths += 1
+        slot.restarts += 1
+        delay = BACKOFF_SECONDS[min(slot.deaths, len(BACKOFF_SECONDS)) - 1]
+        slot.due = now + delay
+        log.warning("%s ended (%s); restart in %g s", slot.name, reason, delay)
+        if slot.deaths % self._limits.deaths == 0:
+            slot.lost = True
+            self._inbox.append(WorkerLost(slot.name, slot.deaths, reason))
         if not delay:
-            self._fork(post)
-
-
-class Ear:
-    """What the selector calls for one of the supervisor's descriptors."""
-
-    def __init__(self, hear: Callable[[Post], None], post: Post) -> None:
-        self._hear = hear
-        self._post = post
-
-    def __call__(self) -> None:
-        self._hear(self._post)
+            self._fork(slot)

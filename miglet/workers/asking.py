@@ -1,77 +1,135 @@
-"""Asks the controller in a short-lived child: what a request takes up ends with it.
+"""Requests tokens in a short-lived child, which runs as the unprivileged user.
 
-A worker that makes a request of its own has 2.5 MB more to itself from then on, for
-as long as it lives. The one rule: a caller gets what the call in the child has
-returned, or the error that it raised there, as if it had made the call itself.
+The runner-watcher is root and must not read what the network sends: it gets back a
+token, checked field by field, or one of the errors below. The child also takes along
+the 2.5 MB that a first HTTPS request costs.
 """
 
 from __future__ import annotations
 
 import functools
-import signal
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from miglet.controller.answers import RegistrationToken, RemovalToken
-from miglet.controller.client import Client
-from miglet.errors import BadMessage, ControllerError, ControllerUnreachable
-from miglet.messages.codec import Message
+from miglet.errors import (
+    ControllerError,
+    ControllerUnreachable,
+    CredentialUnusable,
+    Refused,
+    Unauthenticated,
+)
+from miglet.messages.codec import Fact, Keys, Range, WallTime
+from miglet.messages.facts import ClockOffset
 from miglet.redaction import remember_secret
 from miglet.supervisor import confinement
-from miglet.supervisor.children import Child
+from miglet.supervisor.children import ChildTask, RunningTask
 from miglet.supervisor.queues import Queue
+from miglet.workers.steps import Host
 
 #: What the client's methods return here; None: the controller does without.
 Token = RegistrationToken | RemovalToken | None
-
-#: Seconds between two looks at the child.
-LOOK_SECONDS = 0.01
 
 #: Seconds on top of the request's own limit after which the child counts as hung.
 MARGIN_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class Told(Message):
-    """What the child has to say: a token, none, or why there is no answer."""
+class TokenFields(TypedDict):
+    """A removal token."""
 
-    token: dict[str, Any] | None = field(default=None, repr=False)
-    error: dict[str, Any] | None = None
-    clock_offset_seconds: float | None = None
+    token: str
+    expires_at: WallTime | None
+
+
+class RegistrationFields(TokenFields):
+    """A registration token."""
+
+    runner_url: str
+    runner_group: str | None
+    labels: list[str]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class TokenReply(Fact):
+    """The controller's answer: a token of one kind, no token, or an error."""
+
+    registration: (
+        Annotated[dict[str, Any], Keys(RegistrationFields, closed=True)] | None
+    ) = field(default=None, repr=False)
+    removal: Annotated[dict[str, Any], Keys(TokenFields, closed=True)] | None = field(
+        default=None, repr=False
+    )
+    #: The kind of the error, one of ERRORS; empty: there was none.
+    error: str = ""
+    reason: str = ""
+    #: For a refusal: the HTTP status, and the beginning of the answer.
+    status: Annotated[int, Range(0, 999)] = 0
+    answer: str = ""
+    #: Seconds that the controller asked to wait; null: it did not ask.
+    retry_after: Annotated[float, Range(0, 300)] | None = None
+    clock_offset_seconds: ClockOffset | None = None
+
+    def raise_error(self) -> None:
+        """Raise the error that the child has met, if any."""
+        if self.error:
+            raise ERRORS.get(self.error, _unreachable)(self)
+
+
+def _unreachable(reply: TokenReply) -> ControllerError:
+    return ControllerUnreachable(reply.reason, reply.retry_after)
+
+
+#: The errors that a caller treats differently, and how each is made anew.
+ERRORS: dict[str, Callable[[TokenReply], ControllerError]] = {
+    "refused": lambda reply: Refused(reply.reason, reply.status, reply.answer),
+    "unauthenticated": lambda reply: Unauthenticated(reply.reason),
+    "credential_unusable": lambda reply: CredentialUnusable(reply.reason),
+    "unreachable": _unreachable,
+}
+
+#: What stands in for the reply of a child that died or hung.
+FAILED = TokenReply(
+    error="unreachable", reason="the request failed or took too long; see MIGlet's log"
+)
 
 
 def asked(
-    client: Client, call: Callable[[], Token], seconds: float
-) -> Generator[float, None, Told]:
-    """What `call`, a request of `client` that takes up to `seconds`, comes to.
+    host: Host, call: Callable[[], Token], seconds: float
+) -> Generator[float, None, TokenReply]:
+    """Make the request `call`, which takes up to `seconds`; returns the reply.
 
-    Raises the ControllerError that it raises. Dropped on the way, the child goes.
+    Raises the ControllerError that it raises. Dropped on the way, the child is killed.
     """
+    main = functools.partial(_request, host.client, call)
+    task = ChildTask("token-request", main, seconds + MARGIN_SECONDS, FAILED)
     try:
-        child = Child("token-request", functools.partial(_ask, client, call))
+        running = RunningTask(task)
     except OSError as error:
         raise ControllerUnreachable(f"cannot fork: {error}") from error
-    deadline = time.monotonic() + seconds + MARGIN_SECONDS
+    host.listen(running, host.wake)
     try:
-        while (told := _heard(child)) is None:
-            if time.monotonic() >= deadline:
-                raise ControllerUnreachable("the request does not come to an end")
-            yield LOOK_SECONDS
+        replies: list[Fact] = []
+        while not replies:
+            yield max(0.0, running.deadline - time.monotonic())
+            replies = [each for each in running.receive() if type(each) is TokenReply]
     finally:
-        child.signal(signal.SIGKILL)
-        child.bury()
-    if told.error:
-        raise _raised(told.error)
-    return told
+        host.ignore(running)
+        running.finish()
+    (reply,) = replies
+    assert isinstance(reply, TokenReply)
+    reply.raise_error()
+    return reply
 
 
-def registration_token_in(told: Told) -> RegistrationToken:
+def registration_token_in(reply: TokenReply) -> RegistrationToken:
     """The token that the child got, known here as the secret that it is."""
-    assert told.token
-    remember_secret(told.token["token"])
-    return RegistrationToken(**{**told.token, "labels": tuple(told.token["labels"])})
+    fields = reply.registration
+    if fields is None:
+        raise ControllerUnreachable("the reply has no registration token")
+    remember_secret(fields["token"])
+    return RegistrationToken(**{**fields, "labels": tuple(fields["labels"])})
 
 
 def expired(token: RegistrationToken, clock_offset_seconds: float | None) -> bool:
@@ -80,39 +138,31 @@ def expired(token: RegistrationToken, clock_offset_seconds: float | None) -> boo
     return token.expires_at is not None and token.expires_at <= now
 
 
-def _heard(child: Child) -> Told | None:
-    try:
-        heard = child.queue.drain()
-    except BadMessage as error:
-        raise ControllerUnreachable(f"the request has failed: {error}") from error
-    return next((each for each in heard if isinstance(each, Told)), None)
-
-
-def _ask(client: Client, call: Callable[[], Token], queue: Queue) -> None:
+def _request(client: Any, call: Callable[[], Token], queue: Queue) -> None:
     """In the child, which touches the network and therefore is root no longer."""
     confinement.become_miglet()
     try:
         token = call()
     except ControllerError as error:
-        kind, reason = type(error).__name__, str(error)
-        queue.put(Told(error={"kind": kind, "reason": reason, **vars(error)}))
-    else:
-        offset = client.clock_offset_seconds
-        told = asdict(token) if token else None
-        queue.put(Told(told, clock_offset_seconds=offset))
+        queue.put(_failure(error))
+        return
+    offset = client.clock_offset_seconds
+    registration = asdict(token) if isinstance(token, RegistrationToken) else None
+    removal = asdict(token) if isinstance(token, RemovalToken) else None
+    queue.put(TokenReply(registration, removal, clock_offset_seconds=offset))
 
 
-def _raised(told: dict[str, Any]) -> ControllerError:
-    """The error in the child, of its own class, and with its attributes."""
-    kinds = {kind.__name__: kind for kind in _kinds(ControllerError)}
-    attributes = {**told}
-    kind = kinds[attributes.pop("kind")]
-    error = kind.__new__(kind, attributes.pop("reason"))
-    vars(error).update(attributes)
-    return error
-
-
-def _kinds(kind: type[ControllerError]) -> Iterator[type[ControllerError]]:
-    yield kind
-    for each in kind.__subclasses__():
-        yield from _kinds(each)
+def _failure(error: ControllerError) -> TokenReply:
+    if isinstance(error, Refused):
+        return TokenReply(
+            error="refused",
+            reason=str(error),
+            status=error.status,
+            answer=error.answer,
+        )
+    if isinstance(error, Unauthenticated):
+        return TokenReply(error="unauthenticated", reason=str(error))
+    if isinstance(error, CredentialUnusable):
+        return TokenReply(error="credential_unusable", reason=str(error))
+    retry_after = getattr(error, "retry_after", None)
+    return TokenReply(error="unreachable", reason=str(error), retry_after=retry_after)

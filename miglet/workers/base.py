@@ -17,7 +17,7 @@ from miglet import logger
 from miglet.config.settings import Settings
 from miglet.messages.codec import Fact, Message
 from miglet.messages.events import Identity
-from miglet.messages.facts import Pulse
+from miglet.messages.facts import LONGEST_PATIENCE_SECONDS, Pulse
 from miglet.messages.orders import ApplySettings, FollowJob, SetLevel, Stop
 from miglet.supervisor import confinement
 from miglet.supervisor.failpoints import reach
@@ -40,6 +40,9 @@ class Worker:
 
     #: Whether it keeps root's rights; the others become ``miglet``.
     privileged: ClassVar[bool] = False
+
+    #: The types of the facts that it may send; the parent kills it for any other.
+    facts: ClassVar[frozenset[type[Fact]]] = frozenset()
 
     #: What it does with each order, besides the ones that every worker knows.
     orders: ClassVar[dict[type[Message], Callable[[Any, Any], None]]] = {}
@@ -120,21 +123,22 @@ class Worker:
         self._selector.unregister(source)
 
     def report(self, fact: Fact) -> None:
-        """Tell the arbiter."""
+        """Send a fact to the arbiter."""
+        assert type(fact) in self.facts, f"{self.name} does not declare {fact!r:.100}"
         self._queue.put(fact)
 
     def pulse(self, patience: float = 0.0) -> None:
         """Show a sign of life; say so before being busy for `patience` seconds."""
         self._pulsed = time.monotonic()
         self._patience = patience
-        self.report(Pulse(patience))
+        self._queue.put(Pulse(min(patience, LONGEST_PATIENCE_SECONDS)))
 
     def hurry(self) -> None:
         """Let `work` come as soon as the loop comes round."""
         self._due = 0.0
 
     def _obey(self) -> None:
-        for order in self._queue.drain():
+        for order in self._queue.receive():
             obey = COMMON.get(type(order)) or self.orders[type(order)]
             obey(self, order)
 

@@ -19,7 +19,12 @@ from miglet.controller.client import Client
 from miglet.errors import ControllerError
 from miglet.http.retry import Backoff
 from miglet.messages.events import Identity
-from miglet.messages.facts import CommandReceived, ControllerAnswered
+from miglet.messages.facts import (
+    CommandReceived,
+    ControllerAnswered,
+    ControllerFailed,
+    FaultNoted,
+)
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.failures import report_failure
 from miglet.workers.forms import received
@@ -43,6 +48,9 @@ class CommandPoller(Worker):
     """Long-polls, or polls a controller that does not know what a long poll is."""
 
     name = "command-poller"
+    facts = frozenset(
+        {CommandReceived, ControllerAnswered, ControllerFailed, FaultNoted}
+    )
 
     def __init__(
         self,

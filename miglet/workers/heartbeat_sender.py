@@ -20,6 +20,7 @@ from miglet.http.retry import Backoff
 from miglet.messages.events import Identity, timestamp
 from miglet.messages.facts import (
     ControllerAnswered,
+    ControllerFailed,
     CredentialsRenewed,
     EventDelivered,
     EventRefused,
@@ -52,6 +53,17 @@ class HeartbeatSender(Worker):
     """Talks to the controller; the only worker that sends what others have to say."""
 
     name = "heartbeat-sender"
+    facts = frozenset(
+        {
+            ControllerAnswered,
+            ControllerFailed,
+            CredentialsRenewed,
+            EventDelivered,
+            EventRefused,
+            EventSetAside,
+            FaultNoted,
+        }
+    )
 
     def __init__(
         self,

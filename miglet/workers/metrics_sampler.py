@@ -26,6 +26,7 @@ class MetricsSampler(Worker):
     """Looks at the machine in a fixed rhythm, and shows what it saw."""
 
     name = "metrics-sampler"
+    facts = frozenset({FaultNoted, MachineSampled})
 
     def __init__(self, settings: Settings, identity: Identity) -> None:
         super().__init__(settings, identity)

@@ -29,6 +29,7 @@ class NoticeWatcher(Worker):
     """Asks the metadata server, again and again."""
 
     name = "notice-watcher"
+    facts = frozenset({TerminationNoticed})
 
     def __init__(self, settings: Settings, identity: Identity) -> None:
         super().__init__(settings, identity)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+from miglet.messages.codec import Fact
+from miglet.messages.facts import TerminationNoticed
 from miglet.workers.base import Worker
 from miglet.workers.command_poller import CommandPoller
 from miglet.workers.heartbeat_sender import HeartbeatSender
@@ -20,6 +22,11 @@ ALWAYS: dict[str, type[Worker]] = {
 #: becomes it, since most machines of a test or a data centre never need it.
 IN_A_CLOUD = "notice-watcher"
 LATE = {IN_A_CLOUD: ("miglet.workers.notice_watcher", "NoticeWatcher")}
+
+#: What such a worker may send: the `facts` of its class.
+LATE_FACTS: dict[str, frozenset[type[Fact]]] = {
+    IN_A_CLOUD: frozenset({TerminationNoticed})
+}
 
 #: The last to go: it delivers what the others had to say.
 UPLINK = HeartbeatSender.name
@@ -38,3 +45,8 @@ def worker_called(name: str) -> type[Worker]:
         return ALWAYS[name]
     module, attribute = LATE[name]
     return getattr(importlib.import_module(module), attribute)
+
+
+def facts_of(name: str) -> frozenset[type[Fact]]:
+    """The types of the facts that this worker may send."""
+    return ALWAYS[name].facts if name in ALWAYS else LATE_FACTS[name]

@@ -60,15 +60,15 @@ class Removing:
             host.client.removal_token, wanted, host.identity.trace_id
         )
         try:
-            told = yield from asked(host.client, call, host.settings.controller.timeout)
+            told = yield from asked(host, call, host.settings.controller.timeout)
         except ControllerError as error:
             host.report(
                 ControllerFailed("removal-token", error.category, str(error), 0)
             )
             return f"no removal token: {error}"
-        if told.token is None:
+        if told.removal is None:
             return "the controller removes the runner itself"
-        return RemovalToken(**told.token)
+        return RemovalToken(**told.removal)
 
     def _removed(self, token: RemovalToken) -> Generator[float, None, str]:
         remember_secret(token.token)

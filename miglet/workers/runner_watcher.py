@@ -14,7 +14,24 @@ from miglet.controller.client import Client
 from miglet.job.ending import Ending
 from miglet.job.evidence import Evidence
 from miglet.messages.events import Identity
-from miglet.messages.facts import RunnerExited, RunnerLaunched, RunnerRemoved
+from miglet.messages.facts import (
+    ControllerAnswered,
+    ControllerFailed,
+    FaultNoted,
+    JobEnded,
+    JobIdentified,
+    JobResultSeen,
+    JobSampled,
+    JobSeen,
+    ListenerDied,
+    RegistrationFailed,
+    RunnerExited,
+    RunnerLaunched,
+    RunnerListening,
+    RunnerRemoved,
+    RunnerTroubled,
+    TokenSpent,
+)
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from miglet.runner.launchers import runner_launcher
 from miglet.runner.run import Run
@@ -30,6 +47,26 @@ class RunnerWatcher(Worker):
     """Has at most one run to watch, and a queue of tasks of which one is under way."""
 
     name = "runner-watcher"
+    facts = frozenset(
+        {
+            ControllerAnswered,
+            ControllerFailed,
+            FaultNoted,
+            JobEnded,
+            JobIdentified,
+            JobResultSeen,
+            JobSampled,
+            JobSeen,
+            ListenerDied,
+            RegistrationFailed,
+            RunnerExited,
+            RunnerLaunched,
+            RunnerListening,
+            RunnerRemoved,
+            RunnerTroubled,
+            TokenSpent,
+        }
+    )
     privileged = True
 
     def __init__(self, settings: Settings, identity: Identity) -> None:
@@ -63,6 +100,11 @@ class RunnerWatcher(Worker):
     def be_patient(self, seconds: float) -> None:
         """The next step may take so long."""
         self.pulse(seconds + SILENCE_MARGIN)
+
+    def wake(self) -> None:
+        """Let the task under way go on at once."""
+        self._task_due = 0.0
+        self.hurry()
 
     # Orders.
 

@@ -6,8 +6,8 @@ in between, and may drop it at any point.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Protocol
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
@@ -45,6 +45,15 @@ class Host(Protocol):
 
     def be_patient(self, seconds: float) -> None:
         """Say that the next step may take so long."""
+
+    def listen(self, source: Any, heed: Callable[[], None]) -> None:
+        """Call `heed` whenever `source` is readable."""
+
+    def ignore(self, source: Any) -> None:
+        """Undo `listen`."""
+
+    def wake(self) -> None:
+        """Let the step under way go on at once."""
 
 
 def failure_of(error: MigletError) -> RegistrationFailed:

@@ -8,12 +8,21 @@ import importlib
 import os
 from collections.abc import Generator, Iterable
 
+from miglet.config.settings import Settings
 from miglet.controller.answers import RegistrationToken
-from miglet.errors import ControllerError, MigletError, Refused
+from miglet.errors import (
+    ControllerError,
+    ControllerUnreachable,
+    MigletError,
+    Refused,
+)
 from miglet.http.retry import Backoff
 from miglet.messages.facts import ControllerAnswered, ControllerFailed, FaultNoted
 from miglet.workers.asking import asked, expired, registration_token_in
 from miglet.workers.steps import Hopeless, Host, failure_of
+
+#: Most seconds that reading the token out of the metadata may take.
+METADATA_SECONDS = 10.0
 
 
 class Obtaining:
@@ -41,7 +50,7 @@ class Obtaining:
     def _asked(self) -> Generator[float, None, RegistrationToken | float]:
         """A token, or the seconds until it is asked for again."""
         host, settings = self._host, self._host.settings
-        given = self._given()
+        given = yield from self._given()
         if given:
             return given
         wanted = {
@@ -54,18 +63,18 @@ class Obtaining:
             host.client.registration_token, wanted, host.identity.trace_id
         )
         try:
-            told = yield from asked(host.client, call, settings.controller.timeout)
+            told = yield from asked(host, call, settings.controller.timeout)
+            token = registration_token_in(told)
         except Refused as error:
             raise Hopeless(failure_of(error)) from error
         except ControllerError as error:
             return self._asked_in_vain(error.category, str(error), error)
-        token = registration_token_in(told)
         host.report(ControllerAnswered("registration-token", told.clock_offset_seconds))
         if expired(token, told.clock_offset_seconds):
             return self._asked_in_vain("transient", "the token had already expired")
         return token
 
-    def _given(self) -> RegistrationToken | None:
+    def _given(self) -> Generator[float, None, RegistrationToken | None]:
         """The token that the metadata had from the start, if it is of use still.
 
         It is used once; what refuses or outlives it is refreshed by the controller.
@@ -73,15 +82,18 @@ class Obtaining:
         settings = self._host.settings
         if settings.github.token_source != "metadata" or self.count:
             return None
-        # Only a machine that is to use it pays for what reads metadata.
-        tokens = importlib.import_module("miglet.metadata.tokens")
-        self._host.be_patient(tokens.LOOK_SECONDS)
+        # Here and not in the child: some of the files are root's alone.
+        firmware = importlib.import_module("miglet.metadata.firmware")
+        cloud = firmware.cloud_name(os.environ) or firmware.NONE
+        environ = {**os.environ, firmware.CLOUD_VARIABLE: cloud}
+        call = functools.partial(token_of_metadata, settings, environ)
         try:
-            token = tokens.registration_token(settings, os.environ)
-        except MigletError as error:
+            reply = yield from asked(self._host, call, METADATA_SECONDS)
+            token = registration_token_in(reply)
+        except ControllerError as error:
             told = f"{error}; the controller is asked instead"
             self._host.report(
-                FaultNoted(error.category, "metadata_token", told, "runner", error.hint)
+                FaultNoted(error.category, "metadata_token", told, "runner")
             )
             return None
         return None if digest(token) in self._spent else token
@@ -98,6 +110,17 @@ class Obtaining:
                 FaultNoted(category, "no_registration_token", reason, "controller")
             )
         return delay
+
+
+def token_of_metadata(settings: Settings, environ: dict[str, str]) -> RegistrationToken:
+    """The registration token in the metadata; for the child that requests tokens."""
+    # Only that child pays for what reads metadata.
+    tokens = importlib.import_module("miglet.metadata.tokens")
+    try:
+        return tokens.registration_token(settings, environ)
+    except MigletError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        raise ControllerUnreachable(f"{error}{hint}") from error
 
 
 def digest(token: RegistrationToken) -> str:

@@ -67,6 +67,7 @@ class Rehearsal(Worker):
     """Lives through some rounds of what the workers that talk to the controller do."""
 
     name = "rehearsal"
+    facts = frozenset({ControllerAnswered})
     privileged = True
 
     def __init__(self, settings: Settings, identity: Identity) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miglet.commands.intake import with_settings_checked
 from miglet.commands.registry import COMMANDS, canonical, obey
 from miglet.commands.validation import command_faults, examine_command
 from miglet.config.explanation import explanation
@@ -108,7 +109,7 @@ def test_parameters_are_held_against_the_schema(kind, parameters, fault):
 def examined(command: dict, faults: list[str], current: dict) -> CommandExamined:
     ours, theirs = queues.pair()
     examine_command(theirs, command, faults, current)
-    (fact,) = ours.drain()
+    (fact,) = list(ours.receive())
     ours.close()
     theirs.close()
     return fact
@@ -215,3 +216,44 @@ def test_every_command_of_the_contract_is_obeyed_or_known_not_to_be():
         assert each.obey.__doc__
         assert json.dumps(contract.schema(f"command-{each.name}"))
         assert canonical(each.name) in COMMANDS
+
+
+IN_FORCE = sample_settings()
+
+
+def answer_with(changes: dict) -> CommandExamined:
+    settings = IN_FORCE.replaced(changes).as_dict()
+    return CommandExamined("c-1", "UpdateConfig", {}, settings=settings)
+
+
+def test_the_answer_of_a_child_may_change_what_may_change():
+    fact = answer_with({"heartbeat.interval": 20.0})
+    assert with_settings_checked(fact, IN_FORCE) == fact
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runner.user": None},
+        {"runner.directory": "/dev/shm/evil"},
+        {"controller.endpoint": "https://evil.example"},
+        {"runner.isolation": "process", "heartbeat.interval": 20.0},
+    ],
+)
+def test_the_answer_of_a_child_changes_nothing_that_needs_a_restart(changes):
+    fact = with_settings_checked(answer_with(changes), IN_FORCE)
+    assert fact.settings is None
+    assert f"cannot change at run time: {next(iter(changes))}" in fact.faults
+    vm, effects = obey(idle(), fact, NOW)
+    assert not [each for each in effects if isinstance(each, Adopt)]
+    assert events(effects)[-1].outcome == "rejected"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"runner": {"user": None}}, {**IN_FORCE.as_dict(), "heartbeat": 7}],
+)
+def test_the_answer_of_a_child_is_no_settings_if_it_is_not_whole(settings):
+    fact = CommandExamined("c-1", "UpdateConfig", {}, settings=settings)
+    checked = with_settings_checked(fact, IN_FORCE)
+    assert checked.settings is None and "malformed settings" in checked.faults[0]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from miglet.errors import BadMessage
 from miglet.messages.codec import LIMIT, MESSAGES, decode, encode
-from miglet.messages.facts import EventDelivered, JobSampled, Pulse
+from miglet.messages.facts import EventDelivered, EventRefused, JobSampled, Pulse
 from miglet.messages.orders import Beat, ProvideRunner, SetLevel
 from miglet.supervisor import queues
-from miglet.supervisor.queues import BACKLOG, QueueClosed
+from miglet.supervisor.queues import BACKLOG, RECEIVE_LIMIT, QueueClosed
 
 
 @pytest.fixture
@@ -30,20 +30,23 @@ def test_messages_arrive_whole_and_in_order(pair):
     ours, theirs = pair
     ours.post(SetLevel("debug"))
     ours.post(ProvideRunner("vm-1", spent_tokens=["a"]))
-    assert theirs.drain() == [
+    assert list(theirs.receive()) == [
         SetLevel("debug"),
         ProvideRunner("vm-1", spent_tokens=["a"]),
     ]
-    assert theirs.drain() == []
+    assert list(theirs.receive()) == []
 
 
 def test_end_of_file_comes_after_the_last_words(pair):
     ours, theirs = pair
     theirs.put(Pulse(1.0))
     theirs.close()
-    assert ours.drain() == [Pulse(1.0)]
+    received = ours.receive()
+    assert next(received) == Pulse(1.0)
     with pytest.raises(QueueClosed):
-        ours.drain()
+        next(received)
+    with pytest.raises(QueueClosed):
+        list(ours.receive())
     with pytest.raises(QueueClosed):
         ours.post(SetLevel("info"))
 
@@ -55,7 +58,7 @@ def test_a_reader_that_does_not_read_never_blocks_the_writer(pair):
         for _ in range(BACKLOG + 1000):
             ours.post(big)
     read = 0
-    while found := theirs.drain():
+    while found := list(theirs.receive(BACKLOG)):
         read += len(found)
         ours.flush()
     assert read >= BACKLOG
@@ -64,6 +67,34 @@ def test_a_reader_that_does_not_read_never_blocks_the_writer(pair):
 def test_a_message_that_is_too_large_is_refused_by_its_writer(pair):
     with pytest.raises(BadMessage, match="bytes"):
         pair[0].post(Beat({"text": "x" * LIMIT}))
+
+
+def test_a_flooding_sender_gets_one_turn_at_a_time(pair):
+    ours, theirs = pair
+    for _ in range(RECEIVE_LIMIT + 10):
+        theirs.put(Pulse(0.0))
+    assert len(list(ours.receive())) == RECEIVE_LIMIT
+    assert len(list(ours.receive())) == 10
+
+
+def test_what_came_before_nonsense_is_received(pair):
+    ours, theirs = pair
+    theirs.put(Pulse(1.0))
+    os.write(theirs.fileno(), b"nonsense")
+    received = ours.receive()
+    assert next(received) == Pulse(1.0)
+    with pytest.raises(BadMessage):
+        next(received)
+
+
+def test_the_name_of_a_file_that_is_not_utf8_can_be_reported():
+    fact = EventRefused(1, "Error", 400, os.fsdecode(b"/tmp/\xff"))
+    assert decode(encode(fact)) == EventRefused(1, "Error", 400, "/tmp/?")
+
+
+def test_a_number_that_json_does_not_have_is_refused_by_its_writer():
+    with pytest.raises(BadMessage):
+        encode(JobSampled("r", {"cpu_seconds": float("nan")}))
 
 
 def test_a_killed_writer_leaves_whole_messages():
@@ -76,12 +107,12 @@ def test_a_killed_writer_leaves_whole_messages():
         theirs.close()
         found = 0
         while found < 50:
-            found += len(ours.drain())
+            found += len(list(ours.receive()))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         with pytest.raises(QueueClosed):
             while True:
-                ours.drain()
+                list(ours.receive())
         ours.close()
 
 
@@ -103,6 +134,25 @@ def test_a_killed_writer_leaves_whole_messages():
         b"\xff\xfe",
         b"[" * 100000,
         b'[["Pulse"],{"patience":1}]',
+        b'["Fact",{}]',
+        b'["Order",{}]',
+        b'{"Fact":{}}',
+        b'["Pulse",{"patience":Infinity}]',
+        b'["Pulse",{"patience":1e999}]',
+        b'["Pulse",{"patience":86400}]',
+        b'["Pulse",{"patience":-1}]',
+        b'["MachineSampled",{"vm_health":{"a":NaN}}]',
+        b'["MachineSampled",{"vm_health":{"a":1' + b"0" * 400 + b"}}]",
+        b'["MachineSampled",{"vm_health":{"a":"\\ud800"}}]',
+        b'["MachineSampled",{"vm_health":{"a":"' + b"x" * 40000 + b'"}}]',
+        b'["RunnerListening",{"runner":{},"attempts":1,"duration_seconds":1}]',
+        b'["RunnerLaunched",{"runner":{"run_id":"r","name":7}}]',
+        b'["TerminationNoticed",{"kind":"k","deadline":Infinity,"source":"s"}]',
+        b'["TerminationNoticed",{"kind":"k","deadline":1e300,"source":"s"}]',
+        b'["PreflightDone",{"report":[{}],"machine":{}}]',
+        b'["SettingsRefused",{"faults":[{"key":"k"}]}]',
+        b'["EventDelivered",{"sequence":-1,"type":"x"}]',
+        b'["FaultNoted",{"category":"c","code":"c","message":"m","component":"c"}]',
     ],
 )
 def test_nonsense_is_refused_and_never_half_believed(nonsense):

@@ -1,4 +1,4 @@
-"""The crew: real forked workers that die, hang and talk nonsense."""
+"""The supervisor: real forked workers that die, hang, talk nonsense and forge."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from collections.abc import Iterator
 import pytest
 
 from miglet.messages.codec import Fact, Message
-from miglet.messages.facts import EventDelivered, Pulse, WorkerLost, WorkerRecovered
+from miglet.messages.facts import (
+    CommandExamined,
+    EventDelivered,
+    FaultNoted,
+    Pulse,
+    WorkerLost,
+    WorkerRecovered,
+)
 from miglet.messages.orders import SetLevel
+from miglet.supervisor.children import Child
 from miglet.supervisor.queues import Queue, QueueClosed
 from miglet.supervisor.supervisor import Limits, Supervisor
 from tests.support import eventually
@@ -70,7 +78,7 @@ def pulsing(queue: Queue) -> None:
         queue.put(Pulse(0.0))
         selector.select(0.1)
         try:
-            queue.drain()
+            list(queue.receive())
         except QueueClosed:
             return
 
@@ -92,6 +100,37 @@ def raving(queue: Queue) -> None:
     signal.pause()
 
 
+#: What turns an unprivileged worker into root, if the arbiter believes it.
+FORGED = CommandExamined(
+    id="",
+    type="UpdateConfig",
+    parameters={},
+    settings={"runner": {"user": None, "directory": "/dev/shm/evil"}},
+    requested_by="root",
+)
+
+
+def forging(queue: Queue) -> None:
+    """A worker that says what it saw, then what only another process may say."""
+    queue.put(EventDelivered(1, "Error"))
+    queue.put(FORGED)
+    queue.put(EventDelivered(2, "Error"))
+    signal.pause()
+
+
+def dying_forger(queue: Queue) -> None:
+    """The same, dead before anybody reads it."""
+    queue.put(FORGED)
+    queue.put(EventDelivered(2, "Error"))
+    os._exit(0)
+
+
+def ordering(queue: Queue) -> None:
+    """A worker that gives orders."""
+    queue.put(SetLevel("debug"))
+    signal.pause()
+
+
 def talking(queue: Queue) -> None:
     """A worker with last words."""
     for sequence in range(100):
@@ -100,7 +139,7 @@ def talking(queue: Queue) -> None:
 
 
 def test_a_killed_worker_is_replaced_at_once(house):
-    house.supervisor.hire("worker", pulsing)
+    house.supervisor.hire("worker", pulsing, {EventDelivered})
     first = house.until(house.pid)
     began = time.monotonic()
     os.kill(first, signal.SIGKILL)
@@ -110,7 +149,7 @@ def test_a_killed_worker_is_replaced_at_once(house):
 
 
 def test_last_words_are_heard(house):
-    house.supervisor.hire("worker", talking)
+    house.supervisor.hire("worker", talking, {EventDelivered})
     house.until(lambda: len(house.heard(EventDelivered)) >= 100)
     assert [each.sequence for each in house.heard(EventDelivered)[:100]] == list(
         range(100)
@@ -118,7 +157,7 @@ def test_last_words_are_heard(house):
 
 
 def test_a_worker_that_keeps_dying_is_reported_and_tried_on(house):
-    house.supervisor.hire("worker", dying)
+    house.supervisor.hire("worker", dying, {EventDelivered})
     house.until(lambda: house.heard(WorkerLost), 15, "the worker to be reported")
     (lost,) = house.heard(WorkerLost)
     assert (lost.worker, lost.deaths, lost.reason) == ("worker", 5, "exit status 3")
@@ -127,30 +166,30 @@ def test_a_worker_that_keeps_dying_is_reported_and_tried_on(house):
 
 
 def test_the_pause_between_restarts_grows(house):
-    house.supervisor.hire("worker", dying)
+    house.supervisor.hire("worker", dying, {EventDelivered})
     house.until(lambda: house.supervisor.health()["worker"]["restarts"] >= 4)
     pause = house.supervisor.next_due() - time.monotonic()
     assert 0.5 < pause <= 1.0
 
 
-@pytest.mark.parametrize("limits", [{"silence": 0.3, "abort": 0.2}])
+@pytest.mark.parametrize("limits", [{"liveness_timeout": 0.3, "abort": 0.2}])
 def test_a_silent_worker_is_aborted_and_replaced(house):
-    house.supervisor.hire("worker", silent)
+    house.supervisor.hire("worker", silent, {EventDelivered})
     first = house.until(house.pid)
     house.until(lambda: house.pid() not in (first, None), what="a successor")
 
 
-@pytest.mark.parametrize("limits", [{"silence": 0.3, "abort": 0.2}])
+@pytest.mark.parametrize("limits", [{"liveness_timeout": 0.3, "abort": 0.2}])
 def test_a_stopped_worker_is_killed(house):
-    house.supervisor.hire("worker", pulsing)
+    house.supervisor.hire("worker", pulsing, {EventDelivered})
     first = house.until(house.pid)
     os.kill(first, signal.SIGSTOP)
     house.until(lambda: house.pid() not in (first, None), what="a successor")
 
 
-@pytest.mark.parametrize("limits", [{"silence": 1.5}])
+@pytest.mark.parametrize("limits", [{"liveness_timeout": 1.5}])
 def test_a_parent_that_was_asleep_blames_nobody_for_silence(house):
-    house.supervisor.hire("worker", pulsing)
+    house.supervisor.hire("worker", pulsing, {EventDelivered})
     first = house.until(house.pid)
     house.turn()
     os.kill(first, signal.SIGSTOP)
@@ -165,15 +204,76 @@ def test_a_parent_that_was_asleep_blames_nobody_for_silence(house):
 
 
 def test_nonsense_costs_a_worker_its_life_and_nobody_else(house):
-    house.supervisor.hire("other", pulsing)
-    house.supervisor.hire("worker", raving)
+    house.supervisor.hire("other", pulsing, {EventDelivered})
+    house.supervisor.hire("worker", raving, {EventDelivered})
     other = house.until(lambda: house.pid("other"))
     house.until(lambda: house.supervisor.health()["worker"]["restarts"] >= 1)
     assert house.pid("other") == other
 
 
+@pytest.mark.parametrize("main", [forging, dying_forger, ordering])
+def test_a_worker_that_sends_what_it_may_not_is_killed_and_not_believed(house, main):
+    house.supervisor.hire("worker", main, {EventDelivered})
+    house.until(lambda: house.heard(FaultNoted), what="the report")
+    house.until(lambda: house.supervisor.health()["worker"]["restarts"] >= 1)
+    (report, *_) = house.heard(FaultNoted)
+    assert (report.code, report.component) == ("protocol_violation", "worker")
+    assert "may not send" in report.message
+    assert not house.heard(CommandExamined)
+    assert {each.sequence for each in house.heard(EventDelivered)} <= {1}
+
+
+def test_a_worker_that_sends_nonsense_is_reported(house):
+    house.supervisor.hire("worker", raving, {EventDelivered})
+    house.until(lambda: house.heard(FaultNoted), what="the report")
+
+
+def unkillable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No signal has an effect, as in uninterruptible sleep on a dying disk."""
+    monkeypatch.setattr(Child, "signal", lambda self, number: None)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"liveness_timeout": 0.1, "abort": 0.1, "kill": 0.1}]
+)
+def test_a_worker_that_cannot_be_killed_is_replaced_and_reaped_later(
+    house, monkeypatch
+):
+    unkillable(monkeypatch)
+    house.supervisor.hire("worker", silent, {EventDelivered})
+    first = house.until(house.pid)
+    house.until(lambda: house.pid() not in (first, None), what="a successor")
+    monkeypatch.undo()
+    os.kill(first, signal.SIGKILL)
+    house.until(lambda: not os.path.exists(f"/proc/{first}"), what="the reaping")
+
+
+def test_a_worker_that_cannot_be_killed_does_not_hold_up_the_end(house, monkeypatch):
+    unkillable(monkeypatch)
+    house.supervisor.hire("worker", silent, {EventDelivered})
+    pid = house.until(house.pid)
+    began = time.monotonic()
+    house.supervisor.stop(0.1)
+    assert time.monotonic() - began < 2.0
+    os.kill(pid, signal.SIGKILL)
+    house.until(lambda: not os.path.exists(f"/proc/{pid}"), what="the reaping")
+
+
+def test_the_end_waits_for_nothing_but_the_workers(house):
+    reader, writer = os.pipe()
+    house.selector.register(reader, selectors.EVENT_READ, lambda: None)
+    os.write(writer, b"readable all the time")
+    house.supervisor.hire("worker", pulsing, {EventDelivered})
+    house.until(house.pid)
+    used = time.process_time()
+    house.supervisor.stop(0.5)
+    assert time.process_time() - used < 0.25
+    os.close(writer)
+    os.close(reader)
+
+
 def test_a_worker_that_does_not_read_its_orders_is_replaced(house):
-    house.supervisor.hire("worker", silent)
+    house.supervisor.hire("worker", silent, {EventDelivered})
     first = house.until(house.pid)
     for _ in range(20_000):
         house.supervisor.tell("worker", SetLevel("x" * 500))
@@ -185,8 +285,8 @@ def test_a_worker_that_does_not_read_its_orders_is_replaced(house):
 def test_nothing_leaks_into_a_worker_but_its_queue(house):
     spare = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(spare, True)
-    house.supervisor.hire("one", pulsing)
-    house.supervisor.hire("two", pulsing)
+    house.supervisor.hire("one", pulsing, {EventDelivered})
+    house.supervisor.hire("two", pulsing, {EventDelivered})
     house.until(lambda: house.supervisor.health()["two"]["last_seen_seconds"])
     house.until(lambda: sockets(house.pid("one")) == 1, what="one queue end only")
     house.until(lambda: sockets(house.pid("two")) == 1, what="one queue end only")
@@ -201,7 +301,7 @@ def sockets(pid: int) -> int:
 
 
 def test_a_stopped_crew_leaves_no_zombie(house):
-    house.supervisor.hire("worker", pulsing)
+    house.supervisor.hire("worker", pulsing, {EventDelivered})
     pid = house.until(house.pid)
     house.supervisor.stop(2.0)
     assert not os.path.exists(f"/proc/{pid}")
@@ -209,7 +309,7 @@ def test_a_stopped_crew_leaves_no_zombie(house):
 
 @pytest.mark.parametrize("limits", [{"stable": 0.2, "deaths": 2}])
 def test_a_worker_that_has_settled_is_trusted_again(house):
-    house.supervisor.hire("worker", pulsing)
+    house.supervisor.hire("worker", pulsing, {EventDelivered})
     for _ in range(2):
         pid = house.until(house.pid)
         os.kill(pid, signal.SIGKILL)

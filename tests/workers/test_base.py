@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -14,10 +15,11 @@ import pytest
 from miglet.config.settings import Settings
 from miglet.messages.codec import Message
 from miglet.messages.events import Identity
-from miglet.messages.facts import FaultNoted, Pulse
+from miglet.messages.facts import EventsFlushed, FaultNoted, Pulse
 from miglet.messages.orders import ApplySettings, SetLevel, Stop
 from miglet.supervisor import queues
 from miglet.supervisor.children import Child
+from miglet.supervisor.queues import QueueClosed
 from miglet.workers.base import Worker
 from tests.sample_settings import sample_settings
 
@@ -32,6 +34,7 @@ class Parrot(Worker):
     """Says what it does."""
 
     name = "parrot"
+    facts = frozenset({FaultNoted})
 
     def __init__(self) -> None:
         super().__init__(SETTINGS, IDENTITY)
@@ -76,9 +79,11 @@ class Heard:
         while not self._backlog:
             left = max(0.0, deadline - time.monotonic())
             assert select.select([self.child.queue], [], [], left)[0], "silence"
-            for message in self.child.queue.drain():
-                if isinstance(message, FaultNoted):
-                    self._backlog.append(message)
+            # A worker that has ended may have said something before.
+            with contextlib.suppress(QueueClosed):
+                for message in self.child.queue.receive():
+                    if isinstance(message, FaultNoted):
+                        self._backlog.append(message)
         return self._backlog.pop(0).message
 
 
@@ -90,7 +95,7 @@ def forked(worker: Worker) -> Iterator[Heard]:
         yield heard
     finally:
         heard.child.signal(signal.SIGKILL)
-        heard.child.bury()
+        heard.child.reap(5.0)
 
 
 def test_a_worker_works_obeys_and_says_goodbye():
@@ -126,7 +131,7 @@ def test_a_pulse_comes_at_once_and_then_every_second():
         began, pulses = time.monotonic(), 0
         while pulses < 3:
             assert select.select([worker.child.queue], [], [], 3.0)[0]
-            heard = worker.child.queue.drain()
+            heard = list(worker.child.queue.receive())
             pulses += sum(isinstance(each, Pulse) for each in heard)
         assert 1.5 < time.monotonic() - began < 4.0
 
@@ -143,7 +148,7 @@ def test_patience_ends_with_what_it_was_asked_for():
     with forked(Patient()) as worker:
         while 60.0 not in heard[:-1]:
             assert select.select([worker.child.queue], [], [], 0.9)[0], heard
-            pulses = worker.child.queue.drain()
+            pulses = list(worker.child.queue.receive())
             heard += [each.patience for each in pulses if isinstance(each, Pulse)]
     assert heard[heard.index(60.0) + 1] == 0.0
 
@@ -162,6 +167,11 @@ def test_a_worker_whose_queue_ends_leaves_within_a_second():
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         assert time.monotonic() < deadline
         select.select([], [], [], 0.01)
+
+
+def test_a_worker_does_not_report_what_it_does_not_declare():
+    with pytest.raises(AssertionError, match="parrot does not declare EventsFlushed"):
+        Parrot().report(EventsFlushed())
 
 
 def test_what_a_worker_dies_of_is_logged_without_secrets(capfd):

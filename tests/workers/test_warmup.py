@@ -40,7 +40,7 @@ def played() -> list[Message]:
     ours, theirs = queues.pair()
     try:
         Rehearsal(staged(), IDENTITY)(theirs)
-        return ours.drain()
+        return list(ours.receive())
     finally:
         ours.close()
         theirs.close()
