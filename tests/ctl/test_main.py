@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pty
+import resource
 import select
 import signal
 import socket
@@ -522,9 +523,10 @@ def test_it_imports_next_to_nothing():
 
 def test_it_answers_at_once(path, calls):
     def seconds() -> float:
-        began = time.monotonic()
-        ctl_at(path, "status")
-        return time.monotonic() - began
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert ctl_at(path, "status").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     # The benchmark holds it to 80 ms; here it must only not have become slow.
     assert min(seconds() for _ in range(5)) < 0.3

@@ -10,14 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from miglet.config.settings import RUNTIME_KEYS
 from tests.end_to_end.conftest import HELD, IDLE, Machine, job, pointed_at
 from tests.stub_controller import GO_ON, stub_controller
 from tests.support import eventually
-
-pytestmark = pytest.mark.fork
 
 LONG = "1h"
 

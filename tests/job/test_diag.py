@@ -329,10 +329,10 @@ def test_an_unchanged_folder_is_not_listed_again(diag, folder):
         write(folder / f"{number}", "x")
     os.utime(folder, (STARTED, STARTED))
     diag.read(SEEN)
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for _ in range(1000):
         diag.read(SEEN)
-    assert time.perf_counter() - begun < 0.5
+    assert time.thread_time() - begun < 0.5
 
 
 def test_two_changes_of_a_folder_within_one_tick_of_the_clock_are_both_seen(
