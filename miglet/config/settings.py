@@ -106,6 +106,9 @@ class RunnerSettings(Section):
     #: How long a job may be announced without starting before the listener counts as a
     #: ghost.
     ghost_timeout: float
+    #: How long the runner's Worker may live on after its last step's result before it
+    #: is killed; 0 = for ever.
+    finish_timeout: float
     #: Time within which a started listener must be listening; a session conflict alone
     #: takes 210 s.
     ready_timeout: float
@@ -231,6 +234,7 @@ RUNTIME_KEYS = frozenset(
         "runner.idle_timeout",
         "runner.max_job_duration",
         "runner.ghost_timeout",
+        "runner.finish_timeout",
         "runner.drain_settle",
         "heartbeat.interval",
         "heartbeat.timeout",

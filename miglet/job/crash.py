@@ -51,7 +51,7 @@ def _exited(*codes: int) -> Callable[[Case], bool]:
 
 
 def _lost_job(case: Case) -> bool:
-    return case.job_seen and not case.told
+    return case.job_seen and not case.reported
 
 
 #: The first that applies decides (actions/runner Constants.cs, Runner.cs). After a
@@ -91,7 +91,7 @@ def crash(ending: Ending, evidence: Evidence) -> Crash | None:
     In order are a job whose result was told, and an end that we asked for.
     """
     case = Case(evidence, ending)
-    if ending.stopped_by or (case.told and not case.worker_crashed):
+    if ending.stopped_by or (case.reported and not case.worker_crashed):
         return None
     kind = next(kind for kind in CRASHES if kind.applies(case))
     return Crash(kind.kind, kind.next_step, kind.abnormal, _reason(case))

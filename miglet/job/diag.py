@@ -6,19 +6,21 @@ followed, a bounded piece a call, and what they say is a sign among others.
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
 from miglet.job import signs
 from miglet.job.diaglines import parse_log_line
-from miglet.job.jobmessage import LIMIT_BYTES, JobMessage
+from miglet.job.jobmessage import JobMessage
 from miglet.job.listener_output import BUDGET_BYTES, wall_time
-from miglet.job.signs import Sign
+from miglet.job.signs import JobIdentity, Sign
 from miglet.job.tail import (
-    LINE_LIMIT_BYTES,
+    FILE_BUDGET_BYTES,
+    Budget,
     Followed,
     Lines,
     NotPlain,
@@ -29,10 +31,11 @@ from miglet.job.tail import (
 
 #: How many logs of one kind are followed in one run: one each, and their next pages.
 _LOGS = 8
-_ENTRIES = 4096
+#: How many entries of the folder are looked at: about 0.1 s of work.
+_ENTRIES = 65536
 _SETTLED_SECONDS = 0.1
-#: Logs that were begun longer ago cannot be taken for those of a new run.
-_RECENT_SECONDS = 60.0
+#: How many logs of earlier runs are remembered with a run.
+_EARLIER = 512
 
 _NAME = re.compile(r"(Runner|Worker)_(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-utc\.log")
 _MESSAGE = re.compile(rb"\[[^\]]{20,80}\] Job message:\s*(.*)", re.DOTALL)
@@ -42,8 +45,10 @@ _PREFIX = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ")
 class Log:
     """One log file, read from `offset` on."""
 
-    def __init__(self, descriptor: int, source: str, offset: int = 0) -> None:
-        self._file = Followed(descriptor, offset)
+    def __init__(
+        self, descriptor: int, source: str, budget: Budget, offset: int = 0
+    ) -> None:
+        self._file = Followed(descriptor, budget, offset)
         self._source = source
         self._lines = Lines()
         self._message: JobMessage | None = None
@@ -55,44 +60,52 @@ class Log:
         """The signs in what is new, as far as one call's budget goes."""
         for chunk in self._file.chunks(BUDGET_BYTES):
             for raw in self._lines.feed(chunk):
-                yield from self._understood(raw, seen)
+                yield from self._parse(raw, seen)
         self.behind = not self._file.exhausted()
 
+    def finish(self, seen: float) -> Iterator[Sign]:
+        """The signs at the end of a log that is longer than what is read of one."""
+        if self._file.jump_to_end():
+            self._lines.resynchronize()
+            yield from self.read(seen)
+
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._file.close()
 
-    def _understood(self, raw: bytes, seen: float) -> Iterator[Sign]:
+    def _parse(self, raw: bytes, seen: float) -> Iterator[Sign]:
         if self._message:
-            yield from self._collected(raw, seen)
-            if self._message:
+            if not _PREFIX.match(raw):
+                yield from self._continue_message(raw, seen)
                 return
+            yield from self._end_message(seen)
         begun = _MESSAGE.match(raw) if self._messages_left else None
         if begun:
-            self._collect()
-            yield from self._collected(begun[1], seen)
+            self._messages_left -= 1
+            self._message = JobMessage()
+            yield from self._continue_message(begun[1], seen)
             return
         sign = parse_log_line(readable(raw), seen, self._source)
         if sign and self._is_news(sign):
             yield sign
 
-    def _collect(self) -> None:
-        self._messages_left -= 1
-        self._message = JobMessage()
-        self._lines.limit = LIMIT_BYTES
-
-    def _collected(self, raw: bytes, seen: float) -> Iterator[Sign]:
+    def _continue_message(self, raw: bytes, seen: float) -> Iterator[Sign]:
         assert self._message
-        ended = bool(_PREFIX.match(raw))
-        identity = None if ended else self._message.add(raw)
-        if identity:
+        self._message.add(raw)
+        if self._message.ended:
+            yield from self._end_message(seen)
+
+    def _end_message(self, seen: float) -> Iterator[Sign]:
+        assert self._message
+        message, self._message = self._message, None
+        identity = message.identity
+        if message.name_has_newlines:
+            yield signs.NameOfSeveralLines(seen, self._source)
+        if identity != JobIdentity():
             yield signs.JobIdentified(seen, self._source, identity)
-        if identity or ended or self._message.too_large:
-            self._message = None
-            self._lines.limit = LINE_LIMIT_BYTES
 
     def _is_news(self, sign: Sign) -> bool:
-        """The first of a job's many steps is told, the others are not."""
+        """The first of a job's many steps is reported, the others are not."""
         if isinstance(sign, signs.StepsBegan):
             first, self._steps_left = self._steps_left, False
             return first
@@ -100,18 +113,25 @@ class Log:
 
 
 class DiagFolder:
-    """The logs in `_diag` that were begun since the run started at `started_at`.
+    """The logs in `_diag` that were begun since the run started.
 
     Their names tell only the second: what another run had written by then (`earlier`,
-    the sizes of its logs) is not read again.
+    the sizes of its logs) is not read again. `started_at` is asked at every look,
+    because a clock that is set back takes the names of later logs with it.
     """
 
     def __init__(
-        self, path: Path, started_at: float, earlier: Mapping[str, int] | None = None
+        self,
+        path: Path,
+        started_at: Callable[[], float],
+        budget: Budget,
+        earlier: Mapping[str, int] | None = None,
     ) -> None:
         self._path = path
         self._earlier = earlier or {}
-        self._since = int(started_at)
+        self._started_at = started_at
+        self._since = math.inf
+        self._budget = budget
         self._folder: int | None = None
         self._logs: dict[str, Log] = {}
         self._scanned_ns = -1
@@ -126,8 +146,17 @@ class DiagFolder:
         self.behind = any(log.behind for log in self._logs.values())
         return found
 
+    def finish(self, seen: float) -> list[Sign]:
+        """The signs at the ends of logs that are longer than what is read of one."""
+        return [sign for log in self._logs.values() for sign in log.finish(seen)]
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether a log of the Listener was found, so that one could be missed."""
+        return any(name.startswith("Runner") for name in self._logs)
+
     def close(self) -> None:
-        """Give all files back."""
+        """Close all files."""
         for log in self._logs.values():
             log.close()
         self._logs.clear()
@@ -147,6 +176,7 @@ class DiagFolder:
         return found
 
     def _new_names(self, seen: float) -> list[str]:
+        self._since = min(self._since, int(self._started_at()))
         try:
             folder = self._opened()
             # A log that another run has begun grows without a change of the folder.
@@ -194,24 +224,37 @@ class DiagFolder:
     def _follow(self, name: str, source: str) -> bool:
         try:
             descriptor = open_plain(name, self._folder)
-            self._logs[name] = Log(descriptor, source, self._earlier.get(name, 0))
+            budget = Budget(FILE_BUDGET_BYTES, self._budget)
+            self._logs[name] = Log(
+                descriptor, source, budget, self._earlier.get(name, 0)
+            )
         except (NotPlain, OSError):
             return False
         return True
 
 
-def recent_logs(path: Path, now: float) -> dict[str, int]:
-    """The logs in `path` begun in the last minute before `now`, with their sizes."""
+def diag_folder(directory: Path) -> Path:
+    """Where the runner in `directory` is going to write its logs.
+
+    An administrator may have put a link to another disk there. It is followed now,
+    before the runner starts, and never again: the next one may be a job's.
+    """
+    path = directory / "_diag"
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def existing_logs(path: Path) -> dict[str, int]:
+    """The newest logs in `path`, with their sizes: none of them is of a run to come."""
     found = {}
     try:
         with os.scandir(path) as entries:
             for entry in islice(entries, _ENTRIES):
-                begun = _begun_at(entry.name)
-                if begun is not None and begun >= now - _RECENT_SECONDS:
+                if _begun_at(entry.name) is not None:
                     found[entry.name] = entry.stat(follow_symlinks=False).st_size
     except OSError:
-        return found
-    return found
+        pass
+    newest = sorted(found, key=lambda name: name.partition("_")[2])[-_EARLIER:]
+    return {name: found[name] for name in newest}
 
 
 def _begun_at(name: str) -> float | None:

@@ -12,13 +12,18 @@ from miglet.job import signs
 from miglet.job.listener_output import STAMP, Maker, parse_line, wall_time
 from miglet.job.signs import Sign, cut
 
-_LINE = re.compile(rf"\[({STAMP}) (?:CRIT|ERR |WARN|INFO|VERB) ([^\]]+)\] (.*)")
+_LINE = re.compile(rf"\[({STAMP}) (CRIT|ERR |WARN|INFO|VERB) ([^\]]+)\] (.*)")
 _WRITTEN = re.compile(r"WRITE (?:LINE|ERROR): (.*)", re.DOTALL)
 _NO_SPACE = "No space left on device"
+_FAULTS = ("CRIT", "ERR ")
 
 
 def _requested(at: float, source: str, _: re.Match[str]) -> Sign:
     return signs.JobRequested(at, source)
+
+
+def _received(at: float, source: str, _: re.Match[str]) -> Sign:
+    return signs.JobReceived(at, source)
 
 
 def _skipped(at: float, source: str, match: re.Match[str]) -> Sign:
@@ -35,6 +40,10 @@ def _result(at: float, source: str, match: re.Match[str]) -> Sign:
 
 def _shutdown(at: float, source: str, _: re.Match[str]) -> Sign:
     return signs.ShutdownSignalled(at, source)
+
+
+def _worker_shutdown(at: float, source: str, _: re.Match[str]) -> Sign:
+    return signs.ShutdownReceived(at, source)
 
 
 def _revoked(at: float, source: str, _: re.Match[str]) -> Sign:
@@ -72,6 +81,8 @@ _MEANINGS = {
         (r"Runner OAuth token has been revoked", _revoked),
     ),
     "worker_log": _table(
+        (r"Message received\.", _received),
+        (r"Runner will be shutdown for \w+", _worker_shutdown),
         (r"Processing step: DisplayName=", _steps),
         (r"Cancellation/Shutdown message received", _cancelled),
         (rf"Job result after all job steps finish: ({_RESULT})\b", _result),
@@ -81,18 +92,29 @@ _MEANINGS = {
 
 def parse_log_line(text: str, seen: float, source: str) -> Sign | None:
     """What a line of the Listener's or the Worker's log says, or None."""
-    if _NO_SPACE in text:
-        return signs.DiskFull(seen, source)
     match = _LINE.match(text)
     if not match:
-        return None
-    stamp, component, told = match.groups()
+        # The further lines of an exception, or of a name that contains newlines.
+        return (
+            signs.DiskFull(seen, source)
+            if _NO_SPACE in text
+            else _printed(text, seen, source)
+        )
+    stamp, level, component, said = match.groups()
     at = wall_time(stamp) or seen
-    written = _WRITTEN.match(told) if component == "Terminal" else None
+    if _NO_SPACE in said and level in _FAULTS:
+        return signs.DiskFull(at, source)
+    written = _WRITTEN.match(said) if component == "Terminal" else None
     if written:
         return parse_line(written[1], at, source)
     for pattern, make in _MEANINGS[source]:
-        meaning = pattern.match(told)
+        meaning = pattern.match(said)
         if meaning:
             return make(at, source, meaning)
     return None
+
+
+def _printed(text: str, seen: float, source: str) -> Sign | None:
+    """The last line of a result that was printed for a name of several lines."""
+    sign = parse_line(text, seen, source) if source == "runner_log" else None
+    return sign if isinstance(sign, signs.JobResult) else None

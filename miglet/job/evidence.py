@@ -32,7 +32,7 @@ class Evidence:
     first: Mapping[str, float] = field(default_factory=dict)
     #: Which source showed that kind first.
     sources: Mapping[str, str] = field(default_factory=dict)
-    #: The last result that each source told.
+    #: The last result that each source claims, as far as its claims count.
     results: Mapping[str, str] = field(default_factory=dict)
     #: The job as all sources together describe it, the most trusted first.
     identity: JobIdentity = JobIdentity()
@@ -40,7 +40,7 @@ class Evidence:
     described_by: Mapping[str, str] = field(default_factory=dict)
     #: The first text that came with a kind of sign.
     texts: Mapping[str, str] = field(default_factory=dict)
-    #: The Worker's exit status.
+    #: The Worker's exit status as the Listener's log claims it.
     worker_code: int | None = None
     version: str | None = None
 
@@ -78,9 +78,9 @@ class Evidence:
         return self.identity.name
 
     @property
-    def result_told(self) -> bool:
-        """Whether the Listener said how the job ended (its last word about it)."""
-        return bool(self.results.keys() & {"output", "runner_log"})
+    def printed(self) -> str | None:
+        """The result that the Listener printed, or else logged, last."""
+        return self.results.get("output") or self.results.get("runner_log")
 
     def as_json(self) -> dict[str, Any]:
         """The JSON form: at most 32 KiB, because every text is cut when it is read."""

@@ -1,94 +1,117 @@
 """The job message that the Worker writes into its log, reduced to the job's identity.
 
-It is large and full of what is nobody's business: it is collected up to a limit, read
-once, and nothing but the identity is kept (actions/runner Worker.cs, "Job message:").
+The runner masks secrets in it, also where they are part of the JSON itself: with a
+secret ``true`` or ``{`` it does not parse. It is indented by two, and no value breaks
+its line, so each part of the identity is found by its own line, by its depth and by
+the section around it (actions/runner Worker.cs, "Job message:").
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
 
 from miglet.job.signs import JobIdentity, identity_of
 
-LIMIT_BYTES = 4 * 1024 * 1024
-_DEPTH = 8
+#: What is looked at of one message; a real one has some hundred kilobytes at most.
+LIMIT_BYTES = 4 << 20
 
-#: The parts of a context value, by its type `t` (PipelineContextDataJsonConverter.cs).
-_SCALARS = {0: "s", 3: "b", 4: "n"}
+_MASK = "***"
+#: A quotation mark, or what masking makes of each when it is a secret.
+_QUOTE = r"(?:\"|\*\*\*)"
 
+_END = re.compile(r"(?:\}|\*\*\*)\s*")
+_TOP = re.compile(rf" {{2}}{_QUOTE}(\w+){_QUOTE}: ?(.*)")
+_SECTION = re.compile(rf" {{4}}{_QUOTE}(\w+){_QUOTE}: ")
+_KEY = re.compile(rf" {{10}}{_QUOTE}k{_QUOTE}: {_QUOTE}(\w+){_QUOTE},")
+#: The runner writes numbers as doubles (`4242.0`).
+_NUMBER = re.compile(rf" {{10}}{_QUOTE}v{_QUOTE}: (\d{{1,20}})(?:\.0)?")
+#: With masked quotation marks nobody can tell where a text begins: none is taken.
+_TEXT = re.compile(r' {10}"v": ("(?:[^"\\]|\\.)*"),?')
+_NAME = re.compile(r'("(?:[^"\\]|\\.)*"),?')
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
-def plain(value: Any, depth: int = _DEPTH) -> Any:
-    """A context value as ordinary JSON; None where it is too deep or malformed."""
-    if not isinstance(value, dict):
-        return value if isinstance(value, (str, int, float)) else None
-    kind = value.get("t", 0)
-    if depth <= 0 or not isinstance(kind, int):
-        return None
-    if kind == 1:
-        return [plain(item, depth - 1) for item in _list(value.get("a"))]
-    if kind in (2, 5):
-        return dict(_pairs(value, depth - 1))
-    return plain(value.get(_SCALARS.get(kind, "")), 0)
-
-
-def _pairs(value: dict[str, Any], depth: int) -> list[tuple[str, Any]]:
-    return [
-        (pair["k"], plain(pair.get("v"), depth))
-        for pair in _list(value.get("d"))
-        if isinstance(pair, dict) and isinstance(pair.get("k"), str)
-    ]
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _context(message: dict[str, Any], name: str) -> dict[str, Any]:
-    contexts = message.get("contextData")
-    context = plain(contexts.get(name)) if isinstance(contexts, dict) else None
-    return context if isinstance(context, dict) else {}
-
-
-def identity_in(text: str) -> JobIdentity | None:
-    """The identity in a job message; None while `text` is not one, or not whole."""
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(message, dict):
-        return None
-    github, job = _context(message, "github"), _context(message, "job")
-    identity = identity_of(
-        {
-            **github,
-            "job_id": job.get("check_run_id"),
-            "name": message.get("jobDisplayName"),
-            "commit": github.get("sha"),
-        }
-    )
-    return identity if identity != JobIdentity() else None
+#: Keys of the identity in each section of `contextData`.
+_WANTED = {
+    "job": {"check_run_id": "job_id"},
+    "github": {
+        "run_id": "run_id",
+        "run_attempt": "run_attempt",
+        "repository": "repository",
+        "workflow": "workflow",
+        "ref": "ref",
+        "sha": "commit",
+        "actor": "actor",
+        "event_name": "event_name",
+    },
+}
 
 
 class JobMessage:
-    """Collects a message line by line until it is whole or too large."""
+    """Takes a message line by line; `identity` is what has been found so far."""
 
     def __init__(self) -> None:
-        self._lines: list[bytes] = []
+        self._values: dict[str, object] = {}
+        self._top = ""
+        self._section = ""
+        #: The part of the identity whose value the next line has.
+        self._awaited: str | None = None
         self._room = LIMIT_BYTES
-
-    def add(self, line: bytes) -> JobIdentity | None:
-        """The identity, once `line` completes the message.
-
-        It is written indented, so only a brace at the margin can be its end.
-        """
-        self._lines.append(line)
-        self._room -= len(line) + 1
-        if self._room < 0 or not line.endswith(b"}") or line.startswith(b"  "):
-            return None
-        return identity_in(b"\n".join(self._lines).decode("utf-8", "replace"))
+        #: Whether the message is over, or longer than any real one.
+        self.ended = False
+        #: Whether the job's name would take more than one line where it is printed.
+        self.name_has_newlines = False
 
     @property
-    def too_large(self) -> bool:
-        """Whether it is to be given up."""
-        return self._room < 0
+    def identity(self) -> JobIdentity:
+        """The job as the message describes it, checked and cut."""
+        return identity_of(self._values)
+
+    def add(self, raw: bytes) -> None:
+        """Look at the next line."""
+        line = raw.decode("utf-8", "replace")
+        self._room -= len(raw) + 1
+        self.ended = self._room < 0 or bool(_END.fullmatch(line))
+        awaited, self._awaited = self._awaited, None
+        if awaited:
+            self._keep(awaited, line)
+        elif line.startswith(" " * 10):
+            self._await(line)
+        elif line.startswith("    ") and line[4:5] not in ("", " ", "}", "]"):
+            found = _SECTION.match(line)
+            self._section = found[1] if found and self._top == "contextData" else ""
+        elif line.startswith("  ") and line[2:3] not in (" ", "}", "]"):
+            self._enter(line)
+
+    def _enter(self, line: str) -> None:
+        found = _TOP.match(line)
+        self._top, self._section = found[1] if found else "", ""
+        if found and found[1] == "jobDisplayName":
+            self.name_has_newlines = "\\n" in found[2] or "\\r" in found[2]
+            name = _NAME.fullmatch(found[2])
+            self._values["name"] = _decode(name[1]) if name else None
+
+    def _await(self, line: str) -> None:
+        found = _KEY.fullmatch(line)
+        self._awaited = _WANTED.get(self._section, {}).get(found[1]) if found else None
+
+    def _keep(self, name: str, line: str) -> None:
+        number, text = _NUMBER.fullmatch(line), _TEXT.fullmatch(line)
+        if number:
+            self._values.setdefault(name, number[1])
+        elif text and _MASK not in text[1]:
+            self._values.setdefault(name, _checked(name, _decode(text[1])))
+
+
+def _checked(name: str, value: str | None) -> str | None:
+    if name == "repository" and not _REPOSITORY.fullmatch(value or ""):
+        return None
+    return value
+
+
+def _decode(literal: str) -> str | None:
+    """The text of a JSON string; None where the line was cut within an escape."""
+    try:
+        return str(json.loads(literal))
+    except ValueError:
+        return None

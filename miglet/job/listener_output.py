@@ -1,11 +1,13 @@
-"""The Listener's own output: followed through rotations, and understood line by line.
+"""The Listener's own output: followed through rotations, and parsed line by line.
 
-Every pattern is anchored at both ends, because a job's name is its author's text and
-may look like anything, except for the time stamp that the Listener puts before it.
+A job's name is its author's text, is printed raw and may contain newlines, so any line
+may be the author's. A line is therefore only a claim, and the result of a job is taken
+from what is printed after its Worker's end (see `verdict`).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,12 +17,17 @@ from pathlib import Path
 
 from miglet.job import signs
 from miglet.job.signs import Sign, cut
-from miglet.job.tail import Followed, Lines, NotPlain, open_plain, readable
+from miglet.job.tail import Budget, Followed, Lines, NotPlain, open_plain, readable
 from miglet.redaction import redact
 
 #: What one call reads at most: a flood cannot hold the reader for long.
 BUDGET_BYTES = 262144
 _KEPT_LINES = 50
+
+#: What `last_lines` gives at most, of a line and of all, in bytes of their JSON form:
+#: they travel in a message of limited size.
+LAST_LINE_BYTES = 1024
+LAST_LINES_BYTES = 12 * 1024
 
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
 _STAMPED = re.compile(rf"({STAMP}): (.*)")
@@ -53,20 +60,15 @@ def _named(at: float, source: str, match: re.Match[str]) -> Sign:
     return signs.JobRunning(at, source, cut(match[1], 512))
 
 
-def _result(at: float, source: str, match: re.Match[str]) -> Sign:
-    return signs.JobResult(at, source, match[2])
-
-
 def _table(*rows: tuple[str, Maker]) -> list[tuple[re.Pattern[str], Maker]]:
     return [(re.compile(pattern, re.DOTALL), make) for pattern, make in rows]
 
 
 #: Lines that begin with a time stamp (actions/runner Runner.cs, JobDispatcher.cs,
-#: BrokerMessageListener.cs). The greedy name leaves the last result to be the result.
+#: BrokerMessageListener.cs).
 _AFTER_STAMP = _table(
     (r"Listening for Jobs", _told(signs.Listening)),
     (r"Running job: (.*)", _named),
-    (rf"Job (.*) completed with result: ({'|'.join(signs.RESULTS)})", _result),
     (r"Runner connect error: (.*)", _quoted(signs.ConnectTrouble)),
     (r"Runner reconnected\.", _told(signs.Reconnected)),
 )
@@ -93,10 +95,13 @@ _BARE = _table(
     (r"(Fail to create and validate runner's work .*)", _quoted(signs.RunnerFailed)),
     (r"(The local machine's clock may be out of .*)", _quoted(signs.ConnectTrouble)),
     (r"√ Removed \.runner", _told(signs.RegistrationRemoved)),
-    (r"Exiting\.\.\.", _told(signs.ShutdownSignalled)),
     (r"Runner update in progress, do not shutdown runner\.", _told(signs.Updating)),
 )
-_BARE_BEGINNINGS = ("Current", "A", "F", "T", "√", "Exiting", "Runner update")
+_BARE_BEGINNINGS = ("Current", "A", "F", "T", "√", "Runner update")
+#: Not anchored at the beginning: with a name of two lines this is the second line.
+_RESULT = re.compile(
+    rf".* completed with result: ({'|'.join(signs.RESULTS)})", re.DOTALL
+)
 
 
 def parse_line(text: str, seen: float, source: str = "output") -> Sign | None:
@@ -105,8 +110,11 @@ def parse_line(text: str, seen: float, source: str = "output") -> Sign | None:
     The sign's time is the line's own where it has one, else `seen`.
     """
     stamped = _STAMPED.fullmatch(text)
+    at = wall_time(stamped[1]) if stamped else None
+    result = _RESULT.fullmatch(text)
+    if result:
+        return signs.JobResult(seen if at is None else at, source, result[1])
     if stamped:
-        at = wall_time(stamped[1])
         return _first(_AFTER_STAMP, stamped[2], seen if at is None else at, source)
     if text.startswith(_BARE_BEGINNINGS):
         return _first(_BARE, text, seen, source)
@@ -126,13 +134,14 @@ def _first(
 class Tail:
     """Reads a growing file from its beginning, across `path` becoming `path.1`.
 
-    The file is read as bytes, a bounded piece a call, and what was in the older file
-    comes first; a line may begin in one and end in the other.
+    The file is read as bytes, a bounded piece a call and within `budget` as a whole;
+    what was in the older file comes first, and a line may go on from there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, budget: Budget) -> None:
         self._path = path
         self._older = path.with_name(f"{path.name}.1")
+        self._budget = budget
         self._lines = Lines()
         self._file: Followed | None = None
         self._last: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -140,24 +149,32 @@ class Tail:
         #: Whether the last call left something unread: call again.
         self.behind = False
 
-    @property
-    def dropped_bytes(self) -> int:
-        """Bytes of overlong lines that were not looked at."""
-        return self._lines.dropped_bytes
-
     def read(self, seen: float) -> list[Sign]:
         """The signs in what is new; `seen` is the wall time for lines without one."""
         found = (self._understood(raw, seen) for raw in self._fresh_lines())
         return [sign for sign in found if sign]
 
     def finish(self, seen: float) -> list[Sign]:
-        """The sign in a last line that never got its end, when the writer is gone."""
+        """The signs at the very end, when the writer is gone.
+
+        That is what a spent budget has left unread, and a line without its end.
+        """
+        found = []
+        if self._file and self._file.jump_to_end():
+            self._lines.resynchronize()
+            found = self.read(seen)
         sign = self._understood(self._lines.rest(), seen)
-        return [sign] if sign else []
+        return [*found, sign] if sign else found
 
     def last_lines(self, count: int) -> list[str]:
-        """The newest lines that were not empty, without secrets."""
-        return redact("\n".join(self._last)).split("\n")[-count:] if self._last else []
+        """The newest lines that were not empty, without secrets; see LAST_LINES_BYTES.
+
+        Redacted as a whole, for a secret may have more than one line.
+        """
+        if not self._last:
+            return []
+        lines = redact("\n".join(self._last)).split("\n")[-count:]
+        return clip_lines(lines, LAST_LINE_BYTES, LAST_LINES_BYTES)
 
     def close(self) -> None:
         """Give the file back."""
@@ -191,8 +208,8 @@ class Tail:
 
     def _successor(self) -> Followed | None:
         """The file that was written next; opened in an order that no rename upsets."""
-        newest = _followed(self._path)
-        older = _followed(self._older)
+        newest = _followed(self._path, self._budget)
+        older = _followed(self._older, self._budget)
         held = self._file.inode if self._file else None
         candidates = [file for file in (older, newest) if file]
         if newest and newest.inode == held:
@@ -216,8 +233,38 @@ class Tail:
         return sign
 
 
-def _followed(path: Path) -> Followed | None:
+def clip_lines(lines: list[str], line_bytes: int, total_bytes: int) -> list[str]:
+    """The last of `lines` that fit, each cut to `line_bytes` of its JSON form."""
+    kept: list[str] = []
+    for line in reversed(lines):
+        clipped = _clip(line, line_bytes)
+        total_bytes -= _json_bytes(clipped) + 1
+        if total_bytes < 0:
+            break
+        kept.append(clipped)
+    return kept[::-1]
+
+
+def _clip(line: str, limit_bytes: int) -> str:
+    """The beginning of `line` that fits: no character takes more than 12 bytes."""
+    if _json_bytes(line) <= limit_bytes:
+        return line
+    shortest, longest = 0, limit_bytes
+    while shortest < longest:
+        length = (shortest + longest + 1) // 2
+        if _json_bytes(line[:length]) + len("...") <= limit_bytes:
+            shortest = length
+        else:
+            longest = length - 1
+    return line[:shortest] + "..."
+
+
+def _json_bytes(text: str) -> int:
+    return len(json.dumps(text))
+
+
+def _followed(path: Path, budget: Budget) -> Followed | None:
     try:
-        return Followed(open_plain(path))
+        return Followed(open_plain(path), budget)
     except (OSError, NotPlain):
         return None

@@ -1,29 +1,35 @@
-"""One run, watched: its signs become facts, each told once and in order.
+"""One run, observed: its signs and the ends of its processes become facts.
 
-A watch made anew over the same run tells the same facts again; the arbiter knows
-which of them are news.
+A job ends when its Worker process has ended, and not before. What is printed or logged
+earlier may have been written by the job; only what comes after the Worker's end can
+count as a result. An observer that is made anew over the same run reports the same
+facts again; the arbiter knows which of them are news.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from miglet.job import signs
-from miglet.job.ending import Ending
+from miglet.job.crash import crash
+from miglet.job.ending import STOPS, Ending
 from miglet.job.evidence import Evidence
 from miglet.job.reader import Places, SignReader
-from miglet.job.signs import JobIdentity
+from miglet.job.signs import JobIdentity, Sign
+from miglet.job.verdict import verdict
 from miglet.messages.codec import Fact
 from miglet.messages.facts import (
+    JobEnded,
     JobIdentified,
-    JobResultSeen,
     JobSampled,
     JobSeen,
+    ListenerDied,
     RunnerExited,
     RunnerListening,
     RunnerTroubled,
@@ -31,112 +37,274 @@ from miglet.messages.facts import (
 from miglet.runner.exitstatus import ExitStatus
 from miglet.runner.run import Run
 from miglet.runner.usage import Usage
+from miglet.runner.worker_process import WorkerProcess
 
-#: Seconds that a Listener gets, after it told the job's result, to end before the
-#: result is passed on without its exit status.
-RESULT_SECONDS = 0.05
+#: Seconds that the Worker's exit status may be late: its parent has to collect it.
+STATUS_SECONDS = 0.2
 
-#: Seconds between two samples of the job's usage.
+#: Seconds, from the Worker's end, for the Listener's result where it is needed: the
+#: Worker crashed, or its status cannot be had (a killed one is reported after 0.8 s).
+RESULT_SECONDS = 2.0
+
+#: Seconds for the Listener's end, once it has printed a result that has to decide; and
+#: for its result where that only tells a lost lock from a cancellation.
+CONFIRM_SECONDS = 0.5
+
+#: Seconds between two looks while a Worker is looked for, or a result waited for; and
+#: while its exit status may come at any moment, which wakes nobody.
+CLOSE_LOOK_SECONDS = 0.02
+STATUS_LOOK_SECONDS = 0.004
+
+#: Seconds between two samples of the job's usage: short at first, for a short job, and
+#: longer with its age.
+FIRST_SAMPLE_SECONDS = 0.1
 SAMPLE_SECONDS = 2.0
+
+#: Seconds for which a Worker that left its log must not be found to count as ended.
+MISSED_SECONDS = 0.2
 
 #: Lines of the Listener's output that go with its end.
 LAST_LINES = 20
 
 VMSTAT = Path("/proc/vmstat")
 
+#: Exit statuses of a Worker with which the result is certain: the others are the
+#: Listener's to explain.
+_CERTAIN = (100, 101, 102, 104)
+_ORDINARY = range(100, 106)
+
+_CLAIMS = (signs.JobResult, signs.WorkerEnded)
+
+
+class Limits(NamedTuple):
+    """How long a runner may be stuck, in seconds; the settings of these names."""
+
+    ghost_timeout: float
+    #: 0: for ever.
+    finish_timeout: float
+
 
 class Watch:
-    """Looks at one run; `ended` is set once its end has been told."""
+    """Observes one run; `ended` is set once its end has been reported."""
 
     def __init__(
         self,
         run: Run,
         runner: Mapping[str, Any],
         features: Mapping[str, bool],
-        ghost_timeout: float,
+        limits: Limits,
         adopted: bool,
+        minimal: bool = False,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.run = run
         #: What the facts say of the runner.
         self.runner = {**runner, "adopted": adopted}
-        self.evidence = Evidence(hooks_expected=features.get("job_hooks", True))
+        self.evidence = Evidence(
+            hooks_expected=features.get("job_hooks", True) and not minimal
+        )
+        self.limits = limits
         self.ended = False
-        #: Seconds; may be changed while the run is watched.
-        self.ghost_timeout = ghost_timeout
-        self._told: set[str] = set()
+        #: Why we stopped the runner; see `ending.STOPS`.
+        self.stopped_by: str | None = None
+        self._wall = wall
+        self._now = 0.0
+        self._reported: set[str] = set()
         self._identity = JobIdentity()
         self._usage = Usage()
-        self._sampled = 0.0
-        self._result_at: float | None = None
-        #: Monotonic: the wall clock may jump between a job's message and its start.
-        self._requested_now: float | None = None
+        self._sample_due = 0.0
         self._oom_kills = oom_kills()
-        self._reader = SignReader(places_of(run), run.started_at, features)
+        #: Monotonic: the wall clock may jump between a job's message and its start.
+        self._since: dict[str, float] = {}
+        self._worker: WorkerProcess | None = None
+        self._worker_seen_alive = False
+        self._worker_ended_at: float | None = None
+        self._worker_stuck = False
+        #: Claims of a result that came while the Worker lived, as far as we know.
+        self._held: list[Sign] = []
+        self._listener_status: ExitStatus | None = None
+        self._orphaned = False
+        places = Places() if minimal else places_of(run)
+        self._reader = SignReader(places, started_at(run), features, wall)
         self._reader.open()
         self._sentinel = run.wait_descriptor()
 
-    def descriptors(self) -> list[int]:
+    # What the runner-watcher asks.
+
+    def descriptors(self) -> set[int]:
         """What becomes readable when there may be something to see."""
-        both = (self._reader.fileno(), self._sentinel)
-        return [each for each in both if each is not None]
+        found = {self._reader.fileno()}
+        if self._listener_status is None:
+            found.add(self._sentinel)
+        if self._worker and self._worker_ended_at is None:
+            found.add(self._worker.fileno())
+        return {each for each in found if each is not None}
 
     def close(self) -> None:
-        """Let the descriptors go; the run goes on."""
+        """Close the descriptors; the run goes on."""
         self._reader.close()
         if self._sentinel is not None:
             os.close(self._sentinel)
             self._sentinel = None
+        if self._worker:
+            self._worker.close()
+            self._worker = None
 
     @property
     def busy(self) -> bool:
         """Whether a job is, or is about to be, on the machine."""
         requested = self.evidence.saw(signs.JobRequested) and not self._is_ghost()
-        return (self.evidence.job_seen_at is not None or requested) and not self.done
+        return (self._has_job or requested) and not self.done
 
     @property
     def done(self) -> bool:
         """Whether the one job of this run is over."""
-        return self.evidence.result_told
+        return "job ended" in self._reported
 
     @property
     def listening(self) -> bool:
         """Whether the Listener has said that it is ready."""
-        return "listening" in self._told
+        return "listening" in self._reported
+
+    @property
+    def over(self) -> bool:
+        """Whether Listener and Worker are gone: what is left may be killed."""
+        return self._listener_status is not None and self._worker_is_gone
 
     def due_in(self) -> float:
         """Seconds until `look` should be called even if nothing is readable."""
         if self._reader.behind:
             return 0.0
-        if self._result_at is not None and "result" not in self._told:
-            return RESULT_SECONDS / 5
-        return SAMPLE_SECONDS if self.busy else 1.0
+        if not self._has_job or self.done:
+            return 1.0
+        if self._awaits_status():
+            return STATUS_LOOK_SECONDS
+        if self._worker is None or self._worker_ended_at is not None:
+            return CLOSE_LOOK_SECONDS
+        return min(1.0, max(0.0, self._sample_due - self._now))
 
-    def look(self, now: float) -> list[Fact]:
+    def stop(self, cause: str) -> None:
+        """Ask the runner to end; `cause` is that of a job which is stopped with it."""
+        if "worker ended" not in self._reported and cause in STOPS:
+            self.stopped_by = cause
+        self.run.interrupt()
+
+    def look(self, now: float) -> Iterator[Fact]:
         """Everything that is new at monotonic time `now`."""
-        status = None if self.run.alive() else self.run.ended()
-        found = self._reader.finish() if status else self._reader.read()
-        for sign in found:
-            self.evidence = self.evidence.noted(sign)
-        if self._requested_now is None and self.evidence.saw(signs.JobRequested):
-            self._requested_now = now
-        return [*self._job_facts(now, status), *self._end_facts(status)]
+        self._now = now
+        if self._listener_status is None and not self.run.alive():
+            self._listener_status = self.run.ended()
+        self._take(self._reader.read())
+        yield from self._job_facts()
+        yield from self._trouble()
+        yield from self._orphan_facts()
+        yield from self._end_of_job(self._is_certain())
 
-    def _job_facts(self, now: float, status: ExitStatus | None) -> Iterator[Fact]:
+    def finish(self) -> Iterator[Fact]:
+        """The last facts, once the run is over and what it left was killed."""
+        self._take(self._reader.finish())
+        yield from self._job_facts()
+        yield from self._end_of_job(True)
+        self.ended = True
+        yield RunnerExited(
+            run_id=self.run.run_id,
+            evidence=self.evidence.as_json(),
+            ending=self._ending().as_json(),
+            usage=self._final_usage(),
+            last_lines=self._reader.last_lines(LAST_LINES),
+        )
+
+    # Signs, and which of them count.
+
+    def _take(self, found: Iterable[Sign]) -> None:
+        """Add what was found to the evidence, claims of a result with care.
+
+        Whether the Worker lives is asked after the reading: what was read while it
+        lived was written before its end.
+        """
+        held: list[Sign] = []
+        for sign in found:
+            if isinstance(sign, _CLAIMS) and sign.source != "worker_log":
+                held.append(sign)
+            else:
+                self.evidence = self.evidence.noted(sign)
+        self._held += held
+        self._look_for_worker()
+        if not self._worker_is_gone:
+            return
+        if self._first("worker ended"):
+            self._note_end_of_worker()
+            if self._worker_seen_alive:
+                self._ignore(self._held[: len(self._held) - len(held)])
+                self._held = held
+        for sign in self._held:
+            self._mark("claim")
+            self.evidence = self.evidence.noted(sign)
+        self._held = []
+
+    def _ignore(self, claims: list[Sign]) -> None:
+        for claim in claims[:1]:
+            ignored = signs.ResultIgnored(claim.at, claim.source)
+            self.evidence = self.evidence.noted(ignored)
+
+    def _look_for_worker(self) -> None:
+        if self._worker is None and (self._has_job or self._listener_status):
+            self._worker = self.run.worker()
+        if self._worker and not self._worker.ended():
+            self._worker_seen_alive = True
+            self._mark("worker")
+
+    @property
+    def _worker_is_gone(self) -> bool:
+        """Whether the Worker has ended, or will never come."""
+        if self._worker:
+            return self._worker.ended()
+        return self._listener_status is not None or self._was_missed()
+
+    def _was_missed(self) -> bool:
+        """Whether a Worker came and went before it could be found.
+
+        It has left its log and the Listener a result, and is not to be found again.
+        """
+        left_log = self.evidence.sources.get("WorkerStarted") == "worker_log"
+        if not (left_log and self._held):
+            return "worker ended" in self._reported
+        self._mark("missed")
+        return self._lasts("missed", MISSED_SECONDS)
+
+    def _note_end_of_worker(self) -> None:
+        self._mark("worker ended")
+        status = self._worker.exit_status() if self._worker else None
+        known_later = not self._worker_seen_alive
+        at = status.ended_at if status and known_later else None
+        if at is None and known_later and self._held:
+            at = self._held[-1].at
+        self._worker_ended_at = self._wall() if at is None else at
+
+    def _worker_status(self) -> ExitStatus | None:
+        return self._worker.exit_status() if self._worker else None
+
+    # Facts.
+
+    def _job_facts(self) -> Iterator[Fact]:
         run_id = self.run.run_id
-        if self._first("listening", self.evidence.saw(signs.Listening) or self.busy):
+        if self.evidence.saw(signs.JobRequested):
+            self._mark("requested")
+        if (self.evidence.saw(signs.Listening) or self.busy) and self._first(
+            "listening"
+        ):
             yield self._listening()
-        seen_at = self.evidence.job_seen_at
-        source = self.evidence.job_source or "output"
-        if seen_at is not None and self._first("job", True):
+        if self._has_job and self._first("job"):
             self._oom_kills = oom_kills()
-            yield JobSeen(run_id, source, seen_at)
+            self._mark("job")
+            seen_at = self.evidence.job_seen_at or self._wall()
+            yield JobSeen(run_id, self.evidence.job_source or "output", seen_at)
         if self.evidence.identity != self._identity:
             self._identity = self.evidence.identity
             known = dataclasses.asdict(self._identity)
             yield JobIdentified(run_id, self._identity_source(), known)
-        yield from self._samples(now)
-        yield from self._results(now, status)
-        yield from self._trouble()
+        if self.busy and self._now >= self._sample_due:
+            yield self._sample()
 
     def _listening(self) -> RunnerListening:
         version = self.evidence.version
@@ -144,81 +312,184 @@ class Watch:
             self.runner["version"] = version
         attempts = self.runner.get("attempts", 1)
         began = self.runner.get("began", self.run.started_at)
-        ready = self.evidence.at(signs.Listening) or time.time()
+        ready = self.evidence.at(signs.Listening) or self._wall()
         duration = round(max(0.0, ready - began), 3)
         adopted = self.runner["adopted"]
         return RunnerListening(self.runner, attempts, duration, adopted)
 
     def _identity_source(self) -> str:
-        told = self.evidence.described_by
-        return told.get("run_id") or self.evidence.job_source or "output"
+        described_by = self.evidence.described_by
+        return described_by.get("run_id") or self.evidence.job_source or "output"
 
-    def _samples(self, now: float) -> Iterator[Fact]:
-        if not self.busy or now < self._sampled + SAMPLE_SECONDS:
-            return
-        self._sampled = now
+    def _sample(self) -> JobSampled:
+        age = self._now - self._since.get("job", self._now)
+        pause = min(SAMPLE_SECONDS, max(FIRST_SAMPLE_SECONDS, age / 4))
+        self._sample_due = self._now + pause
         self._usage = self.run.usage().peak(self._usage)
-        yield JobSampled(self.run.run_id, dataclasses.asdict(self._usage))
-
-    def _results(self, now: float, status: ExitStatus | None) -> Iterator[Fact]:
-        if not self.done or status:
-            return
-        if self._result_at is None:
-            self._result_at = now
-            self._usage = self.run.usage().peak(self._usage)
-        if now >= self._result_at + RESULT_SECONDS and self._first("result", True):
-            yield JobResultSeen(**self._report(None))
+        return JobSampled(self.run.run_id, as_usage(self._usage))
 
     def _trouble(self) -> Iterator[Fact]:
-        if self._is_ghost() and self._first("ghost", True):
-            text = (
-                self.evidence.text(signs.JobSkipped) or "a job was sent and never came"
-            )
+        if self._is_ghost() and self._first("ghost"):
+            text = self.evidence.text(signs.JobSkipped)
+            text = text or "a job was sent and never came"
             yield RunnerTroubled(self.run.run_id, "ghost", text)
+        reason = self._stuck()
+        if reason and self._worker and self._first("stuck"):
+            yield RunnerTroubled(self.run.run_id, "worker_stuck", reason)
+            self._worker_stuck = self._worker.signal(signal.SIGKILL)
 
     def _is_ghost(self) -> bool:
         """Whether a job was sent that will never run here (actions/runner#4617)."""
-        if self.evidence.job_seen_at is not None:
+        if self._has_job:
             return False
         if self.evidence.saw(signs.JobSkipped):
             return True
-        since = self._requested_now
-        return since is not None and time.monotonic() - since > self.ghost_timeout
+        return self._lasts("requested", self.limits.ghost_timeout)
 
-    def _end_facts(self, status: ExitStatus | None) -> Iterator[Fact]:
-        if status is None or self.ended:
+    def _stuck(self) -> str | None:
+        """Why the Worker is to be killed, so that its job can be run again.
+
+        Without it the Listener reports the job to GitHub at once; with it, it renews
+        the job's lock for ever (actions/runner#4598).
+        """
+        if not self._worker_seen_alive or self._worker_is_gone or self._orphaned:
+            return None
+        begin, finish = self.limits.ghost_timeout, self.limits.finish_timeout
+        if not self._began_its_job() and self._lasts("worker", begin):
+            return f"the Worker did not take its job within {begin:g} s"
+        if self._finished_its_job():
+            self._mark("finished")
+            if finish and self._lasts("finished", finish):
+                return f"the Worker did not end within {finish:g} s of its job's result"
+        return None
+
+    def _began_its_job(self) -> bool:
+        """Whether the Worker has its job, or we could not know."""
+        kinds = (signs.JobReceived, signs.StepsBegan, signs.HookStarted)
+        shown = any(self.evidence.saw(kind) for kind in kinds)
+        return shown or not self._reader.reads_logs
+
+    def _finished_its_job(self) -> bool:
+        """Whether the Worker's log has the job's result, and our hook agrees.
+
+        Else the name of a step could say so of a job that goes on.
+        """
+        if "worker_log" not in self.evidence.results:
+            return False
+        ended = (signs.HookCompleted, signs.CancelReceived, signs.HookRefused)
+        agrees = any(self.evidence.saw(kind) for kind in ended)
+        return agrees or not self.evidence.saw(signs.HookStarted)
+
+    def _orphan_facts(self) -> Iterator[Fact]:
+        status = self._listener_status
+        if status is None or self._worker_is_gone or not self._first("orphan"):
             return
-        self.ended = True
-        yield RunnerExited(**self._report(status))
+        self._orphaned = True
+        lines = self._reader.last_lines(LAST_LINES)
+        yield ListenerDied(
+            self.run.run_id, status.exit_code, status.signal, lines, job_continues=True
+        )
 
-    def _report(self, status: ExitStatus | None) -> dict[str, Any]:
-        usage = dataclasses.asdict(self._usage)
-        if status:
-            usage = with_final(usage, status)
+    # The end of the job.
+
+    def _is_certain(self) -> bool:
+        """Whether all is known that decides about the job, or need be waited for."""
+        if "worker ended" not in self._reported or self._awaits_status():
+            return False
+        if self._lasts("worker ended", RESULT_SECONDS):
+            return True
+        if self._reader.behind:
+            return False
+        status = self._worker_status()
+        if status is None:
+            return self._lasts("claim", CONFIRM_SECONDS)
+        if status.exit_code in _CERTAIN or self.evidence.printed or self._orphaned:
+            return True
+        ordinary = status.exit_code in _ORDINARY
+        return ordinary and self._lasts("worker ended", CONFIRM_SECONDS)
+
+    def _awaits_status(self) -> bool:
+        """Whether the exit status of a Worker that has ended may still come."""
+        if "worker ended" not in self._reported or self._worker is None:
+            return False
+        late = self._lasts("worker ended", STATUS_SECONDS)
+        return not late and self._worker.exit_status() is None
+
+    def _end_of_job(self, certain: bool) -> Iterator[Fact]:
+        if not certain or not self._has_job or not self._first("job ended"):
+            return
+        ending = self._ending()
+        found = verdict(self.evidence, ending)
+        at = self._worker_ended_at
+        yield JobEnded(
+            run_id=self.run.run_id,
+            result=found.result,
+            cause=found.cause,
+            exit_code=found.exit_code,
+            finished_at=self._wall() if at is None else at,
+            evidence=list(found.reasons),
+            resource_usage=self._final_usage(),
+            crash=self._crash(ending),
+        )
+
+    @property
+    def _has_job(self) -> bool:
+        """Whether a job was seen; a Worker is one, whatever the logs say."""
+        return self.evidence.job_seen_at is not None or self._worker is not None
+
+    def _crash(self, ending: Ending) -> dict[str, Any] | None:
+        found = crash(ending, self.evidence)
+        if found is None or not found.abnormal or ending.worker_stuck:
+            return None
+        if self._orphaned and found.kind != "worker_crash":
+            return None  # ListenerDied has said so.
+        by_worker = ending.worker_status is not None
         return {
-            "run_id": self.run.run_id,
-            "evidence": self.evidence.as_json(),
-            "ending": self._ending(status).as_json(),
-            "usage": usage,
+            "exit_code": ending.worker_exit_code if by_worker else ending.exit_code,
+            "signal": ending.worker_signal if by_worker else ending.signal,
             "last_lines": self._reader.last_lines(LAST_LINES),
         }
 
-    def _ending(self, status: ExitStatus | None) -> Ending:
+    def _ending(self) -> Ending:
+        listener, worker = self._listener_status, self._worker_status()
         return Ending(
-            exit_code=status.exit_code if status else None,
-            signal=status.signal if status else None,
-            known=bool(status and status.known),
+            exit_code=listener.exit_code if listener else None,
+            signal=listener.signal if listener else None,
+            known=bool(listener and listener.known),
+            worker_exit_code=worker.exit_code if worker else None,
+            worker_signal=worker.signal if worker else None,
+            orphaned=self._orphaned,
+            worker_stuck=self._worker_stuck,
+            stopped_by=self.stopped_by,
             oom_kill_delta=max(oom_kills() - self._oom_kills, self.run.oom_kills()),
             disk_free_bytes=free_bytes(self.run.directory),
             ghost=self._is_ghost(),
         )
 
-    def _first(self, name: str, happened: bool) -> bool:
-        """Whether this has happened and was not told before."""
-        if not happened or name in self._told:
+    def _final_usage(self) -> dict[str, Any]:
+        if self._listener_status is None:
+            self._usage = self.run.usage().peak(self._usage)
+        usage = as_usage(self._usage)
+        for status in (self._listener_status, self._worker_status()):
+            usage = with_final(usage, status) if status else usage
+        return usage
+
+    # Small things.
+
+    def _first(self, name: str) -> bool:
+        """Whether this is reported for the first time."""
+        if name in self._reported:
             return False
-        self._told.add(name)
+        self._reported.add(name)
         return True
+
+    def _mark(self, name: str) -> None:
+        """Note when this happened, unless it was noted before."""
+        self._since.setdefault(name, self._now)
+
+    def _lasts(self, name: str, seconds: float) -> bool:
+        """Whether this was noted, and that long ago."""
+        return name in self._since and self._now >= self._since[name] + seconds
 
 
 def places_of(run: Run) -> Places:
@@ -227,31 +498,52 @@ def places_of(run: Run) -> Places:
     return Places(
         output=run.output_path,
         job_directory=run.job_directory,
-        diag_directory=run.directory / "_diag",
+        diag_directory=run.diag_directory,
         perflog_directory=runtime / "perflog" if runtime else None,
         earlier_logs=run.earlier_logs,
     )
 
 
+def started_at(run: Run) -> Callable[[], float]:
+    """When the run started, by the wall clock of then or of now, the earlier one."""
+    uptime = run.listener.start_time / os.sysconf("SC_CLK_TCK")
+
+    def earliest() -> float:
+        booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return min(run.started_at, booted_at + uptime)
+
+    return earliest
+
+
+def as_usage(usage: Usage) -> dict[str, Any]:
+    """The figures of a job's usage, rounded to what they mean."""
+    return {**dataclasses.asdict(usage), "cpu_seconds": round(usage.cpu_seconds, 3)}
+
+
 def with_final(usage: dict[str, Any], status: ExitStatus) -> dict[str, Any]:
-    """The usage with what the kernel told of all that was waited for at the end."""
-    return {
-        key: max(
-            (each for each in (usage[key], getattr(status, key)) if each), default=0
-        )
-        for key in usage
-    }
+    """The usage with what the kernel says of all that was waited for at the end."""
+    return {key: max(usage[key], getattr(status, key) or 0) for key in usage}
 
 
-def free_bytes(path: Path) -> int:
-    """Room that an ordinary user has left on the disk at `path`."""
-    disk = os.statvfs(path)
+def free_bytes(path: Path) -> int | None:
+    """Room that an ordinary user has left on the disk at `path`; None: not to be had.
+
+    The job can have moved or deleted the folder.
+    """
+    try:
+        disk = os.statvfs(path)
+    except OSError:
+        return None
     return disk.f_bavail * disk.f_frsize
 
 
 def oom_kills(path: Path = VMSTAT) -> int:
     """How many processes the kernel has killed for want of memory since its start."""
-    for line in path.read_text(encoding="ascii").splitlines():
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    for line in lines:
         name, _, number = line.partition(" ")
         if name == "oom_kill":
             return int(number)

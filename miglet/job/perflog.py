@@ -1,7 +1,7 @@
 """The runner's performance counters (`RUNNER_PERFLOG`), the earliest sign of a job.
 
-Both processes of the runner append `COUNTER:TIME` lines, run after run, to the same
-two files; only counters from this run count (actions/runner HostContext.cs).
+Both processes of the runner append `COUNTER:TIME` lines to a file each, in a folder
+that is made for the run (actions/runner HostContext.cs).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from miglet.job import signs
 from miglet.job.listener_output import BUDGET_BYTES, wall_time
 from miglet.job.signs import Sign
-from miglet.job.tail import Followed, Lines, NotPlain, open_plain, readable
+from miglet.job.tail import Budget, Followed, Lines, NotPlain, open_plain, readable
 
 NAMES = ("Runner.perf", "Worker.perf")
 
@@ -41,11 +41,11 @@ def parse_counter(text: str) -> Sign | None:
 
 
 class PerfLog:
-    """The two files of counters in `folder`, since the run's start at `started_at`."""
+    """The two files of counters in `folder`."""
 
-    def __init__(self, folder: Path, started_at: float) -> None:
+    def __init__(self, folder: Path, budget: Budget) -> None:
         self._path = folder
-        self._since = started_at
+        self._budget = budget
         self._files: dict[str, tuple[Followed, Lines]] = {}
         #: Whether the last call left something unread: call again.
         self.behind = False
@@ -57,7 +57,7 @@ class PerfLog:
                 self._open(name)
         found = [sign for file in self._files.values() for sign in _signs(*file)]
         self.behind = not all(file.exhausted() for file, _ in self._files.values())
-        return [sign for sign in found if sign.at >= self._since]
+        return found
 
     def close(self) -> None:
         """Give the files back."""
@@ -70,7 +70,7 @@ class PerfLog:
             descriptor = open_plain(self._path / name)
         except (OSError, NotPlain):
             return
-        self._files[name] = Followed(descriptor), Lines()
+        self._files[name] = Followed(descriptor, self._budget), Lines()
 
 
 def _signs(file: Followed, lines: Lines) -> Iterator[Sign]:

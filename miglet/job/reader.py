@@ -18,6 +18,7 @@ from miglet.job.inotify import CLOSED_AFTER_WRITE, CREATED, MODIFIED, MOVED_IN, 
 from miglet.job.listener_output import Tail
 from miglet.job.perflog import PerfLog
 from miglet.job.signs import Sign
+from miglet.job.tail import FILE_BUDGET_BYTES, RUN_BUDGET_BYTES, Budget
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +29,16 @@ _FRESH_SECONDS = 2.0
 #: before that belongs to the run too.
 _HEAD_START_SECONDS = 0.5
 
+#: Seconds for which `finish` reads on before it jumps to the files' ends.
+FINISH_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Places:
     """Where one run leaves its traces; None where it leaves none of that kind."""
 
     #: The file that the launcher's shim writes the Listener's output to.
-    output: Path
+    output: Path | None = None
     job_directory: Path | None = None
     diag_directory: Path | None = None
     perflog_directory: Path | None = None
@@ -53,28 +57,33 @@ class SignReader:
     def __init__(
         self,
         places: Places,
-        started_at: float,
+        started_at: Callable[[], float],
         features: Mapping[str, bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._since = started_at - _HEAD_START_SECONDS
+        self._started_at = lambda: started_at() - _HEAD_START_SECONDS
         self._clock = clock
-        self._tail = Tail(places.output)
-        self._hooks = self._diag = self._perf = None
+        budget = Budget(RUN_BUDGET_BYTES)
+        self._tail = self._hooks = self._diag = self._perf = None
         self._inotify: Inotify | None = None
-        self._watched = {places.output.parent: MODIFIED | CREATED | MOVED_IN}
+        self._watched: dict[Path, int] = {}
         #: Whether changes of some source do not wake the reader.
         self.needs_polling = True
+        if places.output:
+            self._tail = Tail(places.output, Budget(FILE_BUDGET_BYTES, budget))
+            self._watch(places.output.parent, MODIFIED | CREATED | MOVED_IN)
         if places.job_directory and features.get("job_hooks", True):
             self._hooks = HookReports(places.job_directory)
             self._watch(places.job_directory, CLOSED_AFTER_WRITE | MOVED_IN)
         if places.diag_directory and features.get("diag_logs", True):
             self._diag = DiagFolder(
-                places.diag_directory, self._since, places.earlier_logs
+                places.diag_directory, self._started_at, budget, places.earlier_logs
             )
             self._watch(places.diag_directory, MODIFIED | CREATED | MOVED_IN)
         if places.perflog_directory and features.get("perflog", True):
-            self._perf = PerfLog(places.perflog_directory, self._since)
+            self._perf = PerfLog(
+                places.perflog_directory, Budget(FILE_BUDGET_BYTES, budget)
+            )
             self._watch(places.perflog_directory, MODIFIED | CREATED | MOVED_IN)
 
     def open(self) -> None:
@@ -99,9 +108,9 @@ class SignReader:
         return any(source.behind for source in sources if source)
 
     @property
-    def dropped_bytes(self) -> int:
-        """Bytes of the output's overlong lines, which were not looked at."""
-        return self._tail.dropped_bytes
+    def reads_logs(self) -> bool:
+        """Whether a sign that the runner's logs do not show has not happened."""
+        return self._diag is not None and self._diag.is_readable
 
     def read(self) -> list[Sign]:
         """The signs since the last call, a bounded amount; see `behind`.
@@ -112,22 +121,29 @@ class SignReader:
         if self._inotify:
             self._inotify.drain()
         seen = self._clock()
-        printed = self._tail.read(seen)
-        return [self._dated(sign, seen) for sign in self._told(seen) + printed]
+        printed = self._tail.read(seen) if self._tail else []
+        return [self._date(sign, seen) for sign in self._logged(seen) + printed]
 
     def finish(self) -> list[Sign]:
-        """Everything that is left, when nobody writes any more."""
+        """What is left when nobody writes any more; takes FINISH_SECONDS at most.
+
+        Of files that are longer than what is read of one, only the end.
+        """
+        deadline = time.monotonic() + FINISH_SECONDS
         found = self.read()
-        while self.behind:
+        while self.behind and time.monotonic() < deadline:
             found += self.read()
         seen = self._clock()
-        late = self._hooks.finish() if self._hooks else []
-        late += self._tail.finish(seen)
-        return found + [self._dated(sign, seen) for sign in late]
+        late = [
+            *(self._diag.finish(seen) if self._diag else []),
+            *(self._hooks.finish() if self._hooks else []),
+            *(self._tail.finish(seen) if self._tail else []),
+        ]
+        return found + [self._date(sign, seen) for sign in late]
 
     def last_lines(self, count: int) -> list[str]:
         """The Listener's last words, without secrets."""
-        return self._tail.last_lines(count)
+        return self._tail.last_lines(count) if self._tail else []
 
     def close(self) -> None:
         """Give every descriptor back."""
@@ -139,15 +155,15 @@ class SignReader:
     def _watch(self, path: Path, mask: int) -> None:
         self._watched[path] = self._watched.get(path, 0) | mask
 
-    def _told(self, seen: float) -> list[Sign]:
+    def _logged(self, seen: float) -> list[Sign]:
         return [
             *(self._perf.read() if self._perf else []),
             *(self._diag.read(seen) if self._diag else []),
             *(self._hooks.read() if self._hooks else []),
         ]
 
-    def _dated(self, sign: Sign, seen: float) -> Sign:
+    def _date(self, sign: Sign, seen: float) -> Sign:
         """The sign at the time it most likely happened, never outside the run."""
         fresh = 0 <= seen - sign.at < _FRESH_SECONDS
-        within = min(max(sign.at, self._since), seen)
+        within = min(max(sign.at, self._started_at()), seen)
         return replace(sign, at=seen if fresh else within)

@@ -163,11 +163,25 @@ class JobIdentified(Sign):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class JobResult(Sign):
-    """A result (one of RESULTS) was told. The last one a source tells is valid."""
+    """A claim that the job had this result (one of RESULTS).
+
+    A job can write it as well as the runner: what it is worth depends on whether the
+    Worker had ended by then. The Worker's own log has it before the job is completed.
+    """
 
     of_job: ClassVar[bool] = True
 
     result: str
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ResultIgnored(Sign):
+    """A result was claimed while the Worker lived; it does not count."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class NameOfSeveralLines(Sign):
+    """The job's name contains newlines: a printed line may be a part of it."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -199,6 +213,13 @@ class WorkerStarted(Sign):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class JobReceived(Sign):
+    """The Worker has read its job: it does not hang before it begins."""
+
+    of_job: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class StepsBegan(Sign):
     """The Worker went through "Set up job" and on to the first step."""
 
@@ -222,6 +243,11 @@ class CancelReceived(Sign):
 @dataclass(frozen=True, repr=False, eq=False)
 class ShutdownSignalled(Sign):
     """The Listener heeds a signal that tells it to end."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ShutdownReceived(Sign):
+    """The Worker was told that its Listener, or the machine, shuts down."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -15,8 +15,15 @@ from pathlib import Path
 
 from miglet.errors import RunnerError
 
+#: What is kept of a line's beginning, and of its end where it is longer.
 LINE_LIMIT_BYTES = 8192
-_CHUNK_BYTES = 65536
+LINE_END_BYTES = 256
+
+CHUNK_BYTES = 65536
+
+#: What is read of one file, and of all files of a run, before only ends are read.
+FILE_BUDGET_BYTES = 32 << 20
+RUN_BUDGET_BYTES = 128 << 20
 
 _REASONS = {
     errno.ELOOP: "is a symbolic link",
@@ -73,63 +80,116 @@ def readable(raw: bytes) -> str:
 
 
 class Lines:
-    """Bytes in, lines out; a line longer than `limit` is cut and the rest dropped."""
+    """Splits bytes into lines; of a line longer than `limit` both ends are kept.
+
+    The end matters as much as the beginning: a result stands behind a job's name,
+    which may be of any length.
+    """
 
     def __init__(self, limit: int = LINE_LIMIT_BYTES) -> None:
-        #: Bytes of a line that are kept; may be changed between two calls.
-        self.limit = limit
-        #: Bytes that were dropped because their line was too long.
-        self.dropped_bytes = 0
-        self._begun = bytearray()
+        self._limit = limit
+        self._line = bytearray()
+        self._end = bytearray()
+        self._skipping = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The lines that `chunk` completes, without their ends."""
+        """The lines that `chunk` completes, without their line ends."""
         *complete, begun = chunk.split(b"\n")
         for piece in complete:
-            yield self._finished(piece)
+            line = self._finish(piece)
+            if self._skipping:
+                self._skipping = False
+            else:
+                yield line
         self._append(begun)
 
     def rest(self) -> bytes:
         """The line that has begun and will not be completed."""
-        return self._finished(b"")
+        return b"" if self._skipping else self._finish(b"")
 
-    def _finished(self, piece: bytes) -> bytes:
-        if self._begun or len(piece) > self.limit:
+    def resynchronize(self) -> None:
+        """Forget the present line: what follows was read from the middle of a file."""
+        self._line.clear()
+        self._end.clear()
+        self._skipping = True
+
+    def _finish(self, piece: bytes) -> bytes:
+        if self._line or len(piece) > self._limit:
             self._append(piece)
-            piece = bytes(self._begun)
-            self._begun.clear()
+            piece = bytes(self._line + self._end)
+            self._line.clear()
+            self._end.clear()
         return piece.rstrip(b"\r")
 
     def _append(self, piece: bytes) -> None:
-        room = max(0, self.limit - len(self._begun))
-        self._begun += piece[:room]
-        self.dropped_bytes += max(0, len(piece) - room)
+        room = self._limit - len(self._line)
+        self._line += piece[:room]
+        if len(piece) > room:
+            excess = piece[max(room, len(piece) - LINE_END_BYTES) :]
+            self._end = (self._end + excess)[-LINE_END_BYTES:]
+
+
+class Budget:
+    """How many bytes may still be read, of one file and of all files of a run."""
+
+    def __init__(self, limit_bytes: int, whole: Budget | None = None) -> None:
+        self._left = limit_bytes
+        self._whole = whole
+
+    @property
+    def left(self) -> int:
+        """Bytes that may still be read."""
+        return min(self._left, self._whole.left) if self._whole else self._left
+
+    def spend(self, count: int) -> None:
+        """Note that `count` bytes were read."""
+        self._left -= count
+        if self._whole:
+            self._whole.spend(count)
 
 
 class Followed:
-    """An open file that grows, and how far it has been read."""
+    """An open file that grows, and how far it has been read.
 
-    def __init__(self, descriptor: int, offset: int = 0) -> None:
+    Nothing is read beyond `budget`: a sparse file of terabytes costs as much time as
+    one of that size. `jump_to_end` then gives access to the last part.
+    """
+
+    def __init__(self, descriptor: int, budget: Budget, offset: int = 0) -> None:
         status = os.fstat(descriptor)
-        #: Which file it is, whatever it is called by now.
+        #: Which file it is, under whatever name.
         self.inode = (status.st_dev, status.st_ino)
         self._descriptor = descriptor
+        self._budget = budget
         self._offset = offset
 
-    def chunks(self, budget: int) -> Iterator[bytes]:
-        """What is new, `budget` bytes at most."""
-        while budget > 0:
-            chunk = os.pread(self._descriptor, min(_CHUNK_BYTES, budget), self._offset)
+    def chunks(self, limit: int) -> Iterator[bytes]:
+        """What is new, at most `limit` bytes of it."""
+        while (count := min(CHUNK_BYTES, limit, self._budget.left)) > 0:
+            chunk = os.pread(self._descriptor, count, self._offset)
             if not chunk:
                 return
             self._offset += len(chunk)
-            budget -= len(chunk)
+            self._budget.spend(len(chunk))
+            limit -= len(chunk)
             yield chunk
 
     def exhausted(self) -> bool:
-        """Whether all there is at this moment has been read."""
-        return os.fstat(self._descriptor).st_size <= self._offset
+        """Whether all has been read that is there now and within the budget."""
+        return self._budget.left <= 0 or self._size() <= self._offset
+
+    def jump_to_end(self) -> bool:
+        """Skip what exceeds the budget, but for the last chunk; whether it skipped."""
+        self._budget = Budget(CHUNK_BYTES)
+        target = self._size() - CHUNK_BYTES
+        if target <= self._offset:
+            return False
+        self._offset = target
+        return True
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self._descriptor)
+
+    def _size(self) -> int:
+        return os.fstat(self._descriptor).st_size

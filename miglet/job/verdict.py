@@ -1,7 +1,9 @@
 """The one place where a job's result and cause are decided; pure.
 
-The first rule that applies is the verdict. `succeeded` needs somebody who said so and
-nobody who said otherwise; an exit without a result is never a success.
+The first rule that applies is the verdict. The result is what GitHub was told: the
+Worker says it with its exit status, which a job cannot forge. What is printed or logged
+counts only as far as the observer let it count, and only where that status does not
+say enough. An exit without a result is never a success.
 """
 
 from __future__ import annotations
@@ -18,23 +20,26 @@ from miglet.job.signs import RESULTS
 #: Less room than this at the end counts as a full disk.
 DISK_FULL_BYTES = 16 * 1024 * 1024
 
+#: Said in the evidence of a job whose Worker's exit status could not be had.
+STATUS_UNKNOWN = "worker_status_unknown"
+
 #: The Worker's exit status is 100 + result (actions/runner TaskResultUtil.cs).
 _WORKER_CODES = range(100, 100 + len(RESULTS))
-#: The Listener can be told to exit likewise, but then says 100 also for a job that
-#: never ran (JobDispatcher.cs): only these of its codes tell a result.
+#: The Listener can be set to exit likewise, but then says 100 also for a job that never
+#: ran (JobDispatcher.cs): only these of its codes tell a result.
 _LISTENER_CODES = range(102, 106)
 _KILLED = 137
 
-#: Where sources differ, what is told is the first of these that anybody told. A Worker
-#: whose Listener gave the job up says that it was cancelled (JobDispatcher.cs).
-_GRAVITY = (
-    "Abandoned",
-    "Canceled",
-    "Failed",
-    "Skipped",
-    "SucceededWithIssues",
-    "Succeeded",
-)
+#: The result of the event, for each of the runner's. Skipped: nothing ran and nothing
+#: went wrong.
+_NAMES = {
+    "Succeeded": "succeeded",
+    "SucceededWithIssues": "succeeded",
+    "Failed": "failed",
+    "Canceled": "cancelled",
+    "Skipped": "cancelled",
+    "Abandoned": "abandoned",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Verdict:
     #: succeeded, failed, cancelled, abandoned or unknown.
     result: str
     cause: str
-    #: The Worker's own status if it crashed, else the Listener's, else the Worker's.
+    #: 0 for a success and nothing else, otherwise the Worker's status where known.
     exit_code: int | None
     #: The grounds, for people: `JobCompleted`'s `evidence`.
     reasons: tuple[str, ...]
@@ -58,16 +63,55 @@ class Case:
     ending: Ending
 
     @property
-    def told(self) -> str | None:
-        """The result that was told, the gravest where sources differ."""
-        told = set(_statements(self.evidence, self.ending))
-        return next((result for result in _GRAVITY if result in told), None)
+    def reported(self) -> str | None:
+        """The result that GitHub was told, or else that the Listener printed."""
+        status = self.ending.worker_status
+        if status is None:
+            return self._claimed
+        if status not in _WORKER_CODES:
+            return self._unless_success(self.evidence.printed)
+        result = RESULTS[status - 100]
+        # A Listener that lost the job's lock has its Worker cancel the job.
+        lost = result == "Canceled" and self.evidence.printed == "Abandoned"
+        return "Abandoned" if lost else result
+
+    @property
+    def _claimed(self) -> str | None:
+        """The result as far as the Listener and the logs can be believed."""
+        result = self.evidence.printed or self._result_of_code
+        if result == "Canceled" and self._signalled:
+            # It prints this for whatever its Worker reports after a signal.
+            return self.evidence.results.get("worker_log", result)
+        killed = self.ending.signal is not None
+        return self._unless_success(result) if killed else result
+
+    @staticmethod
+    def _unless_success(result: str | None) -> str | None:
+        """A claim of a success is not believed of a runner that was killed."""
+        return None if _NAMES.get(result or "") == "succeeded" else result
+
+    @property
+    def _result_of_code(self) -> str | None:
+        """The result that an exit code tells, in the log or of the Listener."""
+        codes = (
+            (self.evidence.worker_code, _WORKER_CODES),
+            (self.ending.exit_code, _LISTENER_CODES),
+        )
+        for code, known in codes:
+            if code is not None and code in known:
+                return RESULTS[code - 100]
+        return None
 
     @property
     def stop(self) -> str | None:
         """Why the Listener was told to end, if it was, by us or by somebody else."""
-        signalled = self.evidence.saw(signs.ShutdownSignalled)
-        return self.ending.stopped_by or ("shutdown" if signalled else None)
+        return self.ending.stopped_by or ("shutdown" if self._signalled else None)
+
+    @property
+    def _signalled(self) -> bool:
+        """Whether the Worker was told to stop by its Listener, not by the server."""
+        told = (signs.ShutdownReceived, signs.CancelReceived)
+        return all(self.evidence.saw(kind) for kind in told)
 
     @property
     def job_seen(self) -> bool:
@@ -79,9 +123,27 @@ class Case:
         """Whether the Worker died, by its status, or by what it left undone."""
         if self._put_down:
             return False
-        if self.evidence.worker_code is not None:
-            return self.evidence.worker_code not in _WORKER_CODES
-        return self.told == "Failed" and self._ended_between_hooks
+        if self._any_status is not None:
+            return self._any_status not in _WORKER_CODES
+        return self.reported == "Failed" and self._ended_between_hooks
+
+    @property
+    def _any_status(self) -> int | None:
+        """The Worker's status by the kernel, or else by the Listener's log."""
+        status = self.ending.worker_status
+        return self.evidence.worker_code if status is None else status
+
+    @property
+    def unreported(self) -> bool:
+        """Whether the Worker gave up because GitHub did not take the result."""
+        exited = self.ending.worker_signal is None and self._any_status != _KILLED
+        return exited and self.worker_crashed and "worker_log" in self.evidence.results
+
+    @property
+    def registration_gone(self) -> bool:
+        """Whether the service had removed the runner, if a job's name cannot say so."""
+        forgeable = self.evidence.saw(signs.NameOfSeveralLines)
+        return self.evidence.saw(signs.RegistrationGone) and not forgeable
 
     @property
     def oom(self) -> bool:
@@ -91,14 +153,17 @@ class Case:
     @property
     def worker_oom(self) -> bool:
         """Whether the Worker seems to be what it killed."""
-        return self.oom and self.evidence.worker_code in (None, _KILLED)
+        return self.oom and self._any_status in (None, _KILLED)
 
     @property
     def disk_full(self) -> bool:
-        """Whether there was no room, by the runner's logs or by measurement."""
+        """Whether there was no room: measured, or what the Worker died of.
+
+        Text alone is no fault: a step may well be about full disks.
+        """
         free = self.ending.disk_free_bytes
         short = free is not None and free < DISK_FULL_BYTES
-        return short or self.evidence.saw(signs.DiskFull)
+        return short or (self.worker_crashed and self.evidence.saw(signs.DiskFull))
 
     @property
     def setup_failed(self) -> bool:
@@ -113,13 +178,14 @@ class Case:
     def ghost(self) -> bool:
         """Whether a job was announced and never came."""
         announced = self.ending.ghost or self.evidence.saw(signs.JobSkipped)
-        return announced and not self.evidence.saw(signs.JobRunning) and not self.told
+        came = self.evidence.saw(signs.JobRunning) or self.reported
+        return announced and not came
 
     @property
     def _put_down(self) -> bool:
         """Whether its Listener killed the Worker of a job that it had given up."""
-        given_up = self.told in ("Canceled", "Abandoned")
-        return given_up and self.evidence.worker_code == _KILLED
+        given_up = self.evidence.printed in ("Canceled", "Abandoned")
+        return given_up and self._any_status == _KILLED
 
     @property
     def _hooks_trusted(self) -> bool:
@@ -132,28 +198,14 @@ class Case:
         """Only a Worker's death skips the completed hook of a job that failed."""
         started = self.evidence.saw(signs.HookStarted)
         completed = self.evidence.saw(signs.HookCompleted)
-        return self._hooks_trusted and started and not completed
-
-
-def _statements(evidence: Evidence, ending: Ending) -> Iterator[str]:
-    """Every result that counts as told.
-
-    What the Worker's log says of its steps does not: the Worker may yet have failed
-    to report it.
-    """
-    for source in ("output", "runner_log"):
-        if source in evidence.results:
-            yield evidence.results[source]
-    codes = (evidence.worker_code, _WORKER_CODES), (ending.exit_code, _LISTENER_CODES)
-    for code, telling in codes:
-        if code is not None and code in telling:
-            yield RESULTS[code - 100]
+        return self._hooks_trusted and started and not completed and not self.stop
 
 
 class Rule(NamedTuple):
     """If `applies`, the job ended like this."""
 
-    result: str
+    #: The result; None: the one that was reported.
+    result: str | None
     #: The cause; None: that of the stop.
     cause: str | None
     applies: Callable[[Case], object]
@@ -162,71 +214,85 @@ class Rule(NamedTuple):
 #: The first that applies decides.
 RULES = [
     Rule("abandoned", "ghost", lambda c: c.ghost),
-    Rule("cancelled", None, lambda c: c.told == "Canceled" and c.stop),
-    Rule("cancelled", "cancelled", lambda c: c.told == "Canceled"),
-    Rule("abandoned", None, lambda c: c.told == "Abandoned" and c.stop),
-    Rule("abandoned", "unknown", lambda c: c.told == "Abandoned"),
-    # A Worker that died told nothing; "Failed" is the Listener's word for it.
-    Rule("cancelled", None, lambda c: c.worker_crashed and c.ending.stopped_by),
+    Rule(None, "worker_stuck", lambda c: c.ending.worker_stuck and c.worker_crashed),
+    Rule("abandoned", None, lambda c: c.reported == "Abandoned" and c.stop),
+    Rule("abandoned", "lock_lost", lambda c: c.reported == "Abandoned"),
+    Rule("cancelled", None, lambda c: c.reported == "Canceled" and c.stop),
     Rule(
-        "failed", "oom_runner", lambda c: c.worker_crashed and c.told and c.worker_oom
+        "cancelled",
+        "registration_gone",
+        lambda c: c.reported == "Canceled" and c.registration_gone,
     ),
-    Rule("failed", "disk_full", lambda c: c.worker_crashed and c.told and c.disk_full),
-    Rule("failed", "worker_crash", lambda c: c.worker_crashed and c.told),
-    Rule("failed", "oom_job", lambda c: c.told == "Failed" and c.oom),
-    Rule("failed", "disk_full", lambda c: c.told == "Failed" and c.disk_full),
-    Rule("failed", "setup_failed", lambda c: c.told == "Failed" and c.setup_failed),
-    Rule("failed", "failure", lambda c: c.told == "Failed"),
-    # Nothing ran and nothing went wrong.
-    Rule("cancelled", "cancelled", lambda c: c.told == "Skipped"),
-    Rule("succeeded", "success", lambda c: c.told),
-    # From here on nobody told a result.
+    Rule("cancelled", "cancelled", lambda c: c.reported == "Canceled"),
+    # A Worker that died reported nothing; "Failed" is the Listener's word for it.
+    Rule("failed", None, lambda c: c.reported == "Failed" and c.stop),
+    Rule("failed", "result_not_reported", lambda c: c.reported and c.unreported),
+    Rule("failed", "oom_runner", lambda c: _died_reported(c) and c.worker_oom),
+    Rule("failed", "disk_full", lambda c: _died_reported(c) and c.disk_full),
+    Rule("failed", "worker_crash", lambda c: _died_reported(c)),
+    Rule("failed", "oom_job", lambda c: c.reported == "Failed" and c.oom),
+    Rule("failed", "disk_full", lambda c: c.reported == "Failed" and c.disk_full),
+    Rule("failed", "setup_failed", lambda c: c.reported == "Failed" and c.setup_failed),
+    Rule("failed", "failure", lambda c: c.reported == "Failed"),
+    Rule("cancelled", "cancelled", lambda c: c.reported == "Skipped"),
+    Rule("succeeded", "success", lambda c: c.reported),
+    # From here on nobody reported a result.
     Rule("unknown", "machine_restarted", lambda c: c.ending.boot_changed),
     Rule("cancelled", None, lambda c: c.job_seen and c.ending.stopped_by),
-    Rule("unknown", None, lambda c: c.stop),
     Rule("unknown", "oom_runner", lambda c: c.worker_crashed and c.worker_oom),
     Rule("unknown", "oom_runner", lambda c: c.ending.killed and c.oom),
+    Rule("unknown", None, lambda c: c.stop),
     Rule(
         "unknown",
         "version_deprecated",
         lambda c: c.evidence.saw(signs.VersionDeprecated) or c.ending.exit_code == 7,
     ),
     Rule("unknown", "disk_full", lambda c: c.job_seen and c.disk_full),
+    Rule("unknown", "runner_crash", lambda c: c.ending.orphaned),
+    Rule("unknown", "runner_crash", lambda c: c.job_seen and c.ending.signal),
     Rule("unknown", "worker_crash", lambda c: c.worker_crashed),
     Rule("unknown", "runner_crash", lambda c: c.job_seen),
     Rule("unknown", "unknown", lambda c: True),
 ]
 
 
+def _died_reported(case: Case) -> bool:
+    """Whether the Worker died and the Listener reported the job for it."""
+    return case.worker_crashed and case.reported is not None
+
+
 def verdict(evidence: Evidence, ending: Ending) -> Verdict:
     """What became of the job; every evidence leads to exactly one verdict."""
     case = Case(evidence, ending)
     rule = next(rule for rule in RULES if rule.applies(case))
+    result = rule.result or _NAMES.get(case.reported or "", "unknown")
     cause = rule.cause or case.stop or "unknown"
-    return Verdict(rule.result, cause, exit_code(case), tuple(reasons(case)))
-
-
-def exit_code(case: Case) -> int | None:
-    """The one status that says most about the job; None when there is none."""
-    worker, listener = case.evidence.worker_code, case.ending.status
-    if worker is not None and worker not in _WORKER_CODES:
-        return worker
-    return worker if listener is None else listener
+    # A Worker that exits with 0 has reported no result: that is no exit code of a job.
+    code = 0 if result == "succeeded" else ending.worker_status or None
+    return Verdict(result, cause, code, tuple(reasons(case)))
 
 
 def reasons(case: Case) -> Iterator[str]:
     """The grounds of a verdict, one phrase each."""
-    evidence, ending = case.evidence, case.ending
+    evidence = case.evidence
+    yield from _end_of_worker(case)
     for source, result in sorted(evidence.results.items()):
         yield f"result {result} ({source})"
     if not evidence.results:
-        yield "no result told"
-    if evidence.worker_code is not None:
-        yield f"worker exited with {evidence.worker_code}"
-    yield _end_of_listener(ending)
+        yield "no result reported"
+    yield _end_of_listener(case.ending)
     for kind, phrase in _PHRASES.items():
         if evidence.saw(kind):
             yield ": ".join(filter(None, (phrase, evidence.text(kind))))
+    yield from _circumstances(case)
+
+
+def _circumstances(case: Case) -> Iterator[str]:
+    ending = case.ending
+    if ending.orphaned:
+        yield "the listener ended before its worker"
+    if ending.worker_stuck:
+        yield "worker killed by MIGlet: it did not begin, or not end"
     if ending.stopped_by:
         yield f"stopped by MIGlet: {ending.stopped_by}"
     if case.oom:
@@ -237,12 +303,24 @@ def reasons(case: Case) -> Iterator[str]:
         yield "the machine was started again"
 
 
+def _end_of_worker(case: Case) -> Iterator[str]:
+    ending = case.ending
+    if ending.worker_signal is not None:
+        yield f"worker ended by signal {ending.worker_signal}"
+    elif ending.worker_exit_code is not None:
+        yield f"worker exited with {ending.worker_exit_code}"
+    elif case.job_seen:
+        yield STATUS_UNKNOWN
+        if case.evidence.worker_code is not None:
+            yield f"worker exited with {case.evidence.worker_code} (runner_log)"
+
+
 def _end_of_listener(ending: Ending) -> str:
     if ending.signal is not None:
         return f"listener ended by signal {ending.signal}"
     if ending.exit_code is not None:
         return f"listener exited with {ending.exit_code}"
-    return "how the listener ended is not known"
+    return "listener has not ended, or it is not known how"
 
 
 _PHRASES: dict[type[signs.Sign], str] = {
@@ -251,8 +329,10 @@ _PHRASES: dict[type[signs.Sign], str] = {
     signs.HookStarted: "started hook ran",
     signs.HookCompleted: "completed hook ran",
     signs.HookRefused: "hook report refused",
+    signs.ResultIgnored: "a result was claimed before the worker's end and ignored",
     signs.CancelReceived: "cancel received",
     signs.ShutdownSignalled: "shutdown signalled to the listener",
+    signs.ShutdownReceived: "shutdown signalled to the worker",
     signs.JobSkipped: "job could not be acquired",
     signs.RegistrationGone: "registration gone",
     signs.VersionDeprecated: "version deprecated",

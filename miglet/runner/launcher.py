@@ -67,6 +67,8 @@ class LaunchSpec:
     #: Whom to run it as; None, and whenever we are not root: our own user.
     account: Account | None = None
     job_directory: Path | None = None
+    #: Where the runner writes its logs; None: it has none.
+    diag_directory: Path | None = None
     #: Runner logs that are there already, with their sizes: not this program's.
     earlier_logs: Mapping[str, int] = field(default_factory=dict)
     #: What the official runner's jobs are used to: others may read what they make.
@@ -85,6 +87,7 @@ class LaunchSpec:
             "environment": dict(self.environment),
             "account": taken_on(self.account),
             "job_directory": str(self.job_directory) if self.job_directory else None,
+            "diag_directory": str(self.diag_directory) if self.diag_directory else None,
             "earlier_logs": dict(self.earlier_logs),
             "umask": self.umask,
             "oom_score_adj": self.oom_score_adj,

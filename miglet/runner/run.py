@@ -56,6 +56,8 @@ class Run:
     listener: ProcessIdentity
     #: What it printed, stdout and stderr as they came; older parts in `output.1`.
     output_path: Path
+    #: Where the runner writes its logs.
+    diag_directory: Path
     #: Runner logs that were there before it, with their sizes.
     earlier_logs: Mapping[str, int]
     #: The transient unit that it has to itself; None: only a session of its own.
@@ -281,6 +283,8 @@ def run_of(folder: Path, document: Mapping[str, Any]) -> Run:
         ProcessIdentity.of_json(document["shim"]),
         ProcessIdentity.of_json(document["listener"]),
         folder / "output",
+        # Not in the record of a run that an earlier version launched.
+        Path(document.get("diag_directory") or f"{document['directory']}/_diag"),
         {str(k): int(v) for k, v in document.get("earlier_logs", {}).items()},
         Unit.of_json(document["unit"]) if document.get("unit") else None,
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from miglet.config.settings import Settings
-from miglet.job.observer import Watch
+from miglet.job.observer import Limits, Watch
+from miglet.job.reader import FINISH_SECONDS
 from miglet.messages.codec import Fact
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
@@ -48,7 +49,7 @@ class Following:
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
         self._watch: Watch | None = None
-        self._heard: list[int] = []
+        self._descriptors: set[int] = set()
 
     @property
     def watch(self) -> Watch | None:
@@ -62,46 +63,62 @@ class Following:
         return self._watch is not None and self._watch.run.run_id == run_id
 
     def begin(
-        self, run: Run, adopted: bool, told: dict[str, Any] | None = None
+        self,
+        run: Run,
+        adopted: bool,
+        told: dict[str, Any] | None = None,
+        minimal: bool = False,
     ) -> None:
         """Look at this run from now on; `told` is what the facts say of the runner."""
         self.forget()
         settings = self._watcher.settings
-        features = settings.features.as_dict()
-        about = told or description(run)
-        limit = settings.runner.ghost_timeout
-        self._watch = Watch(run, about, features, limit, adopted)
-        self._heard = self._watch.descriptors()
-        for descriptor in self._heard:
-            self._watcher.listen(descriptor, self._watcher.hurry)
+        self._watch = Watch(
+            run,
+            told or description(run),
+            settings.features.as_dict(),
+            limits_of(settings),
+            adopted,
+            minimal,
+        )
+        self._listen(self._watch.descriptors())
         self._watcher.hurry()
 
     def apply(self, settings: Settings) -> None:
         """Changed settings hold for the run in view, too."""
         if self._watch:
-            self._watch.ghost_timeout = settings.runner.ghost_timeout
+            self._watch.limits = limits_of(settings)
 
     def forget(self) -> None:
         """Look no more."""
-        self._deafen()
+        self._listen(set())
         if self._watch:
             self._watch.close()
         self._watch = None
 
     def look(self) -> None:
-        """Report what is new; when the listener is gone, whatever it left goes, too."""
+        """Report what is new.
+
+        When nothing of the runner is left, what its job left running is killed before
+        the last is read: nobody can then write while it is read.
+        """
         watch = self.watch
         if watch is None:
             return
-        for fact in watch.look(time.monotonic()):
+        self._report(watch.look(time.monotonic()))
+        if watch.over:
+            self._listen(set())
+            self._watcher.be_patient(KILL_SECONDS + FINISH_SECONDS)
+            watch.run.kill(KILL_SECONDS)
+            self._report(watch.finish())
+            watch.close()
+        else:
+            self._listen(watch.descriptors())
+
+    def _report(self, facts: Iterator[Fact]) -> None:
+        for fact in facts:
             reach(f"watcher.saw.{type(fact).__name__}")
             self._watcher.report(fact)
             reach(f"watcher.told.{type(fact).__name__}")
-        if watch.ended:
-            self._deafen()
-            self._watcher.be_patient(KILL_SECONDS)
-            watch.run.kill(KILL_SECONDS)
-            watch.close()
 
     def due_in(self) -> float:
         """Seconds until the next look."""
@@ -120,15 +137,25 @@ class Following:
         while self.watch and time.monotonic() < deadline:
             yield CLOSE_LOOK_SECONDS
 
-    def interrupted(self, grace_seconds: float | None = None) -> Steps:
-        """SIGINT to the listener alone, the grace period, then SIGKILL for all."""
+    def interrupted(
+        self, grace_seconds: float | None = None, cause: str = "shutdown"
+    ) -> Steps:
+        """Ask the runner to end, wait for the grace period, then SIGKILL for all."""
         if self.watch:
-            self.watch.run.interrupt()
+            self.watch.stop(cause)
         configured = self._watcher.settings.shutdown.grace_period
         yield from self.awaited(configured if grace_seconds is None else grace_seconds)
         self.kill()
 
-    def _deafen(self) -> None:
-        for descriptor in self._heard:
+    def _listen(self, wanted: set[int]) -> None:
+        """Be woken by these descriptors and no others."""
+        for descriptor in self._descriptors - wanted:
             self._watcher.ignore(descriptor)
-        self._heard = []
+        for descriptor in wanted - self._descriptors:
+            self._watcher.listen(descriptor, self._watcher.hurry)
+        self._descriptors = wanted
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How long a runner may be stuck."""
+    return Limits(settings.runner.ghost_timeout, settings.runner.finish_timeout)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 from miglet.job import hooks
-from miglet.job.diag import recent_logs
+from miglet.job.diag import diag_folder, existing_logs
 from miglet.runner.environment import Hooks, runner_environment
 from miglet.runner.installation import registered, runner_version
-from miglet.runner.launcher import LAUNCH_SECONDS, RUNNER_OOM_SCORE_ADJ, LaunchSpec
+from miglet.runner.launcher import LAUNCH_SECONDS, LaunchSpec
 from miglet.runner.launchers import runner_launcher
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
@@ -30,6 +29,7 @@ def launch(host: Host, name: str, account: Account | None) -> Run:
     job, perflog = (Path(settings.paths.runtime) / each for each in ("job", "perflog"))
     for folder in (job, perflog):
         hooks.prepare(folder, account)
+    diag = diag_folder(directory)
     spec = LaunchSpec(
         run_id=uuid.uuid4().hex,
         name=name,
@@ -38,8 +38,8 @@ def launch(host: Host, name: str, account: Account | None) -> Run:
         environment=environment(host, account, job, perflog),
         account=account,
         job_directory=job,
-        earlier_logs=recent_logs(directory / "_diag", time.time()),
-        oom_score_adj=RUNNER_OOM_SCORE_ADJ,
+        diag_directory=diag,
+        earlier_logs=existing_logs(diag),
     )
     host.be_patient(LAUNCH_SECONDS)
     reach("runner.launching")

@@ -126,7 +126,7 @@ class RunnerWatcher(Worker):
         if run is None or run.run_id != order.run_id:
             self.report(vanished(order.run_id))
             return
-        self._following.begin(run, adopted=True)
+        self._following.begin(run, adopted=True, minimal=order.minimal)
 
     def drain(self, order: DrainRunner) -> None:
         """Stop an idle listener; leave a busy one alone."""
@@ -212,11 +212,11 @@ class RunnerWatcher(Worker):
 
     def _stopped(self, order: StopRunner) -> Steps:
         run = None if self._following.watch else self._launcher.find()
-        if run and run.alive():
+        if run and (run.alive() or run.orphaned()):
             # Launched by a watcher that died before it could say so.
             self._following.begin(run, adopted=True)
         yield from self._following.awaited(order.settle_seconds)
-        yield from self._following.interrupted(order.grace_seconds)
+        yield from self._following.interrupted(order.grace_seconds, order.cause)
         detail = yield from Removing(self).run()
         self.report(RunnerRemoved(detail))
 

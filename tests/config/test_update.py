@@ -37,6 +37,7 @@ RUNTIME = {
     "runner.idle_timeout",
     "runner.max_job_duration",
     "runner.ghost_timeout",
+    "runner.finish_timeout",
     "runner.drain_settle",
     "shutdown.grace_period",
     "shutdown.force_after",

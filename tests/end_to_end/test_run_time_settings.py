@@ -206,6 +206,15 @@ def test_a_shorter_ghost_timeout_holds_for_the_listener_in_view(machine):
     assert vm.event("Error")["data"]["code"] == "ghost"
 
 
+@shows("runner.finish_timeout")
+def test_a_shorter_finish_timeout_holds_for_the_worker_in_view(machine):
+    vm = machine({"scenario": "completion_hangs"}, runner={"finish_timeout": LONG})
+    vm.agent.start()
+    vm.event("JobStarted")
+    update(vm, runner={"finish_timeout": "200ms"})
+    assert vm.event("JobCompleted")["data"]["cause"] == "worker_stuck"
+
+
 @shows("runner.drain_settle")
 def test_a_shorter_settling_time_ends_an_idle_runner_sooner(machine):
     vm = started(machine, runner={"drain_settle": "10m"})

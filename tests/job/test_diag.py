@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.job import signs
-from miglet.job.diag import DiagFolder, recent_logs
+from miglet.job.diag import DiagFolder, diag_folder, existing_logs
 from miglet.job.diaglines import parse_log_line
-from miglet.job.jobmessage import LIMIT_BYTES, JobMessage, identity_in, plain
+from miglet.job.jobmessage import LIMIT_BYTES, JobMessage
 from miglet.job.signs import JobIdentity
+from miglet.job.tail import RUN_BUDGET_BYTES, Budget
 
 STARTED = 1767323045.0
 SEEN = STARTED + 100
@@ -70,7 +71,7 @@ def worker_log(document=None):
 
 @pytest.fixture
 def diag(tmp_path):
-    made = DiagFolder(tmp_path / "_diag", STARTED)
+    made = DiagFolder(tmp_path / "_diag", lambda: STARTED, Budget(RUN_BUDGET_BYTES))
     yield made
     made.close()
 
@@ -161,15 +162,41 @@ def test_a_line_of_the_listeners_log(component, text, sign):
 
 
 def test_levels_of_three_letters_are_padded():
-    line = logged("Terminal", "WRITE ERROR: Exiting...", "ERR ").rstrip("\n")
+    text = "WRITE ERROR: A session for this runner already exists."
+    line = logged("Terminal", text, "ERR ").rstrip("\n")
     assert parse_log_line(line, SEEN, "runner_log")
 
 
-def test_a_full_disk_is_told_wherever_it_is_mentioned():
-    line = "System.IO.IOException: No space left on device : '/x'"
-    assert parse_log_line(line, SEEN, "worker_log") == signs.DiskFull(
-        SEEN, "worker_log"
-    )
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("System.IO.IOException: No space left on device : '/x'", True),
+        (logged("Worker", "IOException: No space left on device", "ERR "), True),
+        (
+            logged(
+                "StepsRunner",
+                "Processing step: DisplayName='grep No space left on device'",
+            ),
+            False,
+        ),
+    ],
+)
+def test_a_full_disk_is_an_error_and_no_words(line, shown):
+    sign = parse_log_line(line.rstrip("\n"), SEEN, "worker_log")
+    assert isinstance(sign, signs.DiskFull) == shown
+
+
+def test_a_worker_that_is_told_to_stop_says_whether_its_listener_stops():
+    cancel = logged("Worker", "Cancellation/Shutdown message received.").rstrip()
+    stop = logged("HostContext", "Runner will be shutdown for UserCancelled").rstrip()
+    assert isinstance(parse_log_line(cancel, SEEN, "worker_log"), signs.CancelReceived)
+    assert isinstance(parse_log_line(stop, SEEN, "worker_log"), signs.ShutdownReceived)
+
+
+def test_the_second_line_of_a_name_may_have_the_result_in_the_listeners_log():
+    sign = parse_log_line("b completed with result: Failed", SEEN, "runner_log")
+    assert sign == signs.JobResult(SEEN, "runner_log", "Failed")
+    assert parse_log_line("b completed with result: Failed", SEEN, "worker_log") is None
 
 
 def test_what_the_worker_logs_is_not_taken_for_the_listeners_word():
@@ -345,56 +372,160 @@ def test_two_changes_of_a_folder_within_one_tick_of_the_clock_are_both_seen(
     assert "JobIdentified" in kinds(diag.read(SEEN + 1))
 
 
-# Context data.
+# The job message, line by line.
 
 
-@pytest.mark.parametrize(
-    ("value", "meant"),
-    [
-        ("x", "x"),
-        (1.0, 1.0),
-        (None, None),
-        ({"t": 0, "s": "x"}, "x"),
-        ({"s": "x"}, "x"),
-        ({"t": 3, "b": True}, True),
-        ({"t": 4, "n": 1.5}, 1.5),
-        ({"t": 1, "a": ["x", {"t": 2, "d": []}]}, ["x", {}]),
-        ({"t": 5, "d": [{"k": "a", "v": "b"}]}, {"a": "b"}),
-        ({"t": 99}, None),
-        ({"t": "2"}, None),
-    ],
-)
-def test_a_context_value_becomes_what_it_means(value, meant):
-    assert plain(value) == meant
-
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.floats()
-    | st.text()
-    | st.sampled_from([0, 1, 2, 3, 4]),
-    lambda inner: (
-        st.lists(inner)
-        | st.dictionaries(
-            st.sampled_from(["t", "d", "k", "v", "a", "s", "b", "n"]), inner
-        )
-    ),
-    max_leaves=20,
-)
-
-
-@given(JSON, JSON, JSON)
-def test_no_context_data_breaks_the_reader(github, job, name):
-    document = {"jobDisplayName": name, "contextData": {"github": github, "job": job}}
-    identity = identity_in(json.dumps(document))
-    assert identity is None or isinstance(identity, JobIdentity)
-
-
-def test_a_message_keeps_nothing_once_it_is_too_large():
+def identity_in(text):
     collected = JobMessage()
-    assert collected.add(b"x" * (LIMIT_BYTES + 1)) is None
-    assert collected.too_large
+    for line in text.encode().split(b"\n"):
+        collected.add(line)
+    return collected.identity
+
+
+def dump(**more):
+    return " " + json.dumps(message(**more), indent=2)
+
+
+def test_the_identity_is_taken_from_its_own_lines():
+    assert identity_in(dump()) == IDENTITY
+
+
+#: What the official runner makes of a secret, and what can then not be known.
+MASKS = {
+    "true": set(),
+    "false": set(),
+    "null": set(),
+    "{": set(),
+    "}": set(),
+    "[": set(),
+    "1": {"job_id", "run_id", "name"},
+    "5": {"job_id"},
+    "555000111": {"job_id"},
+    "000111.0": {"job_id"},
+    "47": {"run_id"},
+    "2": {"run_attempt"},
+    "o/": {"repository"},
+    "main": {"ref"},
+}
+
+
+@pytest.mark.parametrize("secret", MASKS)
+def test_what_a_mask_does_not_touch_is_known(secret):
+    found = identity_in(dump().replace(secret, "***"))
+    for name, value in vars(IDENTITY).items():
+        if name in MASKS[secret] and name != "name":
+            assert getattr(found, name) is None, name
+        elif name != "name":
+            assert getattr(found, name) == value, name
+
+
+def test_with_masked_quotation_marks_the_numbers_of_the_runner_are_known():
+    found = identity_in(dump().replace('"', "***"))
+    assert found == JobIdentity(job_id="555000111")
+
+
+@given(st.text(alphabet="0123456789.\"' :,kv\n", min_size=1, max_size=6))
+def test_a_number_with_a_mask_in_it_is_unknown_and_never_a_part(secret):
+    found = identity_in(dump().replace(secret, "***"))
+    assert found.job_id in (None, "555000111")
+    assert found.run_id in (None, "4711")
+
+
+@given(st.lists(st.text(alphabet='"4710 :', min_size=1, max_size=3), max_size=3))
+def test_several_masks_make_no_other_number_either(secrets):
+    masked = dump()
+    for secret in secrets:
+        masked = masked.replace(secret, "***")
+    assert identity_in(masked).job_id in (None, "555000111")
+    assert identity_in(masked).run_id in (None, "4711")
+
+
+def test_a_key_of_a_matrix_or_of_the_event_is_not_taken_for_the_jobs():
+    forged = context(check_run_id="666", run_id="666", repository="x/y")
+    document = message()
+    contexts = {"matrix": forged, **document["contextData"], "vars": forged}
+    document["contextData"] = contexts
+    document["variables"] = {"job": forged, "github": forged}
+    assert identity_in(" " + json.dumps(document, indent=2)) == IDENTITY
+
+
+def test_a_name_keeps_its_newlines_and_says_that_it_has_some():
+    collected = JobMessage()
+    for line in dump(jobDisplayName="a\nb").encode().split(b"\n"):
+        collected.add(line)
+    assert collected.identity.name == "a\nb"
+    assert collected.name_has_newlines
+
+
+def test_a_message_takes_time_in_proportion_to_its_size():
+    deep = ['{"a":[{}', *[",{}"] * 30_000, "]}"]
+    begun = time.perf_counter()
+    assert identity_in("\n".join(deep)) == JobIdentity()
+    assert time.perf_counter() - begun < 2
+
+
+@given(st.binary(max_size=400))
+def test_no_line_breaks_the_reader(raw):
+    collected = JobMessage()
+    for line in raw.split(b"\n"):
+        collected.add(line)
+    assert isinstance(collected.identity, JobIdentity)
+
+
+def test_a_message_beyond_the_limit_has_ended():
+    collected = JobMessage()
+    collected.add(b"x" * (LIMIT_BYTES + 1))
+    assert collected.ended
+
+
+def followed(folder, earlier, started_at=lambda: STARTED):
+    return DiagFolder(folder, started_at, Budget(RUN_BUDGET_BYTES), earlier)
+
+
+def test_a_clock_that_is_set_back_does_not_hide_the_logs_that_follow(tmp_path):
+    folder = tmp_path / "_diag"
+    folder.mkdir()
+    clock = [STARTED]
+    logs = followed(folder, {}, lambda: clock[0])
+    assert logs.read(STARTED) == []
+    clock[0] -= 3600
+    name = time.strftime("Worker_%Y%m%d-%H%M%S-utc.log", time.gmtime(clock[0] + 5))
+    (folder / name).write_text(worker_log())
+    assert "JobIdentified" in kinds(logs.read(clock[0] + 6))
+    logs.close()
+
+
+def test_a_log_of_terabytes_and_one_that_grows_are_read_within_the_budget(tmp_path):
+    folder = tmp_path / "_diag"
+    folder.mkdir()
+    (folder / WORKER).write_text(worker_log())
+    os.truncate(folder / WORKER, 8 << 40)
+    logs = DiagFolder(folder, lambda: STARTED, Budget(4 << 20))
+    found = logs.read(SEEN)
+    while logs.behind:
+        found += logs.read(SEEN)
+    assert "JobIdentified" in kinds(found)
+    write(
+        folder / WORKER,
+        "\n" + logged("JobRunner", "Job result after all job steps finish: Failed"),
+    )
+    assert logs.read(SEEN) == []
+    assert kinds(logs.finish(SEEN)) == ["JobResult"]
+    logs.close()
+
+
+def test_a_folder_of_logs_that_an_administrator_linked_is_followed_from_the_start(
+    tmp_path,
+):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "runner").mkdir()
+    (tmp_path / "runner" / "_diag").symlink_to(tmp_path / "disk")
+    place = diag_folder(tmp_path / "runner")
+    logs = followed(place, {})
+    (tmp_path / "disk" / WORKER).write_text(worker_log())
+    assert "JobIdentified" in kinds(logs.read(SEEN))
+    logs.close()
+    assert diag_folder(tmp_path) == tmp_path / "_diag"
 
 
 def test_what_another_run_logged_in_the_same_second_is_not_read_again(tmp_path):
@@ -405,9 +536,9 @@ def test_what_another_run_logged_in_the_same_second_is_not_read_again(tmp_path):
     line = "[2026-01-02 03:04:05Z INFO JobDispatcher] Worker finished for job J. Code: "
     (folder / shared).write_text(f"{line}100\n")
     (folder / other).write_text(f"{line}100\n")
-    earlier = recent_logs(folder, STARTED)
+    earlier = existing_logs(folder)
     assert earlier.keys() == {shared, other}
-    logs = DiagFolder(folder, STARTED, earlier)
+    logs = followed(folder, earlier)
     assert logs.read(STARTED) == []
     with (folder / shared).open("a") as log:
         log.write(f"{line}137\n")
@@ -424,7 +555,7 @@ def test_a_log_of_another_run_that_is_gone_does_not_hide_the_others(tmp_path):
     gone, shared = f"Runner_{stamp}-utc.log", f"Worker_{stamp}-utc.log"
     for name in (gone, shared):
         (folder / name).write_text("")
-    logs = DiagFolder(folder, STARTED, recent_logs(folder, STARTED))
+    logs = followed(folder, existing_logs(folder))
     (folder / gone).unlink()
     (folder / shared).write_text("[2026-01-02 03:04:05Z INFO Worker] Hello\n")
     told = logs.read(STARTED + 20)

@@ -1,5 +1,6 @@
 """Signs in the Listener's output: lines, hostile bytes, rotation; the counters too."""
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -9,10 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.job import signs
-from miglet.job.listener_output import BUDGET_BYTES, Tail, parse_line, wall_time
+from miglet.job.listener_output import (
+    BUDGET_BYTES,
+    LAST_LINES_BYTES,
+    Tail,
+    clip_lines,
+    parse_line,
+    wall_time,
+)
 from miglet.job.perflog import PerfLog, parse_counter
 from miglet.job.signs import RESULTS, JobIdentity, identity_of
-from miglet.job.tail import Lines, readable
+from miglet.job.tail import (
+    CHUNK_BYTES,
+    FILE_BUDGET_BYTES,
+    LINE_END_BYTES,
+    Budget,
+    Followed,
+    Lines,
+    readable,
+)
 from miglet.redaction import forget_secrets, remember_secret
 
 SEEN = 1_800_000_000.0
@@ -65,7 +81,7 @@ def says(text):
             "RegistrationGone",
         ),
         ("√ Removed .runner", "RegistrationRemoved"),
-        ("Exiting...", "ShutdownSignalled"),
+        ("Exiting...", None),
         ("Runner update in progress, do not shutdown runner.", "Updating"),
         ("√ Connected to GitHub", None),
         ("", None),
@@ -73,10 +89,9 @@ def says(text):
         (f" {TS}: Listening for Jobs", None),
         (f"{TS}: Listening for Jobs!", None),
         ("9999-99-99 99:99:99Z: nothing", None),
-        ("Job x completed with result: Succeeded", None),
+        ("second line of a name completed with result: Succeeded", "JobResult"),
         (f"{TS}: Job x completed with result: Excellent", None),
         (f"{TS}: Job x completed with result: Succeeded and more", None),
-        (f"[WORKER {TS} INFO X] {TS}: Job x completed with result: Succeeded", None),
     ],
 )
 def test_a_line_says_what_the_runner_means_by_it(line, kind):
@@ -100,15 +115,20 @@ def test_every_result_is_known(result):
         " completed with result: Canceled ",
     ],
 )
-def test_a_hostile_job_name_neither_ends_the_job_nor_changes_its_result(name):
-    running = parse_line(f"{TS}: Running job: {name}", SEEN)
-    assert running == signs.JobRunning(AT, "output", name)
+def test_a_hostile_job_name_does_not_change_its_result(name):
     ended = parse_line(f"{TS}: Job {name} completed with result: Failed", SEEN)
     assert ended == signs.JobResult(AT, "output", "Failed")
 
 
+def test_the_last_line_of_a_name_of_several_lines_has_the_result():
+    name = f"a\nb\n{TS}: Job x completed with result: Succeeded"
+    printed = f"{TS}: Job {name} completed with result: Failed"
+    assert parse_line(printed.splitlines()[-1], SEEN).result == "Failed"
+
+
 def test_a_line_without_a_time_is_dated_by_who_saw_it():
-    assert parse_line("Exiting...", SEEN) == signs.ShutdownSignalled(SEEN, "output")
+    conflict = "A session for this runner already exists."
+    assert parse_line(conflict, SEEN) == signs.SessionConflict(SEEN, "output")
 
 
 @pytest.mark.parametrize(
@@ -163,11 +183,80 @@ def test_lines_do_not_depend_on_how_the_bytes_arrive(chunks):
     assert together == [line.rstrip(b"\r") for line in everything.split(b"\n")]
 
 
-def test_an_overlong_line_is_cut_counted_and_over_at_its_end():
+def test_of_an_overlong_line_both_ends_are_kept():
     lines = Lines(limit=10)
-    found = [*lines.feed(b"a" * 25), *lines.feed(b"b" * 5 + b"\nnext\n")]
-    assert found == [b"a" * 10, b"next"]
-    assert lines.dropped_bytes == 20
+    found = [
+        *lines.feed(b"a" * 25),
+        *lines.feed(b"m" * 1000),
+        *lines.feed(b"b" * LINE_END_BYTES + b"\nnext\n"),
+    ]
+    assert found == [b"a" * 10 + b"b" * LINE_END_BYTES, b"next"]
+
+
+@given(st.integers(1, 40), st.integers(0, 400), st.integers(1, 300))
+def test_how_an_overlong_line_arrives_makes_no_difference(limit, length, size):
+    line = bytes(number % 251 + 1 for number in range(length)).replace(b"\n", b"x")
+    whole, pieces = Lines(limit), Lines(limit)
+    parts = [line[at : at + size] for at in range(0, length, size)]
+    assert not any(list(pieces.feed(part)) for part in parts)
+    expected = line[:limit] + line[limit:][-LINE_END_BYTES:]
+    assert list(whole.feed(line + b"\n")) == [expected.rstrip(b"\r")]
+    assert list(pieces.feed(b"\n")) == [expected.rstrip(b"\r")]
+
+
+def test_the_result_of_a_job_with_a_name_of_ten_kilobytes_is_seen():
+    lines = Lines()
+    name = "x" * 10_000
+    printed = f"{TS}: Job {name} completed with result: Failed\n"
+    (raw,) = lines.feed(printed.encode())
+    assert parse_line(readable(raw), SEEN).result == "Failed"
+
+
+def test_after_a_jump_the_rest_of_a_line_is_not_taken_for_a_line():
+    lines = Lines()
+    list(lines.feed(b"begun"))
+    lines.resynchronize()
+    assert list(lines.feed(b"Job a completed with result: Succeeded\nnext\n")) == [
+        b"next"
+    ]
+
+
+# What is read of one file at most.
+
+
+def followed(path, budget):
+    return Followed(os.open(path, os.O_RDONLY), budget)
+
+
+def test_a_file_is_not_read_beyond_its_budget_and_then_counts_as_read(tmp_path):
+    write(tmp_path / "log", b"x" * 1000)
+    file = followed(tmp_path / "log", Budget(300))
+    assert b"".join(file.chunks(1000)) == b"x" * 300
+    assert file.exhausted()
+    file.close()
+
+
+def test_the_files_of_a_run_share_its_budget(tmp_path):
+    write(tmp_path / "log", b"x" * 1000)
+    whole = Budget(500)
+    first = followed(tmp_path / "log", Budget(300, whole))
+    second = followed(tmp_path / "log", Budget(300, whole))
+    assert len(b"".join(first.chunks(1000))) == 300
+    assert len(b"".join(second.chunks(1000))) == 200
+    first.close()
+    second.close()
+
+
+def test_a_sparse_file_of_terabytes_costs_no_more_than_the_budget(tmp_path):
+    path = tmp_path / "log"
+    write(path, b"")
+    os.truncate(path, 8 << 40)
+    file = followed(path, Budget(1 << 20))
+    assert sum(map(len, file.chunks(1 << 60))) == 1 << 20
+    assert file.jump_to_end()
+    assert sum(map(len, file.chunks(1 << 60))) == CHUNK_BYTES
+    assert file.exhausted()
+    file.close()
 
 
 # The tail of a growing, rotating file.
@@ -180,7 +269,7 @@ def output(tmp_path):
 
 @pytest.fixture
 def tail(output):
-    made = Tail(output)
+    made = Tail(output, Budget(FILE_BUDGET_BYTES))
     yield made
     made.close()
 
@@ -303,7 +392,7 @@ def test_what_is_written_between_the_last_read_and_the_rotation_is_not_lost(outp
         write(output, running("c"))
 
     write(output, running("a"))
-    tail = Tail(Meddled(output))
+    tail = Tail(Meddled(output), Budget(FILE_BUDGET_BYTES))
     assert names(tail.read(SEEN)) == ["a"]
     Meddled.meddle = staticmethod(write_and_rotate)
     found = tail.read(SEEN) + tail.read(SEEN)
@@ -315,7 +404,7 @@ def test_what_is_written_between_the_last_read_and_the_rotation_is_not_lost(outp
 def test_a_new_reader_begins_with_the_older_file(output):
     write(output.with_name("output.1"), running("a"))
     write(output, running("b"))
-    tail = Tail(output)
+    tail = Tail(output, Budget(FILE_BUDGET_BYTES))
     assert names(tail.read(SEEN)) == ["a", "b"]
     tail.close()
 
@@ -333,7 +422,6 @@ def test_a_flood_is_read_in_bounded_pieces_and_the_sign_behind_it_is_found(
         calls += 1
     assert names(found) == ["a"]
     assert 3 <= calls <= 5
-    assert tail.dropped_bytes > 2 * BUDGET_BYTES
 
 
 def test_last_lines_are_the_newest_and_without_secrets(tail, output):
@@ -342,6 +430,41 @@ def test_last_lines_are_the_newest_and_without_secrets(tail, output):
     tail.read(SEEN)
     assert tail.last_lines(2) == ["two ***", "three"]
     forget_secrets()
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\\", "🚀"])
+def test_twenty_lines_of_eight_kilobytes_fit_in_a_message(tail, output, character):
+    for number in range(20):
+        write(output, f"{number} {character * 8000}\n")
+    tail.read(SEEN)
+    while tail.behind:
+        tail.read(SEEN)
+    lines = tail.last_lines(20)
+    assert len(json.dumps(lines)) <= LAST_LINES_BYTES + 2
+    assert lines[-1].startswith("19 ")
+    assert lines[-1].endswith("...")
+
+
+@given(st.lists(st.text(max_size=300), max_size=30), st.integers(20, 400))
+def test_clipped_lines_are_the_last_ones_and_fit(lines, limit):
+    clipped = clip_lines(lines, limit, 2000)
+    assert len(json.dumps(clipped)) <= 2002
+    assert all(len(json.dumps(line)) <= limit for line in clipped)
+    for line, original in zip(clipped[::-1], lines[::-1], strict=False):
+        assert original.startswith(line.removesuffix("..."))
+
+
+def test_behind_a_spent_budget_the_end_is_read_at_the_end(output):
+    tail = Tail(output, Budget(1 << 20))
+    write(output, b"y" * 200_000 + b"\n" + running("a").encode())
+    write(output, b"z\n" * (3 << 20))
+    write(output, f"{TS}: Job a completed with result: Failed\n")
+    found = tail.read(SEEN)
+    while tail.behind:
+        found += tail.read(SEEN)
+    assert names(found) == ["a"]
+    assert tail.finish(SEEN) == [signs.JobResult(AT, "output", "Failed")]
+    tail.close()
 
 
 def test_no_output_has_no_last_lines(tail):
@@ -374,11 +497,11 @@ def test_counters_are_the_earliest_signs(counter, kind):
         assert (sign.at, sign.source) == (AT + 0.5, "perflog")
 
 
-def test_counters_of_an_earlier_run_are_none_of_ours(tmp_path):
-    perflog = PerfLog(tmp_path, AT)
+def test_counters_are_read_from_the_files_of_both_processes(tmp_path):
+    perflog = PerfLog(tmp_path, Budget(FILE_BUDGET_BYTES))
     assert perflog.read() == []
     line = "MessageReceived_RunnerJobRequest:2026-01-02T03:04:0{}.0000000Z\n"
-    write(tmp_path / "Runner.perf", "garbage\n:\n" + line.format(4) + line.format(6))
+    write(tmp_path / "Runner.perf", "garbage\n:\n" + line.format(6))
     assert perflog.read() == [signs.JobRequested(AT + 1, "perflog")]
     assert perflog.read() == []
     write(tmp_path / "Worker.perf", "WorkerProcessStarted:2026-01-02T03:04:07Z\n")

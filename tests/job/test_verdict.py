@@ -71,143 +71,167 @@ def signalled(number=9, **more):
 
 RAN = (running(), started(), steps(), completed())
 BEGAN = (running(), started(), steps())
+SIGNALLED = (
+    signs.CancelReceived(AT, "worker_log"),
+    signs.ShutdownReceived(AT, "worker_log"),
+)
 
 TABLE = {
     "success": (
-        RAN + (told("Succeeded"), worker(100)),
-        exited(),
+        (*RAN, told("Succeeded")),
+        exited(worker_exit_code=100),
         "succeeded",
         "success",
         0,
     ),
     "success with issues": (
-        RAN + (told("SucceededWithIssues"), worker(101)),
-        exited(),
+        (*RAN, told("SucceededWithIssues")),
+        exited(worker_exit_code=101),
         "succeeded",
         "success",
         0,
     ),
-    "success told by the output alone": (
-        (running(), told("Succeeded")),
-        exited(),
-        "succeeded",
-        "success",
-        0,
-    ),
-    "success told by the Worker's status alone": (
-        (*RAN, worker(100)),
-        exited(),
+    "success before the Listener has printed it": (
+        RAN,
+        Ending(worker_exit_code=100),
         "succeeded",
         "success",
         0,
     ),
     "success before the stop": (
         (*RAN, told("Succeeded")),
-        exited(stopped_by="shutdown"),
+        exited(worker_exit_code=100, stopped_by="shutdown"),
         "succeeded",
         "success",
         0,
-    ),
-    "success before the machine restarted": (
-        (*RAN, told("Succeeded")),
-        Ending(boot_changed=True),
-        "succeeded",
-        "success",
-        None,
-    ),
-    "success before the Listener has ended": (
-        RAN + (told("Succeeded"), worker(100)),
-        Ending(),
-        "succeeded",
-        "success",
-        100,
     ),
     "success, then the Listener is killed": (
         (*RAN, told("Succeeded")),
-        signalled(),
+        signalled(worker_exit_code=100),
         "succeeded",
         "success",
-        137,
-    ),
-    "failure": (RAN + (told("Failed"), worker(102)), exited(), "failed", "failure", 0),
-    "failure while we were stopping": (
-        RAN + (told("Failed"), worker(102)),
-        exited(stopped_by="shutdown"),
-        "failed",
-        "failure",
         0,
     ),
-    "failure told by the Listener's exit status": (
+    "success of a Worker that outlived its Listener": (
         RAN,
-        exited(102),
+        signalled(worker_exit_code=100, orphaned=True),
+        "succeeded",
+        "success",
+        0,
+    ),
+    "failure of a Worker that outlived its Listener": (
+        RAN,
+        signalled(worker_exit_code=102, orphaned=True),
         "failed",
         "failure",
         102,
     ),
-    "exit status 100 alone is no success": (
+    "a Worker without its Listener is killed": (
         BEGAN,
-        exited(100),
+        signalled(worker_signal=9, orphaned=True),
         "unknown",
         "runner_crash",
-        100,
+        137,
     ),
-    "a hook of ours fails or is missing": (
-        (running(), steps(), told("Failed"), worker(102)),
-        exited(),
+    "a Worker without its Listener ends as nobody knows": (
+        (*RAN, told("Succeeded", "worker_log")),
+        signalled(orphaned=True),
+        "unknown",
+        "runner_crash",
+        None,
+    ),
+    "failure": (
+        (*RAN, told("Failed")),
+        exited(worker_exit_code=102),
         "failed",
         "failure",
-        0,
+        102,
+    ),
+    "the Worker failed, whatever was printed": (
+        (*RAN, told("Succeeded")),
+        exited(worker_exit_code=102),
+        "failed",
+        "failure",
+        102,
+    ),
+    "a success that the job wrote before it killed its runner": (
+        (*BEGAN, told("Succeeded")),
+        signalled(worker_signal=9),
+        "unknown",
+        "runner_crash",
+        137,
+    ),
+    "a success that the job wrote before it killed its Worker": (
+        (*BEGAN, told("Succeeded")),
+        exited(worker_signal=9),
+        "unknown",
+        "worker_crash",
+        137,
+    ),
+    "a hook of ours fails or is missing": (
+        (running(), steps(), told("Failed")),
+        exited(worker_exit_code=102),
+        "failed",
+        "failure",
+        102,
     ),
     "cancelled by the server": (
         (*RAN, signs.CancelReceived(AT, "perflog"), told("Canceled")),
-        exited(),
+        exited(worker_exit_code=103),
         "cancelled",
         "cancelled",
-        0,
+        103,
     ),
     "cancelled by the server, the Worker killed in the end": (
-        (*BEGAN, told("Canceled"), worker(137)),
-        exited(),
+        (*BEGAN, told("Canceled")),
+        exited(worker_signal=9),
         "cancelled",
         "cancelled",
         137,
     ),
-    "interrupted by somebody else": (
-        (*BEGAN, signs.ShutdownSignalled(AT, "output"), told("Canceled")),
-        exited(),
-        "cancelled",
+    "a signal to the Listener makes the Worker report a failure": (
+        (*BEGAN, *SIGNALLED, told("Canceled")),
+        exited(worker_exit_code=102),
+        "failed",
         "shutdown",
-        0,
+        102,
+    ),
+    "our stop makes the Worker report a failure": (
+        BEGAN,
+        Ending(worker_exit_code=102, stopped_by="timeout"),
+        "failed",
+        "timeout",
+        102,
+    ),
+    "a name says that the Listener exits": (
+        (*RAN, signs.ShutdownSignalled(AT, "runner_log"), told("Canceled")),
+        exited(worker_exit_code=103),
+        "cancelled",
+        "cancelled",
+        103,
     ),
     "signalled by somebody else and gone without a result": (
-        (*BEGAN, signs.ShutdownSignalled(AT, "output")),
+        (*BEGAN, *SIGNALLED),
         exited(),
         "unknown",
         "shutdown",
-        0,
+        None,
     ),
-    "terminated by SIGTERM": (BEGAN, exited(143), "unknown", "runner_crash", 143),
+    "terminated by SIGTERM": (BEGAN, exited(143), "unknown", "runner_crash", None),
     "ignores every signal and is killed by us": (
         BEGAN,
-        signalled(stopped_by="timeout"),
+        signalled(stopped_by="timeout", worker_signal=9),
         "cancelled",
         "timeout",
         137,
     ),
-    "the Listener is killed": (BEGAN, signalled(), "unknown", "runner_crash", 137),
-    "the Listener is killed, all steps done": (
-        RAN,
-        signalled(),
-        "unknown",
-        "runner_crash",
-        137,
-    ),
+    "the Listener is killed": (BEGAN, signalled(), "unknown", "runner_crash", None),
     "the Listener is taken by the OOM killer": (
         BEGAN,
         signalled(oom_kill_delta=1),
         "unknown",
         "oom_runner",
-        137,
+        None,
     ),
     "the Listener is gone and nobody knows how": (
         BEGAN,
@@ -217,130 +241,163 @@ TABLE = {
         None,
     ),
     "the Worker is killed": (
-        (*BEGAN, told("Failed"), worker(137)),
-        exited(),
+        (*BEGAN, told("Failed")),
+        exited(worker_signal=9),
         "failed",
         "worker_crash",
         137,
     ),
     "the Worker dies of an exception": (
-        (*RAN, told("Failed"), worker(1)),
-        exited(),
+        (*BEGAN, told("Failed")),
+        exited(worker_exit_code=1),
         "failed",
         "worker_crash",
         1,
     ),
-    "the Worker is killed, known by the hook that did not run": (
-        (*BEGAN, told("Failed")),
-        exited(),
+    "GitHub does not take the result": (
+        (*RAN, told("Succeeded", "worker_log"), told("Failed")),
+        exited(worker_exit_code=1),
         "failed",
-        "worker_crash",
-        0,
+        "result_not_reported",
+        1,
     ),
     "the Worker is killed, and then we stop": (
-        (*BEGAN, told("Failed"), worker(137)),
-        exited(stopped_by="termination_notice"),
-        "cancelled",
+        (*BEGAN, told("Failed")),
+        exited(worker_signal=9, stopped_by="termination_notice"),
+        "failed",
         "termination_notice",
         137,
     ),
     "the Worker is taken by the OOM killer": (
-        (*BEGAN, told("Failed"), worker(137)),
-        exited(oom_kill_delta=2),
+        (*BEGAN, told("Failed")),
+        exited(worker_signal=9, oom_kill_delta=2),
         "failed",
         "oom_runner",
         137,
     ),
     "the Worker dies of an exception while a step is taken": (
-        (*BEGAN, told("Failed"), worker(1)),
-        exited(oom_kill_delta=1),
+        (*BEGAN, told("Failed")),
+        exited(worker_exit_code=1, oom_kill_delta=1),
         "failed",
         "worker_crash",
         1,
     ),
     "the Worker has no room to write": (
-        (*BEGAN, signs.DiskFull(AT, "worker_log"), told("Failed"), worker(1)),
-        exited(),
+        (*BEGAN, signs.DiskFull(AT, "worker_log"), told("Failed")),
+        exited(worker_signal=6),
         "failed",
         "disk_full",
-        1,
+        134,
+    ),
+    "a step is about full disks": (
+        (*RAN, signs.DiskFull(AT, "worker_log"), told("Failed")),
+        exited(worker_exit_code=102, disk_free_bytes=10**10),
+        "failed",
+        "failure",
+        102,
     ),
     "the Worker dies and the Listener too": (
-        (*BEGAN, worker(134)),
-        signalled(),
+        BEGAN,
+        signalled(worker_signal=6),
         "unknown",
-        "worker_crash",
+        "runner_crash",
         134,
     ),
     "the Worker is taken by the OOM killer and nobody tells a result": (
-        (*BEGAN, worker(137)),
-        exited(oom_kill_delta=1),
+        BEGAN,
+        exited(worker_signal=9, oom_kill_delta=1),
         "unknown",
         "oom_runner",
         137,
     ),
-    "a step is taken by the OOM killer": (
-        RAN + (told("Failed"), worker(102)),
-        exited(oom_kill_delta=1),
+    "the Worker hangs and is killed by us": (
+        (running(), told("Failed")),
+        exited(worker_signal=9, worker_stuck=True),
         "failed",
-        "oom_job",
+        "worker_stuck",
+        137,
+    ),
+    "the Worker hangs, is killed by us, and nobody tells a result": (
+        (running(),),
+        exited(worker_signal=9, worker_stuck=True),
+        "unknown",
+        "worker_stuck",
+        137,
+    ),
+    "the Worker ended just before we killed it": (
+        RAN,
+        exited(worker_exit_code=100, worker_stuck=True),
+        "succeeded",
+        "success",
         0,
     ),
+    "a step is taken by the OOM killer": (
+        (*RAN, told("Failed")),
+        exited(worker_exit_code=102, oom_kill_delta=1),
+        "failed",
+        "oom_job",
+        102,
+    ),
     "a step is taken and the job succeeds all the same": (
-        RAN + (told("Succeeded"), worker(100)),
-        exited(oom_kill_delta=1),
+        (*RAN, told("Succeeded")),
+        exited(worker_exit_code=100, oom_kill_delta=1),
         "succeeded",
         "success",
         0,
     ),
     "the job fills the disk": (
-        RAN + (told("Failed"), worker(102)),
-        exited(disk_free_bytes=DISK_FULL_BYTES - 1),
+        (*RAN, told("Failed")),
+        exited(worker_exit_code=102, disk_free_bytes=DISK_FULL_BYTES - 1),
         "failed",
         "disk_full",
-        0,
+        102,
     ),
     "the job fails with room on the disk": (
-        RAN + (told("Failed"), worker(102)),
-        exited(disk_free_bytes=DISK_FULL_BYTES),
+        (*RAN, told("Failed")),
+        exited(worker_exit_code=102, disk_free_bytes=DISK_FULL_BYTES),
         "failed",
         "failure",
-        0,
+        102,
     ),
-    "the Listener ends for want of room": (
-        (*BEGAN, signs.DiskFull(AT, "runner_log")),
-        exited(2),
+    "the Listener ends on a full disk": (
+        BEGAN,
+        exited(2, disk_free_bytes=0),
         "unknown",
         "disk_full",
-        2,
+        None,
     ),
     "deprecated before any job": (
         (deprecated(),),
         exited(1),
         "unknown",
         "version_deprecated",
-        1,
+        None,
     ),
     "deprecated, told by the exit status": (
         (),
         exited(7),
         "unknown",
         "version_deprecated",
-        7,
-    ),
-    "deprecated on the way": (
-        (running(), deprecated()),
-        exited(7),
-        "unknown",
-        "version_deprecated",
-        7,
+        None,
     ),
     "the registration goes while a job runs": (
         (*BEGAN, signs.RegistrationGone(AT, "output", "gone"), told("Canceled")),
-        exited(),
+        exited(worker_exit_code=103),
+        "cancelled",
+        "registration_gone",
+        103,
+    ),
+    "a name says that the registration is gone": (
+        (
+            *BEGAN,
+            signs.NameOfSeveralLines(AT, "worker_log"),
+            signs.RegistrationGone(AT, "output", "gone"),
+            told("Canceled"),
+        ),
+        exited(worker_exit_code=103),
         "cancelled",
         "cancelled",
-        0,
+        103,
     ),
     "a ghost, by the watchdog": (
         (signs.JobRequested(AT, "perflog"),),
@@ -354,59 +411,78 @@ TABLE = {
         exited(stopped_by="shutdown"),
         "abandoned",
         "ghost",
-        0,
+        None,
     ),
     "no ghost, for the job runs": (
-        (*BEGAN, told("Failed"), completed(), worker(102)),
-        exited(ghost=True),
+        (*BEGAN, told("Failed"), completed()),
+        exited(ghost=True, worker_exit_code=102),
         "failed",
         "failure",
-        0,
+        102,
     ),
     "the job is lost before the Worker starts": (
         (running(), signs.RegistrationRemoved(AT, "output")),
         exited(),
         "unknown",
         "runner_crash",
-        0,
+        None,
     ),
     "the set-up fails, by the silent hooks": (
         (running(), told("Failed")),
-        exited(),
+        exited(worker_exit_code=102),
         "failed",
         "setup_failed",
-        0,
-    ),
-    "the set-up fails, by the Worker's log": (
-        (running(), identified(), told("Failed"), worker(102)),
-        exited(),
-        "failed",
-        "setup_failed",
-        0,
+        102,
     ),
     "the set-up fails on a full disk": (
-        (running(), told("Failed"), worker(102)),
-        exited(disk_free_bytes=0),
+        (running(), told("Failed")),
+        exited(worker_exit_code=102, disk_free_bytes=0),
         "failed",
         "disk_full",
-        0,
+        102,
     ),
     "hooks that were refused prove nothing by their silence": (
         (running(), signs.HookRefused(AT, "hook", "no"), told("Failed")),
-        exited(),
+        exited(worker_exit_code=102),
         "failed",
         "failure",
+        102,
+    ),
+    "the lock is lost": (
+        (*RAN, told("Abandoned")),
+        exited(worker_exit_code=103),
+        "abandoned",
+        "lock_lost",
+        103,
+    ),
+    "abandoned by the Worker itself": (
+        RAN,
+        Ending(worker_exit_code=105),
+        "abandoned",
+        "lock_lost",
+        105,
+    ),
+    "abandoned, claims somebody, and the Worker succeeded": (
+        (*RAN, told("Abandoned")),
+        exited(worker_exit_code=100),
+        "succeeded",
+        "success",
         0,
     ),
-    "abandoned": ((*RAN, told("Abandoned")), exited(), "abandoned", "unknown", 0),
     "abandoned while we were stopping": (
         (*RAN, told("Abandoned")),
-        exited(stopped_by="termination_notice"),
+        exited(worker_exit_code=103, stopped_by="termination_notice"),
         "abandoned",
         "termination_notice",
-        0,
+        103,
     ),
-    "skipped": ((running(), told("Skipped")), exited(), "cancelled", "cancelled", 0),
+    "skipped": (
+        (running(), told("Skipped")),
+        exited(worker_exit_code=104),
+        "cancelled",
+        "cancelled",
+        104,
+    ),
     "the machine restarts": (
         BEGAN,
         Ending(boot_changed=True),
@@ -414,34 +490,77 @@ TABLE = {
         "machine_restarted",
         None,
     ),
-    "the sources differ": (
-        RAN + (told("Succeeded"), worker(102)),
+    "no job at all": ((), exited(), "unknown", "unknown", None),
+    # From here on the Worker's exit status cannot be had.
+    "success, by what was printed": (
+        (running(), told("Succeeded")),
         exited(),
-        "failed",
-        "failure",
+        "succeeded",
+        "success",
         0,
     ),
-    "a name forged a result, the Worker crashed": (
-        (*BEGAN, told("Succeeded"), worker(137)),
+    "success, by the Listener's log": (
+        (*RAN, worker(100)),
         exited(),
-        "failed",
-        "worker_crash",
-        137,
+        "succeeded",
+        "success",
+        0,
     ),
-    "steps done by the Worker's log only": (
-        (*RAN, told("Succeeded", "worker_log")),
+    "success, by what was printed, and the Listener killed": (
+        (*RAN, told("Succeeded")),
         signalled(),
         "unknown",
         "runner_crash",
-        137,
+        None,
     ),
-    "no job at all": ((), exited(), "unknown", "unknown", 0),
-    "no job at all, stopped by us": (
-        (),
-        exited(stopped_by="shutdown"),
-        "unknown",
-        "shutdown",
+    "success before the machine restarted": (
+        (*RAN, told("Succeeded")),
+        Ending(boot_changed=True),
+        "succeeded",
+        "success",
         0,
+    ),
+    "failure, by what was printed": (
+        (*RAN, told("Failed")),
+        exited(),
+        "failed",
+        "failure",
+        None,
+    ),
+    "failure told by the Listener's exit status": (
+        RAN,
+        exited(102),
+        "failed",
+        "failure",
+        None,
+    ),
+    "exit status 100 of the Listener is no success": (
+        BEGAN,
+        exited(100),
+        "unknown",
+        "runner_crash",
+        None,
+    ),
+    "a signal to the Listener, by the Worker's log": (
+        (*BEGAN, *SIGNALLED, told("Failed", "worker_log"), told("Canceled")),
+        exited(),
+        "failed",
+        "shutdown",
+        None,
+    ),
+    "the Worker is killed, by the Listener's log": (
+        (*BEGAN, told("Failed"), worker(137)),
+        exited(),
+        "failed",
+        "worker_crash",
+        None,
+    ),
+    "the Worker is killed, by the hook that did not run": (
+        (*BEGAN, told("Failed")),
+        exited(),
+        "failed",
+        "worker_crash",
+        None,
     ),
 }
 
@@ -454,10 +573,31 @@ def test_the_verdict_of(case):
 
 
 @pytest.mark.parametrize("stop", STOPS)
-def test_a_job_that_we_cancel_carries_our_reason(stop):
-    seen = evidence(*BEGAN, signs.ShutdownSignalled(AT, "output"), told("Canceled"))
-    judged = verdict(seen, exited(stopped_by=stop))
-    assert (judged.result, judged.cause) == ("cancelled", stop)
+@pytest.mark.parametrize(("code", "result"), [(102, "failed"), (103, "cancelled")])
+def test_a_job_that_we_stop_has_our_reason_and_the_workers_result(stop, code, result):
+    judged = verdict(
+        evidence(*BEGAN, *SIGNALLED), Ending(worker_exit_code=code, stopped_by=stop)
+    )
+    assert (judged.result, judged.cause) == (result, stop)
+
+
+@pytest.mark.parametrize("result", RESULTS)
+@pytest.mark.parametrize("code", range(100, 106))
+def test_what_is_printed_does_not_change_a_result_that_the_worker_reported(
+    result, code
+):
+    plain = verdict(evidence(*RAN), exited(worker_exit_code=code))
+    printed = verdict(evidence(*RAN, told(result)), exited(worker_exit_code=code))
+    if (code, result) != (103, "Abandoned"):
+        assert printed.result == plain.result
+        assert printed.exit_code == plain.exit_code
+
+
+def test_a_status_that_cannot_be_had_is_named_in_the_evidence():
+    judged = verdict(evidence(*RAN, told("Failed")), exited())
+    assert judged.reasons[0] == "worker_status_unknown"
+    known = verdict(evidence(*RAN, told("Failed")), exited(worker_exit_code=102))
+    assert "worker_status_unknown" not in known.reasons
 
 
 def test_without_hooks_their_silence_proves_nothing():
@@ -469,15 +609,16 @@ def test_without_hooks_their_silence_proves_nothing():
 
 def test_every_rule_decides_some_case_of_the_table():
     decided = {(result, cause) for _, _, result, cause, _ in TABLE.values()}
-    assert {(rule.result, rule.cause) for rule in RULES if rule.cause} <= decided
+    fixed = {(rule.result, rule.cause) for rule in RULES if rule.result and rule.cause}
+    assert fixed <= decided
 
 
 def test_the_grounds_are_told_in_words():
-    seen = evidence(*BEGAN, told("Failed"), worker(137))
-    grounds = verdict(seen, exited(oom_kill_delta=1)).reasons
+    seen = evidence(*BEGAN, told("Failed"))
+    grounds = verdict(seen, exited(worker_signal=9, oom_kill_delta=1)).reasons
     assert {
         "result Failed (output)",
-        "worker exited with 137",
+        "worker ended by signal 9",
         "listener exited with 0",
         "started hook ran",
         "out-of-memory kills during the job: 1",
@@ -514,6 +655,10 @@ ENDINGS = st.builds(
     exit_code=st.none() | st.sampled_from([0, 1, 2, 5, 7, 100, 102, 127, 137, 143]),
     signal=st.none() | st.sampled_from([2, 9, 11, 15]),
     known=st.booleans(),
+    worker_exit_code=st.none() | st.sampled_from([0, 1, *range(100, 107)]),
+    worker_signal=st.none() | st.sampled_from([9, 11]),
+    worker_stuck=st.booleans(),
+    orphaned=st.booleans(),
     stopped_by=st.sampled_from([None, *STOPS]),
     oom_kill_delta=st.integers(0, 2),
     disk_free_bytes=st.none() | st.sampled_from([0, 10**10]),
@@ -541,12 +686,13 @@ def test_every_evidence_has_a_verdict_and_success_needs_a_witness(
     assert judged.result in {"succeeded", "failed", "cancelled", "abandoned", "unknown"}
     assert judged.cause in CAUSES
     assert (judged.result == "succeeded") == (judged.cause == "success")
+    assert (judged.result == "succeeded") == (judged.exit_code == 0)
     if judged.result == "succeeded":
-        witnesses = {found.results.get("output"), found.results.get("runner_log")}
-        fine = {"Succeeded", "SucceededWithIssues"}
-        assert witnesses & fine or found.worker_code in (100, 101)
-        assert witnesses <= {*fine, None}
-        assert found.worker_code in (100, 101, None)
+        assert ending.worker_status in (100, 101, None)
+    if judged.result == "succeeded" and ending.worker_status is None:
+        assert ending.signal is None
+        assert found.printed in ("Succeeded", "SucceededWithIssues", None)
+        assert found.printed or found.worker_code in (100, 101)
 
 
 @given(HISTORIES, ENDINGS)
@@ -556,7 +702,8 @@ def test_without_a_result_there_is_no_success_and_no_failure(history, ending):
         for sign in history
         if not isinstance(sign, (signs.JobResult, signs.WorkerEnded))
     ]
-    judged = verdict(of(silent), replace(ending, exit_code=None))
+    unknown = {"exit_code": None, "worker_exit_code": None, "worker_signal": None}
+    judged = verdict(of(silent), replace(ending, **unknown))
     assert judged.result in {"unknown", "cancelled", "abandoned"}
 
 
@@ -668,8 +815,8 @@ CRASH_TABLE = {
     "killed with a job": (BEGAN, signalled(), "runner_crash", REREGISTER, True),
     "job lost": (BEGAN, exited(), "runner_crash", REREGISTER, True),
     "worker killed": (
-        (*BEGAN, told("Failed"), worker(137)),
-        exited(),
+        (*BEGAN, told("Failed")),
+        exited(worker_signal=9),
         "worker_crash",
         REREGISTER,
         True,
