@@ -80,18 +80,21 @@ class Knowledge:
         """The arbiter was busy for so long with one turn of its loop."""
         self.longest_stall_seconds = max(self.longest_stall_seconds, seconds)
 
+    def clock_offset_ms(self) -> int | None:
+        """The controller's clock minus ours, where an answer said it."""
+        offset = self.clock_offset_seconds
+        return None if offset is None else round(offset * 1000)
+
     def health_of_machine(self, now: float) -> dict[str, Any]:
         """The heartbeat's ``vm_health``: the latest sample, our clock's error, and
         whether the controller gave a good answer within heartbeat.timeout.
         """
-        offset = self.clock_offset_seconds
-        clock = None if offset is None else round(offset * 1000)
         answers = self._is_recent(self.contact_now, now)
         network = self.vm_health.get("network") or {}
         reachable = {"controller": "reachable" if answers else "unreachable"}
         return {
             **self.vm_health,
-            "clock_offset_ms": clock,
+            "clock_offset_ms": self.clock_offset_ms(),
             "network": {**network, **reachable},
         }
 

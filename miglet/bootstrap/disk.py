@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from miglet.bootstrap.framework import Misconfiguration, Notable, Unavailable, check
 from miglet.config.settings import Settings
+from miglet.metrics.machine import existing
 
 #: Fewer free inodes than this and an ordinary checkout may fail.
 JOB_INODES = 50_000
@@ -31,11 +32,6 @@ class Need(NamedTuple):
     path: Path
     size_bytes: int
     inodes: int
-
-
-def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists and can be seen."""
-    return next(each for each in (path, *path.parents) if os.path.exists(each))
 
 
 def own_needs(settings: Settings) -> list[Need]:

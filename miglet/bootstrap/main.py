@@ -23,6 +23,7 @@ from miglet.errors import MISCONFIGURED, UNAVAILABLE, Misconfigured
 from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.metadata.keeping import keep_token
 from miglet.metadata.sources import Sources, sources_of
+from miglet.metrics.machine import existing
 from miglet.runner.identity import ProcIncomplete, boot_id
 from miglet.runner.installation import runner_version
 from miglet.supervisor.queues import Queue
@@ -79,8 +80,3 @@ def machine(settings: Settings) -> dict[str, Any]:
         "disk_bytes": psutil.disk_usage(str(existing(directory))).total,
         "runner_version": runner_version(directory),
     }
-
-
-def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    return next(each for each in (path, *path.parents) if each.exists())

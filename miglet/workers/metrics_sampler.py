@@ -1,12 +1,11 @@
-"""Samples the machine, and serves ``/metrics`` and ``/healthz`` when it is asked to.
+"""The metrics-sampler: samples the machine and serves the metrics pages.
 
-A sample never takes long and never fails: what cannot be read is null.
+The HTTP server and prometheus_client are imported only where ``metrics.listen`` is set.
 """
 
 from __future__ import annotations
 
 import importlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,64 +13,63 @@ from miglet.config.settings import Settings
 from miglet.messages.events import Identity
 from miglet.messages.facts import FaultNoted, MachineSampled
 from miglet.messages.orders import ShowStatus
-from miglet.metrics import Machine, Sampler
-from miglet.metrics.http import Endpoint, parse_listen
+from miglet.metrics.machine import Machine, Sampler
 from miglet.workers.base import PULSE_SECONDS, Worker
 
-#: The pages are healthy while what they show is not older than so many intervals.
+#: The pages are healthy while what they show is at most so many intervals old.
 FRESH_INTERVALS = 3
 
 
 class MetricsSampler(Worker):
-    """Looks at the machine in a fixed rhythm, and shows what it saw."""
+    """Samples the machine at a fixed interval, and shows the samples."""
 
     name = "metrics-sampler"
     facts = frozenset({FaultNoted, MachineSampled})
 
     def __init__(self, settings: Settings, identity: Identity) -> None:
         super().__init__(settings, identity)
-        self._endpoint: Endpoint | None = None
-        #: `miglet.metrics.pages.Pages`, which only a sampler that listens imports.
+        #: `miglet.metrics.http.MetricsServer` and `miglet.metrics.prometheus.Pages`.
+        self._server: Any = None
         self._pages: Any = None
 
     def open(self) -> None:
-        """The first look; what is measured between two looks starts here."""
+        """Take the first values, to which the first sample is compared."""
         directory = Path(self.settings.runner.directory)
-        self._sampler = Sampler(self.settings.metrics, Machine(disk=directory))
-        self._keep_rhythm()
+        self._sampler = Sampler(Machine(disk=directory), self._left_out())
+        self._set_period()
         if self.settings.metrics.listen:
-            self._open_endpoint(self.settings.metrics.listen)
+            self._serve_pages(self.settings.metrics.listen)
 
     def changed(self, before: Settings) -> None:
-        """Another rhythm, or other things to look at."""
-        self._sampler.settings = self.settings.metrics
-        self._keep_rhythm()
+        """Apply ``metrics.collection_interval`` and the switches."""
+        self._sampler.left_out = self._left_out()
+        self._set_period()
 
     def close(self) -> None:
-        """Nobody is answered any more."""
-        if self._endpoint:
-            self._endpoint.close()
+        """Stop serving."""
+        if self._server:
+            self._server.close()
 
     def work(self) -> None:
-        """One sample."""
+        """Take one sample."""
         sample = self._sampler.sample()
         self.report(MachineSampled(sample))
         if self._pages:
-            self._pages.sampled(sample)
+            self._pages.show_sample(sample)
 
     def show(self, order: ShowStatus) -> None:
-        """What the agent itself looks like."""
+        """Show the agent's own state."""
         if self._pages:
-            self._pages.told(order.snapshot)
+            self._pages.show_agent(order.snapshot)
 
     orders = {ShowStatus: show}
 
-    def tick(self) -> None:
-        """Send clients away whose time is over."""
-        if self._endpoint:
-            self._endpoint.expire(time.monotonic())
+    def _left_out(self) -> frozenset[str]:
+        metrics = self.settings.metrics
+        switches = {"disk": metrics.include_disk, "network": metrics.include_network}
+        return frozenset(group for group, wanted in switches.items() if not wanted)
 
-    def _keep_rhythm(self) -> None:
+    def _set_period(self) -> None:
         self.period = self.settings.metrics.collection_interval
         if self._pages:
             self._pages.fresh_seconds = self._fresh_seconds()
@@ -79,18 +77,16 @@ class MetricsSampler(Worker):
     def _fresh_seconds(self) -> float:
         return FRESH_INTERVALS * max(self.period, PULSE_SECONDS)
 
-    def _open_endpoint(self, address: str) -> None:
-        """Without the endpoint the sampler is worth no less: report it, and go on."""
-        pages = importlib.import_module("miglet.metrics.pages")
-        self._pages = pages.Pages(self._fresh_seconds())
+    def _serve_pages(self, address: str) -> None:
+        """Serve the pages, or report why not: the samples go on either way."""
+        http = importlib.import_module("miglet.metrics.http")
+        prometheus = importlib.import_module("miglet.metrics.prometheus")
+        self._pages = prometheus.Pages(self._fresh_seconds())
         try:
-            endpoint = Endpoint(*parse_listen(address), self._pages.routes())
+            self._server = http.MetricsServer(*http.parse_listen(address), self._pages)
         except OSError as error:
-            told = f"cannot listen on {address}: {error}"
+            message = f"cannot listen on {address}: {error}"
             hint = "choose another metrics.listen"
             self.report(
-                FaultNoted("misconfig", "metrics_listen", told, "metrics", hint)
+                FaultNoted("misconfig", "metrics_listen", message, "metrics", hint)
             )
-            return
-        self._endpoint = endpoint
-        self.listen(endpoint, endpoint.serve)

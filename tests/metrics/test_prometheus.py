@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from miglet.lifecycle.vm import State
-from miglet.metrics import Machine, Sampler
-from miglet.metrics.pages import Pages
-from miglet.metrics.prometheus import FAMILIES, STATES, Exposition, Seen
-from tests.metrics.test_machine import Wanted
+from miglet.metrics.machine import METRICS, Machine, Sampler
+from miglet.metrics.prometheus import AGENT, STATES, Pages
 
 SAMPLE = {
     "cpu_percent": 25.0,
@@ -28,7 +26,6 @@ SAMPLE = {
     "disk_inodes_total_count": 4,
     "pressure": {"cpu": {"some_avg10": 50.0, "full_avg10": None}},
     "oom_kills": 2,
-    "clock_offset_ms": -1500.0,
     "network": {
         "rx_bytes": 1,
         "tx_bytes": 2,
@@ -54,26 +51,50 @@ SNAPSHOT = {
     "job_elapsed_seconds": 12.0,
     "last_heartbeat_now": 90.0,
     "uptime_seconds": 33.0,
+    "clock_offset_ms": -1500,
 }
 
 
-def page(seen: Seen, accept: str = "") -> str:
-    exposition = Exposition()
-    exposition.seen = seen
-    return exposition.page(accept)[1].decode()
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def values(seen: Seen) -> dict:
-    families = text_string_to_metric_families(page(seen))
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def get(pages: Pages, path: str, **environ: str) -> Answer:
+    """The pages' answer to a GET of `path`."""
+    heads: list[tuple[str, list[tuple[str, str]]]] = []
+    request = {"REQUEST_METHOD": "GET", "PATH_INFO": path, **environ}
+    body = b"".join(pages(request, lambda *head: heads.append(head)))
+    [(status, headers)] = heads
+    return Answer(int(status.split()[0]), dict(headers), body)
+
+
+def page(sample: dict, agent: dict) -> str:
+    pages = Pages(30.0, Clock())
+    pages.show_sample(sample)
+    pages.show_agent(agent)
+    return get(pages, "/metrics").body.decode()
+
+
+def values(sample: dict, agent: dict) -> dict:
+    families = text_string_to_metric_families(page(sample, agent))
     return {
-        (sample.name, *sample.labels.values()): sample.value
+        (each.name, *each.labels.values()): each.value
         for family in families
-        for sample in family.samples
+        for each in family.samples
     }
 
 
 def test_a_full_page_has_all_values_in_base_units():
-    shown = values(Seen(SAMPLE, SNAPSHOT, now=100.0))
+    shown = values(SAMPLE, SNAPSHOT)
     assert shown["miglet_cpu_ratio",] == 0.25
     assert shown["miglet_pressure_ratio", "some", "cpu"] == 0.5
     assert ("miglet_pressure_ratio", "full", "cpu") not in shown
@@ -92,7 +113,7 @@ def test_a_full_page_has_all_values_in_base_units():
 
 
 def test_exactly_the_present_state_is_one():
-    shown = values(Seen({}, {"state": "idle"}))
+    shown = values({}, {"state": "idle"})
     states = {key[1]: value for key, value in shown.items() if key[0] == "miglet_state"}
     assert states == {name: float(name == "idle") for name in STATES}
 
@@ -102,7 +123,7 @@ def test_the_states_are_those_of_the_lifecycle():
 
 
 def test_without_a_job_its_families_are_not_there():
-    shown = values(Seen(SAMPLE, {**SNAPSHOT, "job": None, "job_elapsed_seconds": None}))
+    shown = values(SAMPLE, {**SNAPSHOT, "job": None, "job_elapsed_seconds": None})
     assert shown["miglet_job_running",] == 0
     assert not [
         key for key in shown if key[0].startswith("miglet_job_") and len(key) > 1
@@ -111,60 +132,55 @@ def test_without_a_job_its_families_are_not_there():
 
 
 @pytest.mark.parametrize(
-    "seen",
+    ("sample", "agent"),
     [
-        Seen(),
-        Seen(dict.fromkeys(SAMPLE), {}),
-        Seen(SAMPLE, {"workers": None, "events": None, "job": {}}),
-        Seen({"pressure": {"cpu": None}, "network": {}}, {"workers": {"x": {}}}),
+        ({}, {}),
+        (dict.fromkeys(SAMPLE), {}),
+        (SAMPLE, {"workers": None, "events": None, "job": {}}),
+        ({"pressure": {}, "network": {}}, {"workers": {"x": {}}}),
     ],
 )
-def test_what_is_not_known_is_not_shown(seen: Seen):
-    assert "miglet_build_info" in page(seen)
-    assert "None" not in page(seen) and "NaN" not in page(seen)
+def test_what_is_not_known_is_not_shown(sample: dict, agent: dict):
+    text = page(sample, agent)
+    assert "miglet_build_info" in text
+    assert "None" not in text and "NaN" not in text
 
 
 def test_a_real_sample_makes_a_page():
-    sample = Sampler(Wanted(), Machine()).sample()
-    assert values(Seen(sample, {}))["miglet_memory_size_bytes",] > 0
+    sample = Sampler(Machine()).sample()
+    assert values(sample, {})["miglet_memory_size_bytes",] > 0
 
 
 def test_the_names_follow_the_conventions():
-    for family in text_string_to_metric_families(page(Seen(SAMPLE, SNAPSHOT, 100.0))):
+    for family in text_string_to_metric_families(page(SAMPLE, SNAPSHOT)):
         assert re.fullmatch(r"miglet_[a-z0-9]+(_[a-z0-9]+)*", family.name)
         assert family.documentation.endswith("."), family.name
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter")
             assert not re.search("percent|_ms$|kilo|mega|milli", sample.name)
-    names = [name for _, name, _, _ in FAMILIES]
+    machine = [each for metric in METRICS.values() for each in metric.series]
+    names = [series.name for series in (*AGENT, *machine)]
     assert len(names) == len(set(names))
-    assert all((family.__doc__ or "").strip() for *_, family in FAMILIES)
 
 
 def test_openmetrics_is_spoken_to_those_who_ask_for_it():
-    exposition = Exposition()
-    exposition.seen = Seen(SAMPLE, SNAPSHOT, 100.0)
-    content_type, body = exposition.page("application/openmetrics-text; version=1.0.0")
-    assert content_type.startswith("application/openmetrics-text")
-    families = list(openmetrics.text_string_to_metric_families(body.decode()))
+    pages = Pages(30.0)
+    pages.show_agent(SNAPSHOT)
+    accept = "application/openmetrics-text; version=1.0.0"
+    answer = get(pages, "/metrics", HTTP_ACCEPT=accept)
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    families = list(openmetrics.text_string_to_metric_families(answer.body.decode()))
     assert "miglet_events" in {family.name for family in families}
-    assert exposition.page("*/*")[0].startswith("text/plain; version=0.0.4")
+    plain = get(pages, "/metrics", HTTP_ACCEPT="*/*").headers["Content-Type"]
+    assert plain.startswith("text/plain; version=")
 
 
-def test_the_heartbeat_alone_needs_no_prometheus_client():
+def test_a_sampler_that_does_not_listen_needs_neither_prometheus_nor_a_server():
     code = (
-        "import sys, miglet.metrics, miglet.metrics.http;"
-        "sys.exit('prometheus_client' in sys.modules)"
+        "import sys, miglet.workers.metrics_sampler;"
+        "sys.exit(bool({'prometheus_client', 'wsgiref'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -173,48 +189,54 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def pages(clock: Callable[[], float]) -> Pages:
+def pages(clock: Clock) -> Pages:
     shown = Pages(30.0, clock)
-    shown.sampled(SAMPLE)
-    shown.told(SNAPSHOT)
+    shown.show_sample(SAMPLE)
+    shown.show_agent(SNAPSHOT)
     return shown
 
 
 def test_health_is_green_while_facts_are_fresh(pages: Pages, clock: Clock):
-    assert pages.healthz("").status == 200
+    assert get(pages, "/healthz").status == 200
     clock.now += 29
-    assert pages.healthz("").status == 200
-    pages.told(SNAPSHOT)
+    assert get(pages, "/healthz").status == 200
+    pages.show_agent(SNAPSHOT)
     clock.now += 2
-    assert pages.healthz("") == (
-        503,
-        b"no sample of the machine for 30 s\n",
-        "text/plain; charset=utf-8",
-    )
-    pages.sampled(SAMPLE)
-    assert pages.healthz("").status == 200
+    stale = get(pages, "/healthz")
+    assert (stale.status, stale.body) == (503, b"no sample of the machine for 30 s\n")
+    assert get(pages, "/readyz").status == 503
+    pages.show_sample(SAMPLE)
+    assert get(pages, "/healthz").status == 200
     clock.now += 29
-    pages.sampled(SAMPLE)
-    assert b"arbiter" in pages.healthz("").body
+    pages.show_sample(SAMPLE)
+    assert b"arbiter" in get(pages, "/healthz").body
 
 
 def test_before_the_first_facts_nothing_is_green(clock: Clock):
     pages = Pages(30.0, clock)
-    assert pages.healthz("").status == pages.readyz("").status == 503
-    assert pages.metrics("").status == 200
+    assert get(pages, "/healthz").status == get(pages, "/readyz").status == 503
+    assert get(pages, "/metrics").status == 200
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_ready_is_a_machine_with_a_runner_or_a_job(pages: Pages, state: str):
-    pages.told({**SNAPSHOT, "state": state})
-    ready = pages.readyz("").status == 200
-    assert ready == (state in ("idle", "job_running"))
-    assert pages.healthz("").status == 200
-    assert state.encode() in pages.readyz("").body
+    pages.show_agent({**SNAPSHOT, "state": state})
+    ready = get(pages, "/readyz")
+    assert (ready.status == 200) == (state in ("idle", "job_running"))
+    assert get(pages, "/healthz").status == 200
+    assert state.encode() in ready.body
 
 
-def test_ages_grow_between_two_looks_at_the_page(pages: Pages, clock: Clock):
+def test_ages_grow_between_two_requests(pages: Pages, clock: Clock):
     clock.now = 95.0
-    assert b"miglet_heartbeat_age_seconds 5.0" in pages.metrics("").body
+    assert b"miglet_heartbeat_age_seconds 5.0" in get(pages, "/metrics").body
     clock.now = 97.0
-    assert b"miglet_heartbeat_age_seconds 7.0" in pages.metrics("").body
+    assert b"miglet_heartbeat_age_seconds 7.0" in get(pages, "/metrics").body
+
+
+def test_other_paths_and_methods_are_refused(pages: Pages):
+    assert get(pages, "/").status == 404
+    refused = get(pages, "/metrics", REQUEST_METHOD="POST")
+    assert refused.status == 405 and refused.headers["Allow"] == "GET, HEAD"
+    head = get(pages, "/healthz", REQUEST_METHOD="HEAD")
+    assert head.status == 200 and head.body == b""
