@@ -105,13 +105,17 @@ class Rule(NamedTuple):
 def is_html(answer: Answer, _event_type: str = "") -> bool:
     """Whether a body is a web page, by its type or because it begins with ``<``."""
     body = answer.body.removeprefix(b"\xef\xbb\xbf").strip()
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return bool(body) and (kind == "text/html" or body.startswith(b"<"))
+    return bool(body) and (media_type(answer) == "text/html" or body.startswith(b"<"))
+
+
+def media_type(answer: Answer) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def is_unreadable(answer: Answer, _event_type: str) -> bool:
-    """Whether a body is neither JSON nor a short text."""
-    if len(answer.body) <= LONGEST_TEXT and is_utf8(answer.body):
+    """Whether a body is neither JSON nor a short text; JSON that is torn is neither."""
+    is_text = len(answer.body) <= LONGEST_TEXT and is_utf8(answer.body)
+    if not answer.body.strip() or (is_text and "json" not in media_type(answer)):
         return False
     try:
         strict_json(answer.body)
@@ -148,7 +152,10 @@ def is_duplicate(answer: Answer, _event_type: str) -> bool:
 
 
 HTML = Body("HTML (`text/html`, or it begins with `<`)", is_html)
-UNREADABLE = Body("neither JSON nor a text of at most 1 KiB", is_unreadable)
+UNREADABLE = Body(
+    "neither JSON nor, of another `Content-Type`, a text of at most 1 KiB",
+    is_unreadable,
+)
 NOT_ACKNOWLEDGED = Body('`{"acknowledged": false}`, `VMStarted` only', is_not_yet)
 STORED_BEFORE = Body('`{"duplicate": true}`', is_duplicate)
 

@@ -11,6 +11,7 @@ import logging
 import random
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 
@@ -38,8 +39,10 @@ MOST_COMMANDS = 16
 #: Commands that the poller remembers, to tell a new one from a repeated one.
 REMEMBERED = 4096
 
-#: Seconds between two reports of a command without a usable id, which nobody answers.
-MALFORMED_SECONDS = 60.0
+#: Commands without a usable id that are reported within a minute: nobody answers them,
+#: and each report is an event.
+MOST_MALFORMED = 4
+MINUTE = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,8 @@ class CommandPoller(Worker):
         self._now = now
         #: Ids of commands, and digests of those that have none; the oldest first.
         self._seen: dict[str, None] = {}
-        self._malformed_due = 0.0
+        #: When the latest commands without a usable id were reported.
+        self._malformed_at: deque[float] = deque(maxlen=MOST_MALFORMED)
         self._started = False
 
     def open(self) -> None:
@@ -133,11 +137,11 @@ class CommandPoller(Worker):
 
     def _may_report_malformed(self, command: CommandReceived) -> bool:
         """Whether a command without a usable id is reported now, or only logged."""
-        now = self._now()
-        if now < self._malformed_due:
+        now, times = self._now(), self._malformed_at
+        if len(times) == MOST_MALFORMED and now - times[0] < MINUTE:
             log.info("ignored a command: %s", "; ".join(command.faults))
             return False
-        self._malformed_due = now + MALFORMED_SECONDS
+        times.append(now)
         return True
 
     def _new_backoff(self) -> Backoff:

@@ -279,6 +279,13 @@ def test_what_is_neither_json_nor_a_short_text_accepts_nothing(
         made(call, client)
 
 
+@pytest.mark.parametrize("call", [Call.EVENT, Call.HEARTBEAT])
+def test_torn_json_accepts_nothing(controller, client, call):
+    answers(controller, call, 200, '{"status": 7', content_type="application/json")
+    with pytest.raises(BadAnswer, match="not an answer of the controller"):
+        made(call, client)
+
+
 def test_a_409_counts_as_delivered_only_where_it_says_duplicate(controller, client):
     answers(controller, Call.EVENT, 409, {"duplicate": True})
     assert client.post_event(EVENT) is True

@@ -157,13 +157,13 @@ class Nonsense(BaseHTTPRequestHandler):
     "answer",
     [
         (200, "text/html", b"<html>Welcome to our hotel's network</html>"),
-        (200, "application/json", b"null"),
+        (200, "text/plain", b"<html>"),
         (200, "application/json", b'{"status": 7'),
         (200, "application/json", b"[" * 100_000),
         (500, "text/plain", b"oops"),
         (302, "text/plain", b"elsewhere"),
     ],
-    ids=["portal", "null", "torn", "deep", "500", "redirect"],
+    ids=["portal", "page", "torn", "deep", "500", "redirect"],
 )
 def test_a_controller_that_talks_nonsense_acknowledges_nothing(machine, answer):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Nonsense)

@@ -113,15 +113,18 @@ def test_a_command_without_a_usable_id_neither_hurries_nor_repeats(raw):
         assert poller.poll() == []
 
 
-def test_commands_without_a_usable_id_are_reported_once_a_minute_at_most():
+def test_four_commands_without_a_usable_id_are_reported_in_a_minute_at_most():
     answers = [[{"id": None, "made": number}] for number in range(100)]
     poller = Poller(*answers)
-    reports = 0
+    times = []
     for _ in range(100):
-        reports += len(poller.poll())
+        times += [poller.clock() for _ in poller.poll()]
         assert poller.pause >= 0.9 * INTERVAL
         poller.clock.advance(6.0)
-    assert 9 <= reports <= 10
+    assert 37 <= len(times) <= 40
+    assert all(
+        after - before >= 60.0 for before, after in zip(times, times[4:], strict=False)
+    )
 
 
 def test_a_command_with_an_id_and_a_wrong_form_is_answered_and_does_not_hurry():
