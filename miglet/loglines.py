@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from miglet.formats import rfc3339
+
 try:
     from pythonjsonlogger.json import JsonFormatter
 except ImportError:  # before 3.1
@@ -45,7 +47,7 @@ class JsonLines(JsonFormatter):
 
     def add_fields(self, log_data: Any, record: Any, message_dict: Any) -> None:
         """Fill `log_data` in the order in which people read it."""
-        log_data["timestamp"] = utc(record.created)
+        log_data["timestamp"] = rfc3339(record.created)
         log_data["level"] = record.levelname.lower()
         log_data.update({name: self._context.get(name) for name in (*IDENTITY, *JOB)})
         log_data["logger"] = record.name
@@ -92,13 +94,6 @@ class TextLines(logging.Formatter):
             trace = self._mask(self.formatException(record.exc_info))
             text += "\n  " + trace.translate(VISIBLE_LINES).replace("\n", "\n  ")
         return cut_bytes(text)
-
-
-def utc(at: float) -> str:
-    """Wall time `at` in RFC 3339, UTC, with milliseconds."""
-    seconds, milliseconds = divmod(int(at * 1000), 1000)
-    clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{clock}.{milliseconds:03d}Z"
 
 
 def cut(value: Any, limit: int) -> Any:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "miglet"
 
 #: What a floor may import is below it, or in the same package.
 FLOORS = [
-    {"errors", "loglines", "metrics", "redaction", "safefile"},
+    {"errors", "formats", "loglines", "metrics", "redaction", "safefile"},
     {"cli", "config", "control", "http", "logger", "messages"},
     {"controller", "supervisor"},
     {"journal", "metadata", "runner"},
@@ -26,7 +26,7 @@ FLOORS = [
 #: These stand apart: nobody imports them, and they import nothing but these.
 APART = {
     "ctl": {"", "ctl"},
-    "reference": {"", "errors", "controller.contract", "reference"},
+    "reference": {"", "errors", "controller.contract", "formats", "reference"},
 }
 
 

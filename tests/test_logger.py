@@ -13,7 +13,7 @@ import textwrap
 
 import pytest
 
-from miglet import logger, loglines
+from miglet import logger
 from tests.support import Stopwatch, eventually
 
 pytestmark = pytest.mark.integration
@@ -122,11 +122,6 @@ def test_without_a_job_the_line_says_so():
         """
     )
     assert first["job_id"] is None and second["job_id"] is None
-
-
-def test_the_time_is_utc_with_milliseconds():
-    assert loglines.utc(1768473000.1239) == "2026-01-15T10:30:00.123Z"
-    assert loglines.utc(0.9996) == "1970-01-01T00:00:00.999Z"
 
 
 def test_the_text_format_is_for_people():

@@ -5,7 +5,6 @@ What cannot be reached is a warning, and is not waited for: MIGlet tries again i
 
 from __future__ import annotations
 
-import calendar
 import socket
 import ssl
 import time
@@ -16,15 +15,13 @@ from miglet.bootstrap.exchange import Answer, ask
 from miglet.bootstrap.framework import Notable, brief_check
 from miglet.bootstrap.probe import Place, connected
 from miglet.config.settings import Settings
+from miglet.formats import parse_http_date
 
 #: Seconds that the boot waits for each check.
 NETWORK_SECONDS = 3.0
 
 #: A clock that is further off breaks tokens (GitHub accepts five minutes).
 CLOCK_SECONDS = 300.0
-
-#: The form that HTTP wants dates in (RFC 9110).
-DATE = "%a, %d %b %Y %H:%M:%S GMT"
 
 NOT_WANTED = "not asked for (bootstrap.network)"
 PROXIED = "not tried: the proxy stands in between"
@@ -61,7 +58,7 @@ def clock(settings: Settings, deadline: float) -> str:
     if settings.controller.proxy:
         return PROXIED
     try:
-        told = date(head_of(settings, deadline))
+        told = parse_http_date(head_of(settings, deadline).headers.get("date"))
     except (OSError, Notable):
         return "not known: the controller does not answer"
     if told is None:
@@ -107,11 +104,3 @@ def head_of(settings: Settings, deadline: float) -> Answer:
     place = controller_place(url, settings)
     with connected(place, deadline) as connection:
         return ask(connection, f"HEAD {url.path or '/'}", place.host, deadline)
-
-
-def date(answer: Answer) -> float | None:
-    """When an answer was given, as wall time; None if it does not tell."""
-    try:
-        return float(calendar.timegm(time.strptime(answer.headers["date"], DATE)))
-    except (KeyError, ValueError):
-        return None

@@ -7,9 +7,9 @@ or refused with a reason, at a cost bounded by their number; nothing in between.
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, NamedTuple
 
+from miglet import formats
 from miglet.errors import BadMessage, MigletError
 
 #: A request may have so many bytes, an answer so many.
@@ -18,9 +18,6 @@ REPLY_BYTES = 1048576
 
 #: Deeper than anything we exchange, far less than what exhausts a stack.
 DEEPEST = 32
-
-#: Room for any 64-bit integer and any double that Python prints.
-LONGEST_NUMBER = 40
 
 #: The error codes of JSON-RPC 2.0, section 5.1, and our own.
 PARSE_ERROR = -32700
@@ -58,51 +55,18 @@ def strict_json(text: bytes, limit: int = REQUEST_BYTES) -> Any:
     """The JSON value in `text`, which may have `limit` bytes.
 
     Refused with BadMessage: what is not JSON in UTF-8, values nested deeper than
-    DEEPEST, numbers longer than LONGEST_NUMBER or infinite, NaN, a key that occurs
-    twice in an object, and half of a surrogate pair.
+    DEEPEST, what `formats.strict_json` refuses, and half of a surrogate pair.
     """
     if len(text) > limit:
         raise BadMessage(f"{len(text)} bytes are more than the {limit} allowed")
     try:
-        value = json.loads(
-            text.decode("utf-8"),
-            parse_int=_integer,
-            parse_float=_real,
-            parse_constant=_no_constant,
-            object_pairs_hook=_object,
-        )
+        value = formats.strict_json(text)
     except UnicodeDecodeError as error:
         raise BadMessage(f"not UTF-8 at byte {error.start}") from None
-    except RecursionError:
-        raise BadMessage(f"nested deeper than {DEEPEST} levels") from None
     except ValueError as error:
         raise BadMessage(f"not JSON: {error}") from None
     _inspect(value)
     return value
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > LONGEST_NUMBER:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return int(digits)
-
-
-def _real(digits: str) -> float:
-    number = float(digits) if len(digits) <= LONGEST_NUMBER else math.inf
-    if not math.isfinite(number):
-        raise ValueError("a number that is too large or too long")
-    return number
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object has the same key twice")
-    return found
 
 
 def _inspect(value: Any) -> None:

@@ -10,9 +10,8 @@ import enum
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from miglet.controller.fields import Fields, strict_json
 from miglet.errors import (
     BadAnswer,
     BadRegistration,
@@ -21,6 +20,7 @@ from miglet.errors import (
     Refused,
     Unauthenticated,
 )
+from miglet.formats import is_printable_word, parse_rfc3339, strict_json
 from miglet.http.retry import retry_after
 from miglet.http.transport import Answer, excerpt, host_of, phrase
 from miglet.redaction import remember_secret
@@ -119,7 +119,7 @@ def is_unreadable(answer: Answer, _event_type: str) -> bool:
         return False
     try:
         strict_json(answer.body)
-    except (ValueError, RecursionError):
+    except ValueError:
         return True
     return False
 
@@ -136,7 +136,7 @@ def object_in(answer: Answer) -> Mapping[str, Any]:
     """The JSON object in a body; empty if the body is something else."""
     try:
         values = strict_json(answer.body)
-    except (ValueError, RecursionError):
+    except ValueError:
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -294,6 +294,100 @@ ERRORS: dict[Outcome, Callable[[str, Answer], ControllerError]] = {
     Outcome.REDIRECTED: redirected,
     Outcome.FOREIGN: foreign,
 }
+
+
+#: What JSON calls a Python type.
+KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+
+
+class Fields:
+    """The fields of one answer, an object; raises BadAnswer naming the field."""
+
+    def __init__(
+        self, body: bytes, source: str = "the answer", list_as: str = ""
+    ) -> None:
+        #: Where the object came from, for the error.
+        self.source = source
+        self.values = self._object(body, list_as)
+
+    def text(self, name: str) -> str:
+        """A field that has to be there and to say something."""
+        value = self.of_kind(name, str)
+        if not value:
+            self.wrong(name, "empty")
+        return value
+
+    def word(self, name: str) -> str:
+        """A text that can travel in a header or an environment: printable ASCII."""
+        value = self.text(name)
+        if not is_printable_word(value):
+            self.wrong(name, "not one printable ASCII word")
+        return value
+
+    def text_or_null(self, name: str) -> str | None:
+        """A text; None where it is null or missing."""
+        return None if self.values.get(name) is None else self.of_kind(name, str)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts; empty where it is null or missing."""
+        values = self.list(name)
+        for value in values:
+            if not isinstance(value, str):
+                self.wrong(name, f"holds {kind(value)}, text expected")
+        return tuple(values)
+
+    def list(self, name: str) -> list[Any]:
+        """A list of anything; empty where it is null or missing."""
+        return [] if self.values.get(name) is None else self.of_kind(name, list)
+
+    def instant_or_null(self, name: str) -> float | None:
+        """A time as Unix seconds; None where it is null, missing or empty."""
+        text = self.text_or_null(name)
+        if not text:
+            return None
+        at = parse_rfc3339(text)
+        if at is None:
+            self.wrong(name, "not a time such as 2026-01-15T10:30:00Z")
+        return at
+
+    def present(self, name: str) -> Any:
+        if name not in self.values:
+            self.wrong(name, "missing")
+        return self.values[name]
+
+    def of_kind(self, name: str, expected: type) -> Any:
+        value = self.present(name)
+        if not isinstance(value, expected):
+            self.wrong(name, f"{kind(value)}, {KINDS[expected]} expected")
+        return value
+
+    def wrong(self, name: str, reason: str) -> NoReturn:
+        raise BadAnswer(f"{self.source}: {name}: {reason}")
+
+    def _object(self, body: bytes, list_as: str) -> dict[str, Any]:
+        try:
+            values = strict_json(body)
+        except ValueError as error:
+            reason = f"{type(error).__name__}: not JSON that we take"
+            raise BadAnswer(f"{self.source}: {reason}") from None
+        if list_as and isinstance(values, list):
+            return {list_as: values}
+        if not isinstance(values, dict):
+            reason = f"{kind(values)}, an object expected"
+            raise BadAnswer(f"{self.source}: {reason}")
+        return values
+
+
+def kind(value: object) -> str:
+    return KINDS[type(value)]
 
 
 def registration_token(body: bytes) -> RegistrationToken:

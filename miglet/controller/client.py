@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import requests
@@ -27,9 +27,9 @@ from miglet.controller.answers import (
     RegistrationToken,
     RemovalToken,
 )
-from miglet.controller.clock import ClockOffset
 from miglet.controller.credentials import credential_for
 from miglet.errors import ControllerError
+from miglet.formats import parse_http_date
 from miglet.http.deadline import within
 from miglet.http.transport import Answer, Transport, excerpt
 
@@ -191,3 +191,56 @@ def usable_trace(trace_id: str | None) -> str:
     except ValueError:
         return uuid.uuid4().hex
     return trace.hex if trace.int else uuid.uuid4().hex
+
+
+# The clock of the controller, as its answers tell it. Each answer says only between
+# which two bounds the offset lies, since its Date has no fractions and was written at
+# some time between request and answer: what all answers agree on is believed.
+
+#: ``Date`` is cut to whole seconds (RFC 9110, 5.6.7).
+RESOLUTION_SECONDS = 1.0
+
+#: How far two clocks may drift apart in a second: 100 ppm, more than any quartz.
+DRIFT = 1e-4
+
+
+class Bounds(NamedTuple):
+    """The controller's time minus ours, in seconds, as known at `at`."""
+
+    low: float
+    high: float
+    at: float
+
+    def aged(self, at: float) -> Bounds:
+        """What is still certain at `at`: the clocks may have drifted since."""
+        drift = DRIFT * abs(at - self.at)
+        return Bounds(self.low - drift, self.high + drift, at)
+
+    def narrowed(self, other: Bounds) -> Bounds:
+        """What both say; `other` alone if they contradict each other."""
+        low, high = max(self.low, other.low), min(self.high, other.high)
+        return Bounds(low, high, other.at) if low <= high else other
+
+
+class ClockOffset:
+    """The best estimate of the controller's time minus ours, from all answers."""
+
+    def __init__(self) -> None:
+        self._bounds: Bounds | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """The estimate; None before the first answer that had a ``Date``."""
+        if self._bounds is None:
+            return None
+        return (self._bounds.low + self._bounds.high) / 2
+
+    def note(self, date: str | None, sent_at: float, received_at: float) -> None:
+        """Learn from an answer's ``Date``; times are our wall clock's."""
+        theirs = parse_http_date(date)
+        if theirs is None or received_at < sent_at:
+            return
+        latest = theirs + RESOLUTION_SECONDS - sent_at
+        seen = Bounds(theirs - received_at, latest, received_at)
+        known = self._bounds or seen
+        self._bounds = known.aged(received_at).narrowed(seen)

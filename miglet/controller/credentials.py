@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from miglet.errors import CredentialUnusable
+from miglet.formats import is_printable_word
 from miglet.redaction import remember_secret
 from miglet.safefile import Fingerprint, fingerprint
 
@@ -93,7 +94,7 @@ def token_in(content: bytes, path: str | Path) -> str:
     token = content.strip().decode("ascii", errors="replace")
     if not token:
         raise unusable(path, "is empty")
-    if not all("!" <= character <= "~" for character in token):
+    if not is_printable_word(token):
         raise unusable(path, "holds something else than one printable ASCII word")
     remember_secret(token)
     return token

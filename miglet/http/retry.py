@@ -6,16 +6,15 @@ orders. All delays are random, so that a fleet does not come back in step.
 
 from __future__ import annotations
 
-import math
 import random
 import re
 import time
 from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
 
 import backoff
 
 from miglet.errors import MigletError
+from miglet.formats import parse_http_date
 
 #: The shortest and the longest time, in seconds, that a controller may ask for.
 SHORTEST, LONGEST = 1.0, 300.0
@@ -76,17 +75,8 @@ def retry_after(value: str | None, date: str | None) -> float | None:
     text = (value or "").strip()
     if NUMBER.fullmatch(text):
         return clamped(float(text))
-    until = http_date(text)
+    until = parse_http_date(text)
     if until is None:
         return None
-    since = http_date(date)
+    since = parse_http_date(date)
     return clamped(until - (time.time() if since is None else since))
-
-
-def http_date(text: str | None) -> float | None:
-    """The Unix time that an HTTP date names; None if it names none."""
-    try:
-        at = parsedate_to_datetime(text or "").timestamp()
-    except (TypeError, ValueError, OverflowError, IndexError):
-        return None
-    return at if math.isfinite(at) else None

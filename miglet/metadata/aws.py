@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from miglet.config.sources import ATTRIBUTE_PREFIX
-from miglet.controller.fields import instant
+from miglet.formats import is_printable_word, parse_rfc3339
 from miglet.http.transport import Answer
 from miglet.metadata.cloud import Announcement, Metadata
 from miglet.metadata.faults import MetadataRefused
@@ -100,7 +100,7 @@ class Aws:
 
     def _spot(self, action: str) -> Announcement:
         tree: dict[str, Any] = self._server.tree(action.encode(), SPOT)
-        until = instant(text_in(tree, "time") or "")
+        until = parse_rfc3339(text_in(tree, "time") or "")
         return Announcement(action, "spot_instance_action", until, f"aws {SPOT}")
 
     def _tags(self, deadline: float) -> dict[str, str]:
@@ -138,7 +138,7 @@ class Aws:
         body = self._server.judged(answer, TOKEN)
         token = decoded(self._server.required(body, TOKEN)).strip()
         genuine = LIFE_HEADER in answer.headers and len(token) <= LONGEST_TOKEN
-        if not genuine or not all("!" <= each <= "~" for each in token) or not token:
+        if not genuine or not is_printable_word(token):
             raise MetadataRefused(
                 f"{self._server.host}: /{TOKEN}: no token came with {LIFE_HEADER}:"
                 " something else answers at this address"

@@ -11,9 +11,9 @@ import base64
 import binascii
 import time
 from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
+from miglet.formats import parse_http_date
 from miglet.metadata.cloud import Announcement, Metadata
 from miglet.metadata.faults import MetadataRefused
 from miglet.metadata.limits import Limits
@@ -159,14 +159,6 @@ def announcement(event: Mapping[str, Any]) -> Announcement:
     """What a scheduled event means to us; one that has begun ends the machine now."""
     kind = f"scheduled_{event['EventType'].lower()}"
     begun = event.get("EventStatus") == "Started"
-    until = time.time() if begun else http_time(text_in(event, "NotBefore"))
+    until = time.time() if begun else parse_http_date(text_in(event, "NotBefore"))
     identity = f"{text_in(event, 'EventId')} {text_in(event, 'NotBefore')}"
     return Announcement(identity, kind, until, f"azure {EVENTS}")
-
-
-def http_time(text: str | None) -> float | None:
-    """Wall time of ``Mon, 19 Sep 2016 18:29:47 GMT``; None if it is none."""
-    try:
-        return parsedate_to_datetime(text or "").timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None

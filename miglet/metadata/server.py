@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import requests
 
 from miglet import __version__
-from miglet.controller.fields import strict_json
 from miglet.errors import ControllerUnreachable
+from miglet.formats import strict_json
 from miglet.http.deadline import within
 from miglet.http.retry import retry_after
 from miglet.http.transport import Answer, Transport, host_of, phrase
@@ -141,7 +141,7 @@ class Server:
         """The JSON object in `body`; raises MetadataRefused naming `path`."""
         try:
             tree = strict_json(body)
-        except (ValueError, RecursionError):
+        except ValueError:
             tree = None
         if not isinstance(tree, dict):
             found = "an HTML page" if is_html(body) else "something else"

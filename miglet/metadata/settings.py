@@ -19,6 +19,7 @@ from miglet.config.sources import (
     unusable,
 )
 from miglet.errors import Fault
+from miglet.formats import is_printable_word
 from miglet.metadata.cloud import Metadata
 from miglet.redaction import redact, remember_secret
 
@@ -81,8 +82,7 @@ def controller_token(metadata: Metadata) -> str | None:
 def token_faults(text: str | None) -> tuple[Fault, ...]:
     """What is wrong with the controller's token, without a word of it."""
     token = (text or "").strip()
-    printable = all("!" <= character <= "~" for character in token)
-    if text is None or (token and printable and len(token) <= LONGEST_TOKEN):
+    if text is None or (is_printable_word(token) and len(token) <= LONGEST_TOKEN):
         return ()
     reason = f"expected one printable ASCII word of at most {LONGEST_TOKEN} characters"
     found = "something else" if token else "nothing"

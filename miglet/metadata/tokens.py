@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping
 
 from miglet.config.settings import Settings
-from miglet.controller.answers import RegistrationToken
-from miglet.controller.fields import Fields
+from miglet.controller.answers import Fields, RegistrationToken
 from miglet.errors import BadAnswer, MigletError
+from miglet.formats import is_printable_word
 from miglet.metadata.cloud import cloud_called
 from miglet.metadata.firmware import cloud_name
 from miglet.metadata.limits import Limits
@@ -75,8 +75,7 @@ def usable(text: str, path: str, settings: Settings) -> RegistrationToken:
     except BadAnswer as error:
         raise TokenUnusable(str(error)) from None
     word, expires_at = token
-    printable = all("!" <= character <= "~" for character in word)
-    if not word or not printable or len(word) > LONGEST_TOKEN:
+    if not is_printable_word(word) or len(word) > LONGEST_TOKEN:
         found = "something else" if word else "nothing"
         reason = "expected a registration token, one printable word"
         raise TokenUnusable(f"{path}: {reason}; found {found}")

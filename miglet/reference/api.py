@@ -13,8 +13,9 @@ from typing import Any
 
 from aiohttp import web
 
+from miglet.formats import rfc3339
 from miglet.reference.bodies import check, machine_id, read_json, waiting_time
-from miglet.reference.database import Arrival, arrival, rfc3339
+from miglet.reference.database import Arrival, arrival
 from miglet.reference.fleet import Controller, command_topic, event_topic
 from miglet.reference.problems import Problem
 from miglet.reference.store import Kept

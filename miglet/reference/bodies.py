@@ -5,17 +5,17 @@ Nothing that a client sent reaches another module before it went through here.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 from aiohttp import web
 from jsonschema import Draft7Validator
 from jsonschema.exceptions import ValidationError
 
 from miglet.controller import contract
+from miglet.formats import strict_json
 from miglet.reference.problems import Problem
 
 IDENTIFIER = re.compile(r"[!-.0-~]{1,128}")
@@ -46,8 +46,8 @@ async def read_json(request: web.Request, most_bytes: int = MOST_BODY_BYTES) -> 
     if len(body) > most_bytes:
         raise Problem(413, f"the body is larger than {most_bytes} bytes")
     try:
-        return json.loads(body, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        return strict_json(body)
+    except ValueError as error:
         raise Problem(400, f"the body is not JSON: {error}") from error
 
 
@@ -111,7 +111,3 @@ def _mistakes(errors: Iterable[ValidationError]) -> Iterable[dict[str, str]]:
     for error in errors:
         field = ".".join(map(str, error.absolute_path))
         yield {"field": field, "reason": error.message[:300]}
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number in JSON")

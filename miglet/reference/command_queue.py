@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from miglet.reference.database import Arrival, rfc3339
+from miglet.reference.database import Arrival, rfc3339_or_null
 
 #: How long a machine has to complete a command before it is given it again. The
 #: agent executes an id once, so a repetition costs one poll and no more.
@@ -116,7 +116,7 @@ def _wire_form(row: sqlite3.Row) -> dict[str, Any]:
         "id": row["id"],
         "type": row["type"],
         "parameters": json.loads(row["parameters"]),
-        "created_at": rfc3339(row["created_at"]),
+        "created_at": rfc3339_or_null(row["created_at"]),
     }
     if row["expires_at"] is not None:
         command["expires_at"] = row["expires_at"]
@@ -130,8 +130,8 @@ def _progress(row: sqlite3.Row) -> dict[str, Any]:
         "expires_at": row["expires_at"],
         "status": status if row["completed_at"] is None else "completed",
         "times_handed_out": row["times_handed_out"],
-        "handed_out_at": rfc3339(row["handed_out_at"]),
-        "completed_at": rfc3339(row["completed_at"]),
+        "handed_out_at": rfc3339_or_null(row["handed_out_at"]),
+        "completed_at": rfc3339_or_null(row["completed_at"]),
         "outcome": row["outcome"],
         "reason": row["reason"],
     }

@@ -7,18 +7,15 @@ and back under load, and the order of arrival stays the order of storage.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
+from miglet.formats import parse_rfc3339, rfc3339
+
 #: How long another process may hold the file before it counts as in use, in seconds.
 LOCK_SECONDS = 1.0
-
-#: Python 3.10 reads three digits after the second, not any number of them.
-PARTS_OF_SECOND = re.compile(r"(\.[0-9]{3})[0-9]*|\.[0-9]{1,2}")
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS machines (
@@ -76,12 +73,9 @@ def open_database(path: Path) -> sqlite3.Connection:
     return db
 
 
-def rfc3339(at: float | None) -> str | None:
-    """Wall-clock seconds as text in UTC with milliseconds; None stays None."""
-    if at is None:
-        return None
-    text = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+def rfc3339_or_null(at: float | None) -> str | None:
+    """Wall-clock seconds as RFC 3339; None stays None."""
+    return None if at is None else rfc3339(at)
 
 
 def wall(timestamp: str) -> float:
@@ -89,8 +83,4 @@ def wall(timestamp: str) -> float:
 
     A date that does not exist (February 30) counts as the beginning of time.
     """
-    text = PARTS_OF_SECOND.sub(r"\1", timestamp.replace("Z", "+00:00"))
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        return 0.0
+    return parse_rfc3339(timestamp) or 0.0

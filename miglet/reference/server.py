@@ -21,11 +21,12 @@ from typing import NamedTuple
 from aiohttp import web
 
 from miglet.errors import MISCONFIGURED, UNAVAILABLE, MigletError
+from miglet.formats import rfc3339
 from miglet.reference.app import application
 from miglet.reference.auth import Door
 from miglet.reference.bells import Bells
 from miglet.reference.command_queue import LEASE_SECONDS
-from miglet.reference.database import open_database, rfc3339
+from miglet.reference.database import open_database
 from miglet.reference.fleet import TokenSource, controller_on
 from miglet.reference.tokens import TokenFile
 

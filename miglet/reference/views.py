@@ -9,7 +9,7 @@ import json
 import sqlite3
 from typing import Any
 
-from miglet.reference.database import rfc3339
+from miglet.reference.database import rfc3339_or_null
 
 #: Events in one answer to an operator.
 EVENTS_AT_ONCE = 500
@@ -65,8 +65,8 @@ class Views:
             "pool_id": row["pool_id"],
             "org_id": row["org_id"],
             "state": row["state"],
-            "first_seen_at": rfc3339(row["first_seen_at"]),
-            "last_heartbeat_at": rfc3339(row["last_heartbeat_at"]),
+            "first_seen_at": rfc3339_or_null(row["first_seen_at"]),
+            "last_heartbeat_at": rfc3339_or_null(row["last_heartbeat_at"]),
             "last_heartbeat": json.loads(last) if last else None,
             "counts": self._counts(row),
             "gaps": self.gaps(vm_id),

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from miglet.controller.answers import EARLIEST_EXPIRY
-from miglet.controller.fields import instant
+from miglet.formats import parse_rfc3339
 from miglet.messages.facts import CommandReceived
 
 #: Most bytes of a command's parameters.
@@ -73,7 +73,7 @@ def _shallow(value: object, depth: int) -> bool:
 def _expiry(value: object, faults: list[str]) -> float | None:
     if value is None or value == "":
         return None
-    at = instant(value) if isinstance(value, str) else None
+    at = parse_rfc3339(value) if isinstance(value, str) else None
     if at is None:
         faults.append("expires_at is not a time such as 2026-01-15T10:30:00Z")
         return None

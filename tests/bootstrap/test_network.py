@@ -12,9 +12,7 @@ from email.utils import formatdate
 
 import pytest
 
-from miglet.bootstrap.exchange import Answer
 from miglet.bootstrap.framework import Notable
-from miglet.bootstrap.network import date
 from miglet.bootstrap.probe import Place, connected
 from miglet.bootstrap.report import report
 from tests.authority import DAY, NOW, Authority
@@ -257,11 +255,6 @@ def test_a_controller_that_cannot_be_reached_leaves_the_clock_alone(tmp_path):
     row = look("clock", online(tmp_path, "http://127.0.0.1:1"))
     told = "not known: the controller does not answer"
     assert (row["status"], row["detail"]) == ("ok", told)
-
-
-def test_a_date_is_wall_time():
-    told = {"date": "Sun, 06 Nov 1994 08:49:37 GMT"}
-    assert date(Answer(200, "", told)) == 784111777.0
 
 
 def test_a_silent_controller_holds_the_boot_up_for_three_seconds_only(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miglet.controller.clock import ClockOffset
+from miglet.controller.client import ClockOffset
 
 NOON = 1_768_478_400.0
 

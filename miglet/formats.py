@@ -1,0 +1,130 @@
+"""Text formats that several protocols share: times, strict JSON, printable words.
+
+Light enough for every process: nothing here imports a library.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import math
+import re
+import time
+from datetime import datetime
+from typing import Any, NoReturn
+
+#: Any 64-bit integer and any double that Python prints has fewer characters.
+LONGEST_NUMBER = 40
+
+#: RFC 3339, 5.6; GitHub's own times have seven digits after the point.
+RFC_3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)",
+    re.ASCII,
+)
+
+MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM905
+
+#: The three forms of RFC 9110, 5.6.7: of today, of RFC 850, of asctime(3).
+HTTP_DATES = (
+    re.compile(
+        r"[A-Z][a-z]{2}, (?P<day>\d\d) (?P<month>\w{3}) (?P<year>\d{4})"
+        r" (?P<clock>\d\d:\d\d:\d\d) GMT",
+        re.ASCII,
+    ),
+    re.compile(
+        r"[A-Z][a-z]{5,8}, (?P<day>\d\d)-(?P<month>\w{3})-(?P<year>\d\d)"
+        r" (?P<clock>\d\d:\d\d:\d\d) GMT",
+        re.ASCII,
+    ),
+    re.compile(
+        r"[A-Z][a-z]{2} (?P<month>\w{3}) (?P<day>[ \d]\d)"
+        r" (?P<clock>\d\d:\d\d:\d\d) (?P<year>\d{4})",
+        re.ASCII,
+    ),
+)
+
+
+def rfc3339(at: float) -> str:
+    """Wall time `at` (seconds) in UTC with milliseconds: 2026-01-15T10:30:00.123Z."""
+    seconds, milliseconds = divmod(int(at * 1000), 1000)
+    clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{clock}.{milliseconds:03d}Z"
+
+
+def parse_rfc3339(text: str) -> float | None:
+    """Unix seconds of an RFC 3339 time; None if it is not one."""
+    parts = RFC_3339.fullmatch(text)
+    if parts is None:
+        return None
+    day, clock, fraction, zone = parts.groups(default="")
+    digits = (fraction[1:] + "000000")[:6]
+    zone = zone.upper().replace("Z", "+00:00")
+    try:
+        return datetime.fromisoformat(f"{day}T{clock}.{digits}{zone}").timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_http_date(text: str | None) -> float | None:
+    """Unix seconds of an HTTP date; None if it is not one."""
+    stripped = (text or "").strip()
+    found = next(filter(None, (form.fullmatch(stripped) for form in HTTP_DATES)), None)
+    if found is None or found["month"] not in MONTHS:
+        return None
+    year = int(found["year"])
+    if year < 100:
+        year += 2000 if year < 70 else 1900
+    hour, minute, second = map(int, found["clock"].split(":"))
+    month = MONTHS.index(found["month"]) + 1
+    if not (1 <= int(found["day"]) <= 31 and hour < 24 and minute < 60 and second < 61):
+        return None
+    return float(
+        calendar.timegm((year, month, int(found["day"]), hour, minute, second))
+    )
+
+
+def strict_json(body: bytes) -> Any:
+    """The JSON in `body`, read as every reader reads it; raises ValueError.
+
+    UTF-8, no NaN, no infinity, no key twice in one object (RFC 7493), no number that
+    takes long to read, no nesting that exhausts the stack.
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8"),
+            parse_int=_integer,
+            parse_float=_real,
+            parse_constant=_no_constant,
+            object_pairs_hook=_object,
+        )
+    except RecursionError:
+        raise ValueError("nested deeper than can be read") from None
+
+
+def is_printable_word(text: str) -> bool:
+    """Whether `text` can travel in a header or an environment: printable ASCII."""
+    return bool(text) and all("!" <= character <= "~" for character in text)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    number = float(digits) if len(digits) <= LONGEST_NUMBER else math.inf
+    if not math.isfinite(number):
+        raise ValueError("a number that is too large or too long")
+    return number
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return found
