@@ -30,8 +30,7 @@ from miglet.controller.answers import (
 from miglet.controller.credentials import credential_for
 from miglet.errors import ControllerError
 from miglet.formats import parse_http_date
-from miglet.http.deadline import within
-from miglet.http.transport import Answer, Transport, excerpt
+from miglet.http.transport import Answer, Transport, excerpt, within
 
 #: A long poll may take so much longer than it was told to wait, in seconds.
 LONGEST_POLL_GRACE = 10.0

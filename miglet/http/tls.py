@@ -7,21 +7,13 @@ always verified, and nothing below TLS 1.2 is spoken.
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
 import logging
 import os
 import ssl
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-from requests import Response
-from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from miglet.errors import CredentialUnusable
 from miglet.safefile import Fingerprint, fingerprint
@@ -122,90 +114,3 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-class FinalResponse(http.client.HTTPResponse):
-    """Skips every interim answer (1xx, RFC 9110, 15.2); http.client skips only 100."""
-
-    def _read_status(self) -> tuple[str, int, str]:
-        version, status, reason = super()._read_status()  # type: ignore[misc]
-        interim = 100 <= status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS
-        return version, HTTPStatus.CONTINUE if interim else status, reason
-
-
-class PlainConnection(HTTPConnection):
-    """A connection without TLS."""
-
-    response_class = FinalResponse
-
-
-class SecureConnection(HTTPSConnection):
-    """A connection with TLS."""
-
-    response_class = FinalResponse
-
-
-class PlainPool(HTTPConnectionPool):
-    """The pool of such connections."""
-
-    ConnectionCls = PlainConnection
-
-
-class SecurePool(HTTPSConnectionPool):
-    """The pool of such connections."""
-
-    ConnectionCls = SecureConnection
-
-
-POOLS = {"http": PlainPool, "https": SecurePool}
-
-
-class TlsAdapter(HTTPAdapter):
-    """requests' pool of connections, all of them made with one TLS context.
-
-    It keeps one connection alive and tries nothing a second time.
-    """
-
-    def __init__(self, context: ssl.SSLContext | None) -> None:
-        self.context = context
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
-
-    def init_poolmanager(
-        self, connections: int, maxsize: int, block: bool = False, **more: Any
-    ) -> None:
-        more["ssl_context"] = self.context
-        super().init_poolmanager(connections, maxsize, block, **more)
-        self.poolmanager.pool_classes_by_scheme = POOLS
-
-    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        more["ssl_context"] = self.context
-        manager = super().proxy_manager_for(proxy, **more)
-        manager.pool_classes_by_scheme = POOLS
-        return manager
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Leave the verification to the context.
-
-        requests would load its own bundle of authorities into it, and Debian's urllib3
-        the system's, which it names by default.
-        """
-        conn.cert_reqs = "CERT_REQUIRED"
-        conn.ca_certs = conn.ca_cert_dir = None
-
-    def build_response(self, req: Any, resp: Any) -> Response:
-        """What of a Response is read here; the rest, cookies above all, is not made.
-
-        With `prepared` it leaves each worker that makes requests 0.2 MB smaller.
-        """
-        response = Response()
-        response.status_code = resp.status
-        response.headers = CaseInsensitiveDict(resp.headers)
-        response.raw, response.request = resp, req
-        return response
-
-    def close(self) -> None:
-        """Close the kept connection now, not when its pool happens to be collected."""
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in list(manager.pools.keys()):
-                manager.pools[key].close()
-        super().close()

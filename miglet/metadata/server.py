@@ -19,9 +19,8 @@ import requests
 from miglet import __version__
 from miglet.errors import ControllerUnreachable
 from miglet.formats import strict_json
-from miglet.http.deadline import within
 from miglet.http.retry import retry_after
-from miglet.http.transport import Answer, Transport, host_of, phrase
+from miglet.http.transport import Answer, Transport, host_of, phrase, within
 from miglet.metadata.faults import (
     MetadataForbidden,
     MetadataRefused,

@@ -7,6 +7,7 @@ and the arbiter knows which ones it has seen.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import random
 import signal
@@ -14,10 +15,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import Any
 
 from miglet.config.settings import Settings
+from miglet.controller.answers import EARLIEST_EXPIRY
 from miglet.controller.client import Client
 from miglet.errors import ControllerError
+from miglet.formats import parse_rfc3339
 from miglet.http.retry import Backoff
 from miglet.messages.events import Identity
 from miglet.messages.facts import (
@@ -28,7 +32,6 @@ from miglet.messages.facts import (
 )
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.failures import report_failure
-from miglet.workers.forms import received
 
 #: Most seconds until the first poll: machines that boot together do not ask together.
 FIRST_PHASE_SECONDS = 1.0
@@ -43,6 +46,15 @@ REMEMBERED = 4096
 #: and each report is an event.
 MOST_MALFORMED = 4
 MINUTE = 60.0
+
+#: Most bytes of a command's parameters.
+PARAMETERS_LIMIT = 32 * 1024
+
+#: How deep parameters may be nested.
+DEPTH_LIMIT = 20
+
+#: Most characters of an id or a type.
+NAME_LIMIT = 128
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +134,7 @@ class CommandPoller(Worker):
 
     def _new_among(self, commands: list[object]) -> Iterable[CommandReceived]:
         for raw in commands:
-            command = received(raw)
+            command = parse_command(raw)
             key = command.id or digest(raw)
             if key in self._seen:
                 continue
@@ -155,3 +167,60 @@ def digest(raw: object) -> str:
     Its first character is one that no usable id has.
     """
     return "\0" + hashlib.sha256(repr(raw).encode(errors="replace")).hexdigest()
+
+
+def parse_command(raw: object) -> CommandReceived:
+    """The command in `raw`, with every fault of its form.
+
+    Whether it is known and its parameters make sense is examined by the arbiter's side.
+    """
+    if not isinstance(raw, dict):
+        return CommandReceived("", "", {}, None, ["the command is not an object"])
+    faults: list[str] = []
+    parameters = _parameters(raw.get("parameters"), faults)
+    return CommandReceived(
+        id=_name(raw, "id", faults),
+        type=_name(raw, "type", faults),
+        parameters=parameters,
+        expires_at=_expiry(raw.get("expires_at"), faults),
+        faults=faults,
+    )
+
+
+def _name(raw: dict[str, Any], key: str, faults: list[str]) -> str:
+    value = raw.get(key)
+    if isinstance(value, str) and 0 < len(value) <= NAME_LIMIT and value.isprintable():
+        return value
+    faults.append(f"{key} is not a text of 1 to {NAME_LIMIT} printable characters")
+    return ""
+
+
+def _parameters(value: object, faults: list[str]) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        faults.append("parameters is not an object")
+    elif not _shallow(value, DEPTH_LIMIT):
+        faults.append(f"parameters are nested deeper than {DEPTH_LIMIT}")
+    elif len(json.dumps(value)) > PARAMETERS_LIMIT:
+        faults.append(f"parameters are larger than {PARAMETERS_LIMIT} bytes")
+    else:
+        return value
+    return {}
+
+
+def _shallow(value: object, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    parts = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_shallow(each, depth - 1) for each in parts)
+
+
+def _expiry(value: object, faults: list[str]) -> float | None:
+    if value is None or value == "":
+        return None
+    at = parse_rfc3339(value) if isinstance(value, str) else None
+    if at is None:
+        faults.append("expires_at is not a time such as 2026-01-15T10:30:00Z")
+        return None
+    return None if at < EARLIEST_EXPIRY else at

@@ -18,8 +18,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.errors import ControllerError
-from miglet.http.tls import TlsAdapter
-from miglet.http.transport import Transport
+from miglet.http.transport import TlsAdapter, Transport
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerAnswered
 from miglet.supervisor import queues

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from miglet.http.deadline import DeadlinePassed, within
+from miglet.http.transport import DeadlinePassed, within
 from tests.support import Stopwatch, eventually
 
 

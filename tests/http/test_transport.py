@@ -15,7 +15,7 @@ import pytest
 
 from miglet.controller.client import Client
 from miglet.errors import BadAnswer, ControllerError, ControllerUnreachable
-from miglet.http.deadline import DeadlinePassed
+from miglet.http.transport import DeadlinePassed
 from tests.support import Stopwatch
 
 SECRET = "the-controllers-own-token"

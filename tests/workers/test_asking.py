@@ -24,8 +24,7 @@ from miglet.errors import (
     Refused,
     Unauthenticated,
 )
-from miglet.http.deadline import DeadlinePassed
-from miglet.http.transport import TlsFailed
+from miglet.http.transport import DeadlinePassed, TlsFailed
 from miglet.redaction import forget_secrets, redact
 from miglet.workers.asking import TokenReply, asked, expired, registration_token_in
 from tests.support import eventually
