@@ -14,7 +14,7 @@ PACKAGE = ROOT / "miglet"
 
 #: What a floor may import is below it, or in the same package.
 FLOORS = [
-    {"errors", "formats", "loglines", "metrics", "redaction", "safefile"},
+    {"errors", "formats", "metrics", "redaction", "safefile"},
     {"cli", "config", "control", "http", "logger", "messages"},
     {"controller", "supervisor"},
     {"journal", "metadata", "runner"},
