@@ -202,10 +202,13 @@ def _parameters(value: object, faults: list[str]) -> dict[str, Any]:
         faults.append("parameters is not an object")
     elif not _shallow(value, DEPTH_LIMIT):
         faults.append(f"parameters are nested deeper than {DEPTH_LIMIT}")
-    elif len(json.dumps(value)) > PARAMETERS_LIMIT:
-        faults.append(f"parameters are larger than {PARAMETERS_LIMIT} bytes")
     else:
-        return value
+        try:
+            if len(json.dumps(value, allow_nan=False)) <= PARAMETERS_LIMIT:
+                return value
+            faults.append(f"parameters are larger than {PARAMETERS_LIMIT} bytes")
+        except ValueError:
+            faults.append("parameters have a number that JSON does not have")
     return {}
 
 

@@ -20,7 +20,12 @@ from miglet.lifecycle.vm import Moment, State
 from miglet.messages.codec import encode
 from miglet.messages.facts import CommandExamined, CredentialsRenewed
 from miglet.supervisor import queues
-from miglet.workers.forms import DEPTH_LIMIT, NAME_LIMIT, PARAMETERS_LIMIT, received
+from miglet.workers.command_poller import (
+    DEPTH_LIMIT,
+    NAME_LIMIT,
+    PARAMETERS_LIMIT,
+    parse_command,
+)
 from tests.histories import busy, events, idle, live
 from tests.sample_settings import sample_settings
 
@@ -61,11 +66,13 @@ def test_names_are_matched_without_case_and_underscores(name):
     ],
 )
 def test_a_malformed_command_is_refused_with_its_reason(raw, reason):
-    assert any(reason in fault for fault in received(raw).faults)
+    assert any(reason in fault for fault in parse_command(raw).faults)
 
 
 def test_a_well_formed_command_has_no_fault():
-    fact = received({**GOOD, "parameters": None, "expires_at": "2026-01-15T10:30:00Z"})
+    fact = parse_command(
+        {**GOOD, "parameters": None, "expires_at": "2026-01-15T10:30:00Z"}
+    )
     assert fact.faults == []
     assert fact.expires_at == 1768473000.0
 
@@ -78,7 +85,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from([*GOOD, "parameters", "expires_at"]), JSON))
 def test_whatever_comes_fits_on_a_queue(raw):
-    encode(received(raw))
+    encode(parse_command(raw))
 
 
 @pytest.mark.parametrize(
