@@ -129,8 +129,8 @@ def test_a_refusal_names_the_field_and_is_counted(controller, vm):
     [
         (b"", "not JSON"),
         (b"<html>portal</html>", "not JSON"),
-        (b'{"a": NaN}', "NaN is no number"),
-        (b'{"a": -Infinity}', "-Infinity is no number"),
+        (b'{"a": NaN}', "NaN is no JSON number"),
+        (b'{"a": -Infinity}', "-Infinity is no JSON number"),
         (b"\xff\xfe\x00", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b"1" * 10_000, "not JSON"),
