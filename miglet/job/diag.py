@@ -1,11 +1,13 @@
 """The runner's own logs, `_diag/Runner_*.log` and `_diag/Worker_*.log`.
 
 They belong to the job's user and may be missing, huge or forged: a bounded number is
-followed, a bounded piece a call, and what they say is a sign among others.
+followed, a bounded piece a call, and what they say is a sign among others. First the
+job message that the Worker logs, then the lines that mean something, then the files.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -14,10 +16,16 @@ from itertools import islice
 from pathlib import Path
 
 from miglet.job import signs
-from miglet.job.diaglines import parse_log_line
-from miglet.job.jobmessage import JobMessage
-from miglet.job.listener_output import BUDGET_BYTES, wall_time
-from miglet.job.signs import JobIdentity, Sign
+from miglet.job.listener_output import (
+    BUDGET_BYTES,
+    STAMP,
+    bare,
+    parse_line,
+    quoted,
+    table,
+    wall_time,
+)
+from miglet.job.signs import JobIdentity, Sign, identity_of
 from miglet.job.tail import (
     FILE_BUDGET_BYTES,
     Budget,
@@ -29,6 +37,190 @@ from miglet.job.tail import (
     readable,
 )
 
+# The job message, reduced to the job's identity.
+#
+# The runner masks secrets in it, also where they are part of the JSON itself: with a
+# secret `true` or `{` it does not parse. It is indented by two, and no value breaks its
+# line, so each part of the identity is found by its own line, by its depth and by the
+# section around it (actions/runner Worker.cs, "Job message:").
+
+#: What is looked at of one message; a real one has some hundred kilobytes at most.
+MESSAGE_LIMIT_BYTES = 4 << 20
+
+_MASK = "***"
+#: A quotation mark, or what masking makes of each when it is a secret.
+_QUOTE = r"(?:\"|\*\*\*)"
+
+_MESSAGE_END = re.compile(r"(?:\}|\*\*\*)\s*")
+_TOP_KEY = re.compile(rf" {{2}}{_QUOTE}(\w+){_QUOTE}: ?(.*)")
+_SECTION_KEY = re.compile(rf" {{4}}{_QUOTE}(\w+){_QUOTE}: ")
+_PAIR_KEY = re.compile(rf" {{10}}{_QUOTE}k{_QUOTE}: {_QUOTE}(\w+){_QUOTE},")
+#: The runner writes numbers as doubles (`4242.0`).
+_PAIR_NUMBER = re.compile(rf" {{10}}{_QUOTE}v{_QUOTE}: (\d{{1,20}})(?:\.0)?")
+#: With masked quotation marks nobody can tell where a text begins: none is taken.
+_PAIR_TEXT = re.compile(r' {10}"v": ("(?:[^"\\]|\\.)*"),?')
+_JSON_TEXT = re.compile(r'("(?:[^"\\]|\\.)*"),?')
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+#: Keys of the identity in each section of `contextData`.
+_WANTED = {
+    "job": {"check_run_id": "job_id"},
+    "github": {
+        "run_id": "run_id",
+        "run_attempt": "run_attempt",
+        "repository": "repository",
+        "workflow": "workflow",
+        "ref": "ref",
+        "sha": "commit",
+        "actor": "actor",
+        "event_name": "event_name",
+    },
+}
+
+
+class JobMessage:
+    """Takes a message line by line; `identity` is what has been found so far."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, object] = {}
+        self._top = ""
+        self._section = ""
+        #: The part of the identity whose value the next line has.
+        self._awaited: str | None = None
+        self._room = MESSAGE_LIMIT_BYTES
+        #: Whether the message is over, or longer than any real one.
+        self.ended = False
+        #: Whether the job's name would take more than one line where it is printed.
+        self.name_has_newlines = False
+
+    @property
+    def identity(self) -> JobIdentity:
+        """The job as the message describes it, checked and cut."""
+        return identity_of(self._values)
+
+    def add(self, raw: bytes) -> None:
+        """Look at the next line."""
+        line = raw.decode("utf-8", "replace")
+        self._room -= len(raw) + 1
+        self.ended = self._room < 0 or bool(_MESSAGE_END.fullmatch(line))
+        awaited, self._awaited = self._awaited, None
+        if awaited:
+            self._keep(awaited, line)
+        elif line.startswith(" " * 10):
+            self._await(line)
+        elif line.startswith("    ") and line[4:5] not in ("", " ", "}", "]"):
+            found = _SECTION_KEY.match(line)
+            self._section = found[1] if found and self._top == "contextData" else ""
+        elif line.startswith("  ") and line[2:3] not in (" ", "}", "]"):
+            self._enter(line)
+
+    def _enter(self, line: str) -> None:
+        found = _TOP_KEY.match(line)
+        self._top, self._section = found[1] if found else "", ""
+        if found and found[1] == "jobDisplayName":
+            self.name_has_newlines = "\\n" in found[2] or "\\r" in found[2]
+            name = _JSON_TEXT.fullmatch(found[2])
+            self._values["name"] = _decode(name[1]) if name else None
+
+    def _await(self, line: str) -> None:
+        found = _PAIR_KEY.fullmatch(line)
+        self._awaited = _WANTED.get(self._section, {}).get(found[1]) if found else None
+
+    def _keep(self, name: str, line: str) -> None:
+        number, text = _PAIR_NUMBER.fullmatch(line), _PAIR_TEXT.fullmatch(line)
+        if number:
+            self._values.setdefault(name, number[1])
+        elif text and _MASK not in text[1]:
+            self._values.setdefault(name, _checked(name, _decode(text[1])))
+
+
+def _checked(name: str, value: str | None) -> str | None:
+    if name == "repository" and not _REPOSITORY.fullmatch(value or ""):
+        return None
+    return value
+
+
+def _decode(literal: str) -> str | None:
+    """The text of a JSON string; None where the line was cut within an escape."""
+    try:
+        return str(json.loads(literal))
+    except ValueError:
+        return None
+
+
+# Lines that mean something, each taken by itself. A release may change their wording:
+# what is not understood is no sign.
+
+_LINE = re.compile(rf"\[({STAMP}) (CRIT|ERR |WARN|INFO|VERB) ([^\]]+)\] (.*)")
+_WRITTEN = re.compile(r"WRITE (?:LINE|ERROR): (.*)", re.DOTALL)
+_NO_SPACE = "No space left on device"
+_FAULTS = ("CRIT", "ERR ")
+
+
+def _worker_ended(at: float, source: str, match: re.Match[str]) -> Sign:
+    return signs.WorkerEnded(at, source, int(match[1]))
+
+
+def _result(at: float, source: str, match: re.Match[str]) -> Sign:
+    return signs.JobResult(at, source, match[1])
+
+
+_RESULT = "|".join(signs.RESULTS)
+#: Which lines mean something in which log (actions/runner Listener/JobDispatcher.cs,
+#: Listener/Runner.cs, Worker/Worker.cs, Worker/StepsRunner.cs).
+_MEANINGS = {
+    "runner_log": table(
+        (r"Version: (\d[\w.+-]*)$", quoted(signs.RunnerVersion)),
+        (r"Acknowledging runner request '", bare(signs.JobRequested)),
+        (r"Job request \S+ for plan \S+ job \S+ received\.", bare(signs.JobRequested)),
+        (r"(Skipping message Job\..*)", quoted(signs.JobSkipped)),
+        (r"Worker finished for job \S+\. Code: (-?\d{1,9})\b", _worker_ended),
+        (rf"finish job request for job \S+ with result: ({_RESULT})\b", _result),
+        (r"Runner will be shutdown for \w+", bare(signs.ShutdownSignalled)),
+        (r"Runner OAuth token has been revoked", bare(signs.OAuthRevoked)),
+    ),
+    "worker_log": table(
+        (r"Message received\.", bare(signs.JobReceived)),
+        (r"Runner will be shutdown for \w+", bare(signs.ShutdownReceived)),
+        (r"Processing step: DisplayName=", bare(signs.StepsBegan)),
+        (r"Cancellation/Shutdown message received", bare(signs.CancelReceived)),
+        (rf"Job result after all job steps finish: ({_RESULT})\b", _result),
+    ),
+}
+
+
+def parse_log_line(text: str, seen: float, source: str) -> Sign | None:
+    """What a line of the Listener's or the Worker's log says, or None."""
+    match = _LINE.match(text)
+    if not match:
+        # The further lines of an exception, or of a name that contains newlines.
+        return (
+            signs.DiskFull(seen, source)
+            if _NO_SPACE in text
+            else _printed(text, seen, source)
+        )
+    stamp, level, component, said = match.groups()
+    at = wall_time(stamp) or seen
+    if _NO_SPACE in said and level in _FAULTS:
+        return signs.DiskFull(at, source)
+    written = _WRITTEN.match(said) if component == "Terminal" else None
+    if written:
+        return parse_line(written[1], at, source)
+    for pattern, make in _MEANINGS[source]:
+        meaning = pattern.match(said)
+        if meaning:
+            return make(at, source, meaning)
+    return None
+
+
+def _printed(text: str, seen: float, source: str) -> Sign | None:
+    """The last line of a result that was printed for a name of several lines."""
+    sign = parse_line(text, seen, source) if source == "runner_log" else None
+    return sign if isinstance(sign, signs.JobResult) else None
+
+
+# The files.
+
 #: How many logs of one kind are followed in one run: one each, and their next pages.
 _LOGS = 8
 #: How many entries of the folder are looked at: about 0.1 s of work.
@@ -37,7 +229,9 @@ _SETTLED_SECONDS = 0.1
 #: How many logs of earlier runs are remembered with a run.
 _EARLIER = 512
 
-_NAME = re.compile(r"(Runner|Worker)_(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-utc\.log")
+_LOG_NAME = re.compile(
+    r"(Runner|Worker)_(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-utc\.log"
+)
 _MESSAGE = re.compile(rb"\[[^\]]{20,80}\] Job message:\s*(.*)", re.DOTALL)
 _PREFIX = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ")
 
@@ -259,7 +453,7 @@ def existing_logs(path: Path) -> dict[str, int]:
 
 def _begun_at(name: str) -> float | None:
     """When the log was begun, by its name; None where the name is no log's."""
-    match = _NAME.fullmatch(name)
+    match = _LOG_NAME.fullmatch(name)
     if not match:
         return None
     _, year, month, day, hour, minute, second = match.groups()

@@ -32,6 +32,7 @@ LAST_LINES_BYTES = 12 * 1024
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
 _STAMPED = re.compile(rf"({STAMP}): (.*)")
 
+#: Makes a sign of when it was, its source, and what a pattern has matched.
 Maker = Callable[[float, str, "re.Match[str]"], Sign]
 
 
@@ -48,11 +49,13 @@ def wall_time(stamp: str) -> float | None:
         return None
 
 
-def _told(sign: type[Sign]) -> Maker:
+def bare(sign: type[Sign]) -> Maker:
+    """Makes signs that carry nothing but their time."""
     return lambda at, source, _: sign(at, source)
 
 
-def _quoted(sign: Callable[[float, str, str], Sign]) -> Maker:
+def quoted(sign: Callable[[float, str, str], Sign]) -> Maker:
+    """Makes signs that carry what the first group matched."""
     return lambda at, source, match: sign(at, source, cut(match[1]))
 
 
@@ -60,42 +63,43 @@ def _named(at: float, source: str, match: re.Match[str]) -> Sign:
     return signs.JobRunning(at, source, cut(match[1], 512))
 
 
-def _table(*rows: tuple[str, Maker]) -> list[tuple[re.Pattern[str], Maker]]:
+def table(*rows: tuple[str, Maker]) -> list[tuple[re.Pattern[str], Maker]]:
+    """Patterns, tried in this order, and what each makes."""
     return [(re.compile(pattern, re.DOTALL), make) for pattern, make in rows]
 
 
 #: Lines that begin with a time stamp (actions/runner Runner.cs, JobDispatcher.cs,
 #: BrokerMessageListener.cs).
-_AFTER_STAMP = _table(
-    (r"Listening for Jobs", _told(signs.Listening)),
+_AFTER_STAMP = table(
+    (r"Listening for Jobs", bare(signs.Listening)),
     (r"Running job: (.*)", _named),
-    (r"Runner connect error: (.*)", _quoted(signs.ConnectTrouble)),
-    (r"Runner reconnected\.", _told(signs.Reconnected)),
+    (r"Runner connect error: (.*)", quoted(signs.ConnectTrouble)),
+    (r"Runner reconnected\.", bare(signs.Reconnected)),
 )
 #: Lines without one. "occured" is how it was spelt up to 2.332.
-_BARE = _table(
-    (r"Current runner version: '([^']+)'", _quoted(signs.RunnerVersion)),
-    (r"A session for this runner already exists\.", _told(signs.SessionConflict)),
+_BARE = table(
+    (r"Current runner version: '([^']+)'", quoted(signs.RunnerVersion)),
+    (r"A session for this runner already exists\.", bare(signs.SessionConflict)),
     (
         r"(?:An error occurr?ed: |Failed to create session\. )"
         r"(.*is deprecated and cannot receive messages.*)",
-        _quoted(signs.VersionDeprecated),
+        quoted(signs.VersionDeprecated),
     ),
-    (r"An error occurr?ed: Not configured\b.*", _told(signs.NotConfigured)),
-    (r"An error occurr?ed: (.*)", _quoted(signs.RunnerFailed)),
+    (r"An error occurr?ed: Not configured\b.*", bare(signs.NotConfigured)),
+    (r"An error occurr?ed: (.*)", quoted(signs.RunnerFailed)),
     (
         r"(Failed to create a session\. The runner registration has been deleted.*)",
-        _quoted(signs.RegistrationGone),
+        quoted(signs.RegistrationGone),
     ),
     (
         r"(The runner no longer exists on the server\..*)",
-        _quoted(signs.RegistrationGone),
+        quoted(signs.RegistrationGone),
     ),
-    (r"(Failed to create session\. .*)", _quoted(signs.RunnerFailed)),
-    (r"(Fail to create and validate runner's work .*)", _quoted(signs.RunnerFailed)),
-    (r"(The local machine's clock may be out of .*)", _quoted(signs.ConnectTrouble)),
-    (r"√ Removed \.runner", _told(signs.RegistrationRemoved)),
-    (r"Runner update in progress, do not shutdown runner\.", _told(signs.Updating)),
+    (r"(Failed to create session\. .*)", quoted(signs.RunnerFailed)),
+    (r"(Fail to create and validate runner's work .*)", quoted(signs.RunnerFailed)),
+    (r"(The local machine's clock may be out of .*)", quoted(signs.ConnectTrouble)),
+    (r"√ Removed \.runner", bare(signs.RegistrationRemoved)),
+    (r"Runner update in progress, do not shutdown runner\.", bare(signs.Updating)),
 )
 _BARE_BEGINNINGS = ("Current", "A", "F", "T", "√", "Runner update")
 #: Not anchored at the beginning: with a name of two lines this is the second line.

@@ -9,9 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.job import signs
-from miglet.job.diag import DiagFolder, diag_folder, existing_logs
-from miglet.job.diaglines import parse_log_line
-from miglet.job.jobmessage import LIMIT_BYTES, JobMessage
+from miglet.job.diag import (
+    MESSAGE_LIMIT_BYTES,
+    DiagFolder,
+    JobMessage,
+    diag_folder,
+    existing_logs,
+    parse_log_line,
+)
 from miglet.job.signs import JobIdentity
 from miglet.job.tail import RUN_BUDGET_BYTES, Budget
 
@@ -282,7 +287,7 @@ def test_a_message_that_is_none_identifies_nothing_and_what_follows_is_read(
 
 def test_a_message_beyond_the_limit_is_given_up(diag, folder):
     write(folder / WORKER, logged("Worker", "Job message:\n {"))
-    write(folder / WORKER, ' "x",\n' * (LIMIT_BYTES // 6 + 10) + "}\n")
+    write(folder / WORKER, ' "x",\n' * (MESSAGE_LIMIT_BYTES // 6 + 10) + "}\n")
     write(folder / WORKER, logged("StepsRunner", "Processing step: DisplayName='x'"))
     found = diag.read(SEEN)
     while diag.behind:
@@ -474,7 +479,7 @@ def test_no_line_breaks_the_reader(raw):
 
 def test_a_message_beyond_the_limit_has_ended():
     collected = JobMessage()
-    collected.add(b"x" * (LIMIT_BYTES + 1))
+    collected.add(b"x" * (MESSAGE_LIMIT_BYTES + 1))
     assert collected.ended
 
 
