@@ -7,8 +7,8 @@ from typing import Any
 
 from miglet.commands.registry import obey
 from miglet.job import signs
-from miglet.job.ending import Ending
 from miglet.job.evidence import Evidence
+from miglet.job.verdict import Ending
 from miglet.lifecycle.effects import Effect, Emit, Tell
 from miglet.lifecycle.table import step
 from miglet.lifecycle.vm import Moment, Policy, Vm

@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from miglet.job import signs
-from miglet.job.crash import crash
-from miglet.job.ending import STOPS, Ending
 from miglet.job.evidence import Evidence
 from miglet.job.reader import Places, SignReader
 from miglet.job.signs import JobIdentity, Sign
-from miglet.job.verdict import verdict
+from miglet.job.verdict import STOPS, Ending, crash, verdict
 from miglet.messages.codec import Fact
 from miglet.messages.facts import (
     JobEnded,

@@ -8,14 +8,79 @@ say enough. An exit without a result is never a success.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
 
+from miglet.errors import BadMessage
 from miglet.job import signs
-from miglet.job.ending import Ending
 from miglet.job.evidence import Evidence
 from miglet.job.signs import RESULTS
+
+#: Why we stop a job; each is the cause of a job's end by that name too.
+STOPS = ("shutdown", "timeout", "termination_notice")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a Listener and of its Worker, as far as the kernel reported it."""
+
+    #: The Listener's exit status; None if a signal ended it, or it is not known.
+    exit_code: int | None = None
+    signal: int | None = None
+    #: Whether the Listener has ended and it is known how.
+    known: bool = False
+    #: The same of the Worker: not what a log says of it.
+    worker_exit_code: int | None = None
+    worker_signal: int | None = None
+    #: Whether the Listener ended before its Worker.
+    orphaned: bool = False
+    #: Whether we killed the Worker because it did not begin, or not end.
+    worker_stuck: bool = False
+    #: Why we stopped the runner while its job ran (one of STOPS); None: we did not.
+    stopped_by: str | None = None
+    #: How many processes the kernel killed for want of memory during the job.
+    oom_kill_delta: int = 0
+    #: Room left where the job works; None: not measured.
+    disk_free_bytes: int | None = None
+    #: Whether the machine was started again meanwhile.
+    boot_changed: bool = False
+    #: Whether a job was announced and none came within the limit.
+    ghost: bool = False
+
+    @property
+    def status(self) -> int | None:
+        """The Listener's exit status as a shell gives it: 128 + signal."""
+        return shell_status(self.exit_code, self.signal)
+
+    @property
+    def worker_status(self) -> int | None:
+        """The Worker's exit status as a shell gives it; None: not known."""
+        return shell_status(self.worker_exit_code, self.worker_signal)
+
+    @property
+    def killed(self) -> bool:
+        """Whether SIGKILL ended the Listener, as the kernel's OOM killer does."""
+        return self.status == 137
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON form."""
+        return asdict(self)
+
+    @staticmethod
+    def of_json(document: Mapping[str, Any]) -> Ending:
+        """The ending that `as_json` gave; raises BadMessage for anything else."""
+        names = {field.name for field in fields(Ending)}
+        try:
+            return Ending(**{k: v for k, v in document.items() if k in names})
+        except (AttributeError, TypeError) as error:
+            raise BadMessage(f"not the ending of a run: {error!r}") from error
+
+
+def shell_status(exit_code: int | None, signal: int | None) -> int | None:
+    """An exit status as a shell gives it: 128 and the number of the signal."""
+    return 128 + signal if signal is not None else exit_code
+
 
 #: Less room than this at the end counts as a full disk.
 DISK_FULL_BYTES = 16 * 1024 * 1024
@@ -339,3 +404,92 @@ _PHRASES: dict[type[signs.Sign], str] = {
     signs.DiskFull: "no space left on device",
     signs.RunnerFailed: "listener failed",
 }
+
+
+# Whether the end of a Listener without a job was in order, and what the next step is.
+# How often it is taken is the caller's to limit: the runner itself sets no limit.
+
+#: The next step: start the Listener again with the registration it has, register
+#: anew with a fresh token, or neither, because it cannot help.
+RELAUNCH, REREGISTER, GIVE_UP = "relaunch", "reregister", "give_up"
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A Listener's end that was not in order."""
+
+    #: What it was, e.g. `version_deprecated`; see CRASHES.
+    kind: str
+    next_step: str
+    #: Whether something broke (a `RunnerCrashed` event is due), or merely ended.
+    abnormal: bool
+    #: One sentence for people.
+    reason: str
+
+
+class Kind(NamedTuple):
+    """If `applies`, the Listener's end was of this kind."""
+
+    kind: str
+    next_step: str
+    abnormal: bool
+    applies: Callable[[Case], object]
+
+
+def _saw(*kinds: type[signs.Sign]) -> Callable[[Case], bool]:
+    return lambda case: any(case.evidence.saw(kind) for kind in kinds)
+
+
+def _exited(*codes: int) -> Callable[[Case], bool]:
+    return lambda case: case.ending.exit_code in codes
+
+
+def _lost_job(case: Case) -> bool:
+    return case.job_seen and not case.reported
+
+
+#: The first that applies decides (actions/runner Constants.cs, Runner.cs). After a
+#: job's loss the registration is spent. A session conflict, a network that is down and
+#: a deprecated version, which services have claimed by mistake, may pass with time.
+CRASHES = [
+    Kind("worker_crash", REREGISTER, True, lambda c: c.worker_crashed),
+    Kind("ghost", REREGISTER, False, lambda c: c.ghost),
+    Kind(
+        "version_deprecated",
+        RELAUNCH,
+        False,
+        lambda c: c.evidence.saw(signs.VersionDeprecated) or c.ending.exit_code == 7,
+    ),
+    Kind("runner_crash", REREGISTER, True, _lost_job),
+    Kind(
+        "registration_gone",
+        REREGISTER,
+        False,
+        _saw(signs.RegistrationGone, signs.OAuthRevoked, signs.RegistrationRemoved),
+    ),
+    Kind("not_configured", REREGISTER, False, _saw(signs.NotConfigured)),
+    Kind("session_conflict", RELAUNCH, False, _exited(5)),
+    Kind("retryable", RELAUNCH, True, _exited(2)),
+    Kind("updating", RELAUNCH, False, _exited(3, 4)),
+    Kind("not_executable", GIVE_UP, True, _exited(126, 127)),
+    # Revoked credentials and a removed registration may end it without a word.
+    Kind("ended_without_job", REREGISTER, False, _exited(0)),
+    Kind("terminated", REREGISTER, True, _exited(1)),
+    Kind("runner_crash", RELAUNCH, True, lambda c: True),
+]
+
+
+def crash(ending: Ending, evidence: Evidence) -> Crash | None:
+    """What was wrong with the Listener's end; None: nothing.
+
+    In order are a job whose result was told, and an end that we asked for.
+    """
+    case = Case(evidence, ending)
+    if ending.stopped_by or (case.reported and not case.worker_crashed):
+        return None
+    kind = next(kind for kind in CRASHES if kind.applies(case))
+    return Crash(kind.kind, kind.next_step, kind.abnormal, _reason(case))
+
+
+def _reason(case: Case) -> str:
+    return "; ".join(verdict(case.evidence, case.ending).reasons)

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from miglet.job.ending import Ending
 from miglet.job.evidence import Evidence
 from miglet.job.signs import JobResult
-from miglet.job.verdict import Verdict, verdict
+from miglet.job.verdict import Ending, Verdict, verdict
 from miglet.lifecycle.effects import (
     Effect,
     Emit,

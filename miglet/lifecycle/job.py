@@ -5,7 +5,7 @@ Pure, like every rule; which one holds in which state, the table in `lifecycle` 
 
 from __future__ import annotations
 
-from miglet.job.crash import crash
+from miglet.job.verdict import crash
 from miglet.lifecycle.common import (
     Step,
     after_job,

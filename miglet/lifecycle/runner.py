@@ -6,7 +6,7 @@ Pure, like every rule; which one holds in which state, the table in `lifecycle` 
 from __future__ import annotations
 
 from miglet import errors
-from miglet.job.crash import GIVE_UP, RELAUNCH, Crash, crash
+from miglet.job.verdict import GIVE_UP, RELAUNCH, Crash, crash
 from miglet.lifecycle.common import (
     Step,
     after_job,

@@ -125,11 +125,15 @@ class EvidenceDocument(TypedDict):
 
 
 class RunnerEnd(TypedDict, total=False):
-    """The JSON form of `miglet.job.ending.Ending`."""
+    """The JSON form of `miglet.job.verdict.Ending`."""
 
     exit_code: int | None
     signal: int | None
     known: bool
+    worker_exit_code: int | None
+    worker_signal: int | None
+    orphaned: bool
+    worker_stuck: bool
     stopped_by: str | None
     oom_kill_delta: int
     disk_free_bytes: int | None

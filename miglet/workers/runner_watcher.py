@@ -11,8 +11,8 @@ from collections import deque
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
-from miglet.job.ending import Ending
 from miglet.job.evidence import Evidence
+from miglet.job.verdict import Ending
 from miglet.messages.events import Identity
 from miglet.messages.facts import (
     ControllerAnswered,

@@ -9,11 +9,21 @@ from hypothesis import strategies as st
 
 from miglet.errors import BadMessage
 from miglet.job import signs
-from miglet.job.crash import CRASHES, GIVE_UP, RELAUNCH, REREGISTER, crash
-from miglet.job.ending import STOPS, Ending
 from miglet.job.evidence import KINDS, Evidence
 from miglet.job.signs import RESULTS, SOURCES, JobIdentity
-from miglet.job.verdict import DISK_FULL_BYTES, RULES, Verdict, verdict
+from miglet.job.verdict import (
+    CRASHES,
+    DISK_FULL_BYTES,
+    GIVE_UP,
+    RELAUNCH,
+    REREGISTER,
+    RULES,
+    STOPS,
+    Ending,
+    Verdict,
+    crash,
+    verdict,
+)
 
 AT = 1_800_000_000.0
 
