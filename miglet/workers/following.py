@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from miglet.config.settings import Settings
-from miglet.job.observer import Limits, Watch
-from miglet.job.reader import FINISH_SECONDS
+from miglet.job.observer import FINISH_SECONDS, Limits, RunObserver
 from miglet.messages.codec import Fact
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
@@ -48,11 +47,11 @@ class Following:
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
-        self._watch: Watch | None = None
+        self._watch: RunObserver | None = None
         self._descriptors: set[int] = set()
 
     @property
-    def watch(self) -> Watch | None:
+    def watch(self) -> RunObserver | None:
         """The run in view, as long as it has not ended."""
         if self._watch and not self._watch.ended:
             return self._watch
@@ -72,7 +71,7 @@ class Following:
         """Look at this run from now on; `told` is what the facts say of the runner."""
         self.forget()
         settings = self._watcher.settings
-        self._watch = Watch(
+        self._watch = RunObserver(
             run,
             told or description(run),
             settings.features.as_dict(),

@@ -20,7 +20,7 @@ from miglet.job.observer import (
     RESULT_SECONDS,
     STATUS_SECONDS,
     Limits,
-    Watch,
+    RunObserver,
     free_bytes,
 )
 from miglet.messages.codec import encode
@@ -132,7 +132,7 @@ class Play:
     def observe(self, **more: Any) -> None:
         """Begin to observe, once more if need be."""
         limits = Limits(GHOST, FINISH)
-        self.watch = Watch(self.run, {}, self.features, limits, False, **more)
+        self.watch = RunObserver(self.run, {}, self.features, limits, False, **more)
 
     def look(self, seconds: float = 0.0) -> list[Any]:
         """Let time pass and look; the new facts."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from miglet.job import signs
-from miglet.job.reader import Places, SignReader
+from miglet.job.observer import Places, SignReader
 from tests.support import eventually
 
 ALL = {"job_hooks": True, "diag_logs": True, "perflog": True}
