@@ -6,6 +6,7 @@ page of it. What can be read from the schema stands nowhere else.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -138,7 +139,8 @@ def entry(key: Key) -> Iterator[str]:
 def kind(key: Key) -> str:
     """Type and limits of `key`."""
     if "enum" in key.rules:
-        return ", ".join(key.rules["enum"][:-1]) + f" or {key.rules['enum'][-1]}"
+        words = [w if isinstance(w, str) else json.dumps(w) for w in key.rules["enum"]]
+        return f"{', '.join(words[:-1])} or {words[-1]}"
     null = " or null" if key.nullable else ""
     return key.kind + null + limits(key)
 

@@ -80,6 +80,7 @@ def test_a_well_formed_command_has_no_fault():
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda each: st.lists(each) | st.dictionaries(st.text(max_size=9), each),
+    max_leaves=20,
 )
 
 
