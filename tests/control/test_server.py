@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -448,7 +449,8 @@ def shared_office(tmp_path):
     gid = socketpath.group_id("games")
     office = Office.__new__(Office)
     office.now, office.calls, office.peer, office.sockets = 0.0, [], None, []
-    folder = f"/tmp/miglet-control-{os.getpid()}"
+    folder = tempfile.mkdtemp(prefix="miglet-control-", dir="/tmp")
+    os.chmod(folder, 0o755)
     office.path = f"{folder}/control.sock"
     office.server = ControlServer(
         office.path, office.answer, frozenset({"drain"}), group="games"

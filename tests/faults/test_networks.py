@@ -10,6 +10,8 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+from random import randrange
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,9 +29,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root"),
 ]
 
-#: An address of the loopback that is nobody's name server.
-NAME_SERVER = "127.0.0.77"
-
 #: Runs what follows with its own way of looking up names.
 LOOK_UP = (
     "mount --make-rprivate / && mount --bind {folder}/resolv.conf /etc/resolv.conf"
@@ -44,7 +43,9 @@ class NameServer:
         self.mood: Callable[[bytes], bytes | None] = known
         self.asked = 0
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((NAME_SERVER, 53))
+        # An address of the loopback that no other run has chosen.
+        self.address = f"127.{'.'.join(str(randrange(1, 255)) for _ in range(3))}"
+        self._socket.bind((self.address, 53))
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -93,10 +94,10 @@ def end_of_name(question: bytes) -> int:
 @pytest.fixture
 def names(tmp_path) -> Iterator[NameServer]:
     """The name server, and a folder of files that point at it."""
-    resolve = f"nameserver {NAME_SERVER}\noptions timeout:1 attempts:1\n"
-    (tmp_path / "resolv.conf").write_text(resolve)
     (tmp_path / "nsswitch.conf").write_text("hosts: dns\npasswd: files\ngroup: files\n")
     with contextlib.closing(NameServer()) as server:
+        resolve = f"nameserver {server.address}\noptions timeout:1 attempts:1\n"
+        (tmp_path / "resolv.conf").write_text(resolve)
         yield server
 
 
@@ -145,7 +146,10 @@ class Link:
     def __init__(self) -> None:
         name = uuid.uuid4().hex[:6]
         self.namespace, self.ours, self.theirs = f"mig{name}", f"m{name}a", f"m{name}b"
-        self.address = "198.18.77.1"
+        # One of the networks of RFC 2544, which no other run has chosen.
+        number = 4 * randrange(2**15)
+        network = ip_network("198.18.0.0/15")
+        self.address, self.other = str(network[number + 1]), str(network[number + 2])
         self.wire = Wire(self.ours, self.theirs)
 
     def make(self) -> None:
@@ -154,7 +158,7 @@ class Link:
         ip("addr", "add", f"{self.address}/30", "dev", self.ours)
         ip("link", "set", self.ours, "up")
         within = ("-n", self.namespace)
-        ip(*within, "addr", "add", "198.18.77.2/30", "dev", self.theirs)
+        ip(*within, "addr", "add", f"{self.other}/30", "dev", self.theirs)
         ip(*within, "link", "set", "lo", "up")
         ip(*within, "link", "set", self.theirs, "up")
 
