@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What only some tests want, so that with Debian's packages they are not skipped.
 DEBIAN_EXTRA := ', python3-cryptography, python3-botocore, openssl, git, dpkg-dev, nftables'
 
-.PHONY: help venv demo quick test test-all test-slow test-faults test-package \
+.PHONY: help venv demo demo-shell quick test test-all test-slow test-faults test-package \
 	test-image test-debian packages lint bench soak deb deb-check clean
 .DEFAULT_GOAL := help
 
@@ -32,6 +32,9 @@ $(STAMP): setup.cfg setup.py miglet/__init__.py .ci/venv
 
 demo: venv  ## controller, agent and a double of the runner live one machine's life
 	$(BIN)/python -m tests.demo
+
+demo-shell: venv  ## the same machine, idle, and a shell with miglet-ctl ready to use
+	$(BIN)/python -m tests.demo shell
 
 quick: venv  ## unit tests: no processes, no servers; less than 30 seconds
 	$(BIN)/python -m pytest -q -n $(PROCESSORS) --dist worksteal --hypothesis-profile=quick \

@@ -1,7 +1,8 @@
 """``make demo``: one machine's life, for real and in plain sight.
 
-The reference controller, the agent and the runner double run as they would anywhere;
-this only orders, watches and prints one line for each event that arrives.
+The reference controller, the agent and the runner double run as they would anywhere,
+the double in the times of the official runner; this only commands, watches, and prints
+one line for each event that arrives. ``make demo-shell`` leaves all of it running.
 """
 
 from __future__ import annotations
@@ -13,26 +14,33 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from tests import demo_shell
 from tests.agent_process import Agent, configured, ended
 from tests.reference_process import ReferenceController, running_controller
 from tests.runner_double import Double, install
+from tests.terminal import Terminal
 
 VM = "vm-1"
+Event = dict[str, Any]
 
 #: Seconds after which the demonstration has failed, whatever it is doing.
-LIMIT = 40.0
+LIMIT = 120.0
 
-#: What the runner plays, one entry for each start of its listener.
+#: What the runner does, one entry for each start of its listener.
 PLAN: dict[str, Any] = {
-    "scale": 0.02,
     "listener": [
         {"scenario": "job", "result": "Succeeded", "name": "build", "seconds": 1.0},
         {"scenario": "job", "result": "Failed", "name": "test", "seconds": 0.6},
-        {"scenario": "job", "name": "deploy", "seconds": 60},
+        {"scenario": "job", "name": "deploy", "seconds": 6.0},
+        {"scenario": "job", "name": "release", "seconds": 60.0},
         {"scenario": "idle"},
     ],
 }
@@ -40,151 +48,318 @@ PLAN: dict[str, Any] = {
 #: Every event that must arrive, and how often.
 EXPECTED = {
     "VMStarted": 1,
-    "RunnerRegistered": 4,
-    "JobStarted": 3,
-    "JobCompleted": 3,
+    "RunnerRegistered": 5,
+    "JobStarted": 4,
+    "JobCompleted": 4,
     "RunnerCrashed": 1,
     "CommandCompleted": 1,
     "VMShuttingDown": 1,
+    "Error": 1,  # that MIGlet was started again
+}
+#: The last event of a boot, where there is one.
+LAST = "VMStopped"
+RESULTS = {
+    "build": "succeeded/success",
+    "test": "failed/failure",
+    "deploy": "succeeded/success",
+    "release": "failed/worker_crash",
 }
 
-RESULTS = ["succeeded/success", "failed/failure", "unknown/runner_crash"]
-
-
-def main() -> int:
-    """Play it; 0 only if everything arrived."""
-    with tempfile.TemporaryDirectory(prefix="miglet-demo-") as name:
-        folder = Path(name)
-        with running_controller(folder) as controller:
-            double = install(folder / "runner", PLAN)
-            agent = configured(
-                folder / "agent",
-                controller.endpoint,
-                controller.token_path,
-                folder / "runner",
-                runner={"after_job": "register"},
-                logging={"level": "info"},
-            )
-            try:
-                with ended(agent):
-                    return play(controller, agent, double)
-            finally:
-                double.kill()
-
-
-def play(controller: ReferenceController, agent: Agent, double: Double) -> int:
-    """The machine's life from boot to end."""
-    say("controller", f"listens on {controller.endpoint}")
-    agent.start()
-    say("agent", f"miglet started, pid {agent.pid}; its log: {agent.log_path.name}")
-    seen = [event for event in followed(controller, agent, double) if event]
-    status = agent.wait(10)
-    say("agent", f"miglet ended with exit status {status}")
-    return closing(seen, controller, status)
-
-
-def followed(
-    controller: ReferenceController, agent: Agent, double: Double
-) -> Iterator[dict[str, Any]]:
-    """Each event as it arrives; orders what belongs to it."""
-    deadline = time.monotonic() + LIMIT - 8
-    after, registered = 0, 0
-    while time.monotonic() < deadline:
-        for event in news(controller, after):
-            after = event["position"]
-            show(event)
-            yield event
-            if event["type"] == "JobStarted" and event["data"]["name"] == "deploy":
-                kill_listener(agent)
-            registered += event["type"] == "RunnerRegistered"
-            if event["type"] == "RunnerRegistered" and registered == 4:
-                controller.command(VM, "Drain", {})
-                say("controller", "orders: Drain")
-            if event["type"] == "VMShuttingDown":
-                return
-    say("demo", "out of time")
-
-
-def news(controller: ReferenceController, after: int) -> list[dict[str, Any]]:
-    """The events after a position; waits a little for one."""
-    if not controller.knows(VM):
-        time.sleep(0.05)
-        return []
-    rows = controller.ask(f"vms/{VM}/events", after=after, wait=1)["events"]
-    return [{**row["event"], "position": row["position"]} for row in rows]
-
-
-def kill_listener(agent: Agent) -> None:
-    """What the kernel does to a runner when memory runs out."""
-    pid = agent.status()["runner"]["pid"]
-    os.kill(pid, signal.SIGKILL)
-    say(
-        "kernel", f"SIGKILL to the runner's listener, pid {pid}, in the middle of a job"
-    )
-
-
-def say(who: str, text: str) -> None:
-    """One line."""
-    print(f"{time.strftime('%H:%M:%S')}  {who:<10}  {text}", flush=True)
-
-
-def show(event: dict[str, Any]) -> None:
-    """One event in one line."""
-    wanted = DETAILS.get(event["type"], ())
-    details = [f"{key}={event['data'].get(key)}" for key in wanted]
-    number = event["sequence"] or "-"
-    text = f"#{number:<3} {event['type']:<17} {' '.join(details)}"
-    say("event", text.rstrip())
-
-
+#: What comes next after an event, in words.
+NEXT = {
+    "": "miglet checks the machine and announces it",
+    "VMStarted": "config.sh registers the runner",
+    "RunnerRegistered": "the runner gets a job",
+    "JobStarted": "the job runs",
+    "JobCompleted": "config.sh registers the runner for the next job",
+    "CommandCompleted": "the machine ends in order",
+    "VMShuttingDown": "the runner is stopped and deregistered",
+}
+STYLES = {
+    "VMStarted": "blue",
+    "RunnerRegistered": "cyan",
+    "JobStarted": "yellow",
+    "JobHeartbeat": "dim",
+    "RunnerCrashed": "red",
+    "Error": "red",
+    "VMShuttingDown": "blue",
+    "VMStopped": "blue",
+}
 DETAILS = {
     "VMStarted": ("version", "runner_version", "cpu_count"),
     "RunnerRegistered": ("runner_name", "runner_id", "attempts"),
     "JobStarted": ("name", "repository", "source"),
     "JobCompleted": ("result", "cause", "exit_code", "duration_seconds"),
-    "JobHeartbeat": ("name", "elapsed_seconds"),
+    "JobHeartbeat": ("name", "elapsed_seconds", "status"),
     "RunnerCrashed": ("exit_code", "signal", "will_retry"),
     "CommandCompleted": ("command_type", "outcome"),
     "VMShuttingDown": ("reason", "requested_by"),
+    "VMStopped": ("reason", "removal"),
     "Error": ("category", "code", "message"),
 }
 
+TRY_NEXT = (
+    ("make demo-shell", "the same machine, idle, with miglet-ctl for you"),
+    ("make quick", "the unit tests, less than 30 seconds"),
+    ("make bench", "what it costs, and how fast it is"),
+    ("README.rst", "from the .deb in an image to a first job"),
+)
 
-def closing(
-    seen: list[dict[str, Any]], controller: ReferenceController, status: int
-) -> int:
-    """The table of what was delivered; 0 if it is what was expected."""
-    seen = [event for event in seen if event["sequence"]]
-    counts = Counter(event["type"] for event in seen)
-    print(f"\n{'event':<18}{'expected':>9}{'delivered':>11}")
-    for name in EXPECTED:
-        print(f"{name:<18}{EXPECTED[name]:>9}{counts[name]:>11}")
-    results = [
-        f"{event['data']['result']}/{event['data']['cause']}"
-        for event in seen
-        if event["type"] == "JobCompleted"
+
+def main(words: list[str]) -> int:
+    """Run it; 0 only if everything arrived."""
+    terminal = Terminal()
+    if words == ["shell"]:
+        return shell(terminal)
+    with machine(PLAN) as (controller, agent, double):
+        return Demonstration(terminal, controller, agent, double).run()
+
+
+@contextmanager
+def machine(
+    plan: dict[str, Any],
+) -> Iterator[tuple[ReferenceController, Agent, Double]]:
+    """All that a machine's life needs, in a folder of its own; gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="miglet-demo-") as name:
+        folder = Path(name)
+        with running_controller(folder) as controller:
+            double = install(folder / "runner", plan)
+            agent = configured(
+                folder / "agent",
+                controller.endpoint,
+                controller.token_path,
+                folder / "runner",
+                runner={"after_job": "register", "ghost_timeout": "20s"},
+                heartbeat={"interval": "2s"},
+                logging={"level": "info"},
+            )
+            try:
+                with ended(agent):
+                    yield controller, agent, double
+            finally:
+                double.kill()
+
+
+def shell(terminal: Terminal) -> int:
+    """``make demo-shell``: an idle machine, and a shell to work with it."""
+    with machine({"listener": {"scenario": "idle"}}) as (controller, agent, double):
+        agent.start()
+        terminal.say("agent", f"miglet started, pid {agent.pid}")
+        while agent.state() != "idle":
+            terminal.waiting("miglet registers the runner")
+            time.sleep(0.1)
+        return demo_shell.run(terminal, controller, agent, double)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A sentence of the summary, and whether it is true of what arrived."""
+
+    sentence: str
+    holds: Callable[[], bool]
+
+
+class Demonstration:
+    """One machine's life from boot to end."""
+
+    def __init__(
+        self,
+        terminal: Terminal,
+        controller: ReferenceController,
+        agent: Agent,
+        double: Double,
+    ) -> None:
+        self._terminal = terminal
+        self._controller = controller
+        self._agent = agent
+        self._double = double
+        self._seen: list[Event] = []
+        self._last = ""
+        self._status = -1
+
+    def run(self) -> int:
+        """From the start to the summary; the exit status."""
+        self._say("controller", f"listens on {self._controller.endpoint}")
+        self._agent.start()
+        self._say("agent", f"miglet started, pid {self._agent.pid}")
+        self._follow()
+        self._status = self._agent.wait(20)
+        self._say("agent", f"miglet ended with exit status {self._status}")
+        return self._summarize()
+
+    def _follow(self) -> None:
+        """Show each event as it arrives; do what is to be done after it."""
+        deadline = time.monotonic() + LIMIT - 20
+        after = 0
+        while time.monotonic() < deadline:
+            for event in self._news(after):
+                after = event["position"]
+                self._show(event)
+                if event["sequence"]:
+                    self._seen.append(event)
+                    self._last = next_of(event["type"], self._last)
+                self._react(event)
+            if not self._agent.alive() and not self._news(after):
+                return
+            self._terminal.waiting(NEXT[self._last])
+        self._say("demo", "out of time", "red")
+
+    def _news(self, after: int) -> list[Event]:
+        """The events after a position; waits a little for one."""
+        if not self._controller.knows(VM):
+            time.sleep(0.05)
+            return []
+        path = f"vms/{VM}/events"
+        rows = self._controller.ask(path, after=after, wait=0.5)["events"]
+        return [{**row["event"], "position": row["position"]} for row in rows]
+
+    def _react(self, event: Event) -> None:
+        """The mishaps, and the command at the end."""
+        name = event["data"].get("name")
+        if event["type"] == "JobStarted" and name == "deploy":
+            self._kill_miglet()
+        if event["type"] == "JobStarted" and name == "release":
+            self._kill_worker()
+        if event["type"] == "RunnerRegistered" and self._count()[event["type"]] == 5:
+            self._controller.command(VM, "Drain", {})
+            self._say("controller", "orders: Drain")
+
+    def _kill_miglet(self) -> None:
+        """What a bug or an operator can do; systemd would start it again as well."""
+        before = self._agent.pid
+        self._agent.kill()
+        self._say(
+            "kernel",
+            f"SIGKILL to miglet itself, pid {before}, while the job runs",
+            "red",
+        )
+        self._agent.start()
+        self._say("agent", f"miglet started again, pid {self._agent.pid}")
+
+    def _kill_worker(self) -> None:
+        """What the kernel does to a runner when memory runs out."""
+        pid = self._double.truth("worker_start")[-1]["pid"]
+        psutil.Process(pid).kill()
+        self._say(
+            "kernel",
+            f"SIGKILL to the runner's worker, pid {pid}, while it works",
+            "red",
+        )
+
+    def _show(self, event: Event) -> None:
+        """One event in one line; the boot's timeline in another."""
+        kind, data = event["type"], event["data"]
+        known = {key: data.get(key) for key in DETAILS.get(kind, ())}
+        details = [
+            f"{key}={value}" for key, value in known.items() if value is not None
+        ]
+        number = event["sequence"] or "-"
+        style = STYLES.get(kind, "green")
+        if kind == "JobCompleted" and data["result"] != "succeeded":
+            style = "red"
+        text = f"#{number:<3} {self._terminal.styled(f'{kind:<17}', style)}"
+        self._say("event", f"{text} {' '.join(details)}".rstrip())
+        if kind == "VMStarted":
+            self._say("boot", timeline(data["timeline"]), "blue")
+
+    def _say(self, who: str, text: str, style: str = "dim") -> None:
+        self._terminal.say(who, text, style)
+
+    def _count(self) -> Counter[str]:
+        return Counter(event["type"] for event in self._seen)
+
+    def _of(self, kind: str) -> list[Event]:
+        return [event for event in self._seen if event["type"] == kind]
+
+    def _results(self) -> dict[str, str]:
+        """The jobs by name, each with its result and cause."""
+        names = [event["data"]["name"] for event in self._of("JobStarted")]
+        outcomes = [
+            f"{event['data']['result']}/{event['data']['cause']}"
+            for event in self._of("JobCompleted")
+        ]
+        return dict(zip(names, outcomes, strict=False))
+
+    def _proofs(self) -> list[Proof]:
+        results = self._results()
+        sequences = [event["sequence"] for event in self._seen]
+        counts = self._count()
+        beats = len(self._controller.heartbeats(VM))
+
+        def held(job: str) -> Callable[[], bool]:
+            return lambda: results.get(job) == RESULTS[job]
+
+        return [
+            Proof("a job that succeeds is told as succeeded/success", held("build")),
+            Proof("a job that fails is told as failed/failure", held("test")),
+            Proof("a job goes on while MIGlet is killed, and is told", held("deploy")),
+            Proof(
+                "a killed worker of the runner is failed/worker_crash", held("release")
+            ),
+            Proof(
+                "every job was told exactly once, from its start to its end",
+                lambda: counts["JobStarted"] == counts["JobCompleted"] == len(RESULTS),
+            ),
+            Proof(
+                f"{len(sequences)} events arrived in order, without a gap",
+                lambda: sequences == list(range(1, len(sequences) + 1)),
+            ),
+            Proof(f"{beats} heartbeats came besides", lambda: beats > 0),
+            Proof(
+                "the controller's Drain ended the machine in order, exit status 0",
+                lambda: self._status == 0 and counts["VMShuttingDown"] == 1,
+            ),
+            Proof(
+                "nothing arrived that was not expected",
+                lambda: counts - Counter([LAST]) == Counter(EXPECTED),
+            ),
+        ]
+
+    def _summarize(self) -> int:
+        """What was proved, and what to try next; 0 if all of it was."""
+        styled, line = self._terminal.styled, self._terminal.line
+        proofs = [(proof.sentence, proof.holds()) for proof in self._proofs()]
+        line()
+        line(styled("What was proved", "bold"))
+        for sentence, holds in proofs:
+            mark = styled("  yes", "green") if holds else styled("   NO", "red")
+            line(f"{mark}  {sentence}")
+        if not all(holds for _, holds in proofs):
+            line()
+            line(f"arrived:  {dict(self._count())}")
+            line(f"expected: {EXPECTED}")
+            line(f"results:  {self._results()}")
+            line(styled("\nNOT what was expected.", "red"))
+            return 1
+        line()
+        line(styled("What to try next", "bold"))
+        for command, use in TRY_NEXT:
+            line(f"  {styled(f'{command:<16}', 'cyan')}  {use}")
+        return 0
+
+
+def next_of(kind: str, before: str) -> str:
+    """The event that says what is waited for: this one, or the one before it."""
+    return kind if kind in NEXT else before
+
+
+def timeline(moments: dict[str, float]) -> str:
+    """The phases of the boot, counted from MIGlet's start."""
+    began = moments.get("miglet", 0.0)
+    phases = [
+        f"{phase} +{at - began:.0f} ms" for phase, at in moments.items() if at > began
     ]
-    sequences = [event["sequence"] for event in seen]
-    gapless = sequences == list(range(1, len(seen) + 1))
-    beats = len(controller.heartbeats(VM))
-    print(f"\njob results      {', '.join(results)}")
-    print(f"sequence         1 to {len(seen)}, {'no gap' if gapless else 'WITH GAPS'}")
-    print(f"heartbeats       {beats}")
-    print(f"exit status      {status}")
-    good = (
-        counts == EXPECTED and results == RESULTS and gapless and beats and not status
-    )
-    print("\nEverything arrived." if good else "\nNOT what was expected.")
-    return 0 if good else 1
+    return f"miglet {began / 1000:.1f} s after the kernel, {', '.join(phases)}"
 
 
 if __name__ == "__main__":
     # Also when the shell that started us had it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    alarm = threading.Timer(LIMIT, lambda: os.kill(os.getpid(), signal.SIGINT))
-    alarm.daemon = True
-    alarm.start()
+    if len(sys.argv) == 1:
+        alarm = threading.Timer(LIMIT, lambda: os.kill(os.getpid(), signal.SIGINT))
+        alarm.daemon = True
+        alarm.start()
     try:
-        sys.exit(main())
+        sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit("interrupted; nothing is left running")

@@ -1,0 +1,78 @@
+"""``make demo-shell``: a running machine, and a shell with commands to work with it.
+
+The shell is the user's own, with a folder of commands before its PATH; when it ends,
+everything that was started for it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.agent_process import Agent
+from tests.paths import ROOT
+from tests.reference_process import ReferenceController
+from tests.runner_double import Double
+from tests.terminal import Terminal
+
+VM = "vm-1"
+COMMANDS = (
+    ("miglet-ctl status", "what the machine does; also watch, events, jobs, doctor"),
+    ("job [SECONDS] [NAME]", "give the runner a job"),
+    ("fail [SECONDS] [NAME]", "give it one that fails"),
+    ("events", "what the controller has been told; --follow waits for more"),
+    ("order drain", "a command of the controller; also order shutdown mode=immediate"),
+    ("exit", "end everything"),
+)
+
+
+def run(
+    terminal: Terminal, controller: ReferenceController, agent: Agent, double: Double
+) -> int:
+    """Introduce the commands, run the shell; its exit status."""
+    folder = agent.folder / "commands"
+    write_commands(folder, controller, agent, double)
+    terminal.line()
+    terminal.line(terminal.styled("The machine is idle. Your commands:", "bold"))
+    for command, use in COMMANDS:
+        terminal.line(f"  {terminal.styled(f'{command:<22}', 'cyan')}  {use}")
+    terminal.line()
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    environment = {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ.get('PATH', '/usr/bin:/bin')}",
+        "MIGLET_SOCKET": str(agent.socket),
+    }
+    status = subprocess.run([shell], env=environment, check=False).returncode
+    terminal.line("The demonstration has ended; nothing is left running.")
+    return status
+
+
+def write_commands(
+    folder: Path, controller: ReferenceController, agent: Agent, double: Double
+) -> None:
+    """The scripts that the shell finds before all others."""
+    folder.mkdir()
+    access = [
+        "--endpoint",
+        controller.endpoint,
+        "--token-file",
+        str(controller.token_path),
+    ]
+    reference = [sys.executable, "-m", "miglet.reference.cli"]
+    push = [sys.executable, "-m", "tests.runner_double.push", str(double.root)]
+    write(folder / "miglet-ctl", [str(agent.commands / "miglet-ctl")])
+    write(folder / "events", [*reference, "events", *access, VM])
+    write(folder / "order", [*reference, "command", *access, "--wait", VM])
+    write(folder / "job", [*push, "Succeeded"])
+    write(folder / "fail", [*push, "Failed"])
+
+
+def write(path: Path, words: list[str]) -> None:
+    """A script that runs `words` with its own arguments after them."""
+    place = f"PYTHONPATH={shlex.quote(str(ROOT))}"
+    path.write_text(f'#!/bin/sh\n{place} exec {shlex.join(words)} "$@"\n')
+    path.chmod(0o755)

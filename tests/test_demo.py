@@ -1,0 +1,58 @@
+"""``make demo`` and ``make demo-shell``, as somebody runs them who has just arrived."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.paths import ROOT
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+LIMIT_SECONDS = 150.0
+
+
+def started(folder: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
+    """The demonstration, started in another folder than the checkout's."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.demo", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SHELL": "/bin/sh"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def test_two_demonstrations_prove_all_they_promise_at_the_same_time(
+    tmp_path: Path,
+) -> None:
+    both = [started(tmp_path), started(tmp_path)]
+    for each in both:
+        output, _ = each.communicate(timeout=LIMIT_SECONDS)
+        assert each.returncode == 0, output
+        _, _, summary = output.partition("What was proved\n")
+        assert summary.count("  yes  ") == 9 and "What to try next" in summary
+        assert "\x1b" not in output
+
+
+def test_the_shell_has_the_machine_s_commands(tmp_path: Path) -> None:
+    shell = started(tmp_path, "shell", stdin=subprocess.PIPE)
+    commands = (
+        "miglet-ctl status\n"
+        "job 0.5 hello\n"
+        "events --follow | grep -m1 JobCompleted\n"
+        "order drain\n"
+        "exit 3\n"
+    )
+    output, _ = shell.communicate(commands, timeout=LIMIT_SECONDS)
+    assert shell.returncode == 3, output
+    assert "state       idle since" in output
+    assert "the runner gets the job hello, which takes 0.5 s\n" in output
+    assert "result=succeeded" in output
+    assert output.endswith("The demonstration has ended; nothing is left running.\n")
