@@ -101,6 +101,21 @@ def strict_json(body: bytes) -> Any:
         raise ValueError("nested deeper than can be read") from None
 
 
+def one_line(text: str) -> str:
+    """`text` with every character that is not printable escaped, as Python does it.
+
+    Required wherever a line is a unit of a protocol or a person reads it: a line break
+    in a job's name would be another assignment for systemd, or another line of a log,
+    and a control or direction character would change what a terminal shows.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
+
+
 def is_printable_word(text: str) -> bool:
     """Whether `text` can travel in a header or an environment: printable ASCII."""
     return bool(text) and all("!" <= character <= "~" for character in text)

@@ -25,7 +25,7 @@ except ImportError:  # before 3.1
     from pythonjsonlogger.jsonlogger import JsonFormatter
 
 from miglet.errors import INTERNAL, MigletError
-from miglet.formats import rfc3339
+from miglet.formats import one_line, rfc3339
 from miglet.redaction import redact, redact_tree
 
 #: PIPE_BUF of Linux: a write of at most so many bytes to a pipe is not split.
@@ -39,11 +39,6 @@ JOB = ("job_id", "run_id", "trace_id")
 
 #: The attributes that every record has, and so are no extra fields of a line.
 ORDINARY = (*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName")
-
-#: Escapes for what moves a terminal's cursor or fakes a line (C0, DEL, C1).
-VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
-VISIBLE |= {9: "\t", 10: "\\n", 13: "\\r"}
-VISIBLE_LINES = VISIBLE | {10: "\n"}
 
 #: Without a line's end, stderr is written out after so many characters.
 PENDING_CHARACTERS = 65536
@@ -351,13 +346,13 @@ class TextLines(logging.Formatter):
         """The line, redacted and at most LINE_BYTES bytes long."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         head = f"{clock}.{int(record.msecs):03d} {record.levelname:<5} "
-        message = self._mask(record.getMessage()).translate(VISIBLE)
+        message = one_line(self._mask(record.getMessage()))
         text = head + f"{self._context.get('component')}  {message}"
         if dropped := getattr(record, "lines_dropped", 0):
             text += f" (lines dropped before this one: {dropped})"
         if record.exc_info:
             trace = self._mask(self.formatException(record.exc_info))
-            text += "\n  " + trace.translate(VISIBLE_LINES).replace("\n", "\n  ")
+            text += "".join(f"\n  {one_line(line)}" for line in trace.split("\n"))
         return cut_bytes(text)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from miglet.formats import (
     is_printable_word,
+    one_line,
     parse_http_date,
     parse_rfc3339,
     rfc3339,
@@ -167,3 +168,16 @@ def test_no_bytes_raise_anything_else(body):
 )
 def test_a_printable_word_is_one_word_of_ascii(text, usable):
     assert is_printable_word(text) is usable
+
+
+@given(st.text())
+def test_one_line_is_one_printable_line(text):
+    line = one_line(text)
+    assert line.isprintable()
+    assert len(line.splitlines()) <= 1
+    line.encode()
+
+
+def test_what_is_printable_stays_as_it_is():
+    assert one_line("Größe 名前 \\n") == "Größe 名前 \\n"
+    assert one_line("a\nb\x1b[31m") == "a\\nb\\x1b[31m"

@@ -14,6 +14,7 @@ from typing import Any
 
 from miglet.agent.house import House
 from miglet.commands.intake import validation_task
+from miglet.formats import one_line
 from miglet.journal.journal import Finding
 from miglet.lifecycle.standing import standing_orders
 from miglet.messages import facts
@@ -49,7 +50,8 @@ def note_machine(house: House, fact: facts.PreflightDone) -> None:
     for row in fact.report:
         if row["status"] == "fail":
             hint = f"; {row['hint']}" if row["hint"] else ""
-            sys.stderr.write(f"miglet: {row['id']}: {row['detail']}{hint}\n")
+            line = f"miglet: {row['id']}: {row['detail']}{hint}"
+            sys.stderr.write(one_line(line) + "\n")
     if fact.machine.get("cloud"):
         house.hire(IN_A_CLOUD)
 

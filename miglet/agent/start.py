@@ -21,6 +21,7 @@ from miglet.supervisor import lean_imports, signals
 
 # isort: split
 from miglet.errors import INTERNAL, Fault, MigletError, Misconfigured
+from miglet.formats import one_line
 from miglet.messages.facts import (
     FaultNoted,
     PreflightDone,
@@ -56,7 +57,7 @@ def start(sources: dict[str, Any]) -> int:
     )
     if isinstance(first, SettingsRefused):
         for fault in first.faults:
-            print(f"miglet: {Fault(**fault)}", file=sys.stderr)  # noqa: T201
+            print(one_line(f"miglet: {Fault(**fault)}"), file=sys.stderr)  # noqa: T201
         if first.settings is None:
             return first.exit_status
     assert first.settings is not None

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from miglet.formats import one_line
 from miglet.redaction import remember_secret
 from miglet.runner.installation import FolderUnusable, Problem, registration_files
 from miglet.runner.launcher import Launcher, LaunchSpec
@@ -45,7 +46,8 @@ class Registration:
     def argv(self) -> tuple[str, ...]:
         """The command line of config.sh; raises FolderUnusable on a value it misreads.
 
-        It takes a value that begins with a dash for an option, and drops it.
+        It takes a value that begins with a dash for an option, and drops it. One with a
+        line break is not what anybody meant, and ends up in files of one line a value.
         """
         options = {
             "--url": self.url,
@@ -56,9 +58,12 @@ class Registration:
         }
         given = [pair for pair in options.items() if pair[1]]
         misread = [
-            Problem(f"{option} {value!r} begins with a dash", "correct that setting")
+            Problem(
+                f"{option} {value!r} begins with a dash or has control characters",
+                "correct that setting",
+            )
             for option, value in given
-            if value.startswith("-")
+            if value.startswith("-") or value != one_line(value)
         ]
         if misread:
             raise FolderUnusable(misread)

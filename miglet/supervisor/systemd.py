@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from miglet.errors import MigletError
+from miglet.formats import one_line
 from miglet.supervisor.linux import finish
 
 #: There if and only if systemd is the machine's service manager (sd_booted(3)).
@@ -43,41 +44,34 @@ class Notifier:
     def __init__(self, environ: os._Environ[str] | dict[str, str]) -> None:
         address = environ.pop("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._watched = environ.pop("WATCHDOG_PID", str(os.getpid())) == str(
-            os.getpid()
-        )
-        self._limit = environ.pop("WATCHDOG_USEC", "")
-
-    @property
-    def watchdog_seconds(self) -> float | None:
-        """How often `alive` must be said at least; None when nobody listens."""
-        if not (self._address and self._watched and self._limit.isdigit()):
-            return None
-        return int(self._limit) / 1e6
+        environ.pop("WATCHDOG_PID", None)
+        environ.pop("WATCHDOG_USEC", None)
 
     def ready(self, status: str) -> None:
         """The bootstrap is done."""
-        self._say(f"READY=1\nSTATUS={status}")
+        self._say(READY="1", STATUS=status)
 
     def status(self, status: str) -> None:
         """One line for ``systemctl status``."""
-        self._say(f"STATUS={status}")
+        self._say(STATUS=status)
 
     def alive(self) -> None:
         """The loop ran and the critical workers live."""
-        self._say("WATCHDOG=1")
+        self._say(WATCHDOG="1")
 
     def stopping(self) -> None:
         """The end has begun."""
-        self._say("STOPPING=1")
+        self._say(STOPPING="1")
 
-    def _say(self, text: str) -> None:
+    def _say(self, **assignments: str) -> None:
+        """Send the assignments, one a line; whatever a value holds, it is one line."""
         if not self._address:
             return
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as end:
             end.connect(self._address)
-            end.send(text.encode())
+            lines = [f"{name}={one_line(value)}" for name, value in assignments.items()]
+            end.send("\n".join(lines).encode())
 
 
 def systemd_usable() -> bool:

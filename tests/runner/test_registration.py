@@ -116,9 +116,10 @@ def test_the_command_line_has_everything_but_the_token(place):
     assert "MIGLET" not in read["environ"]
 
 
-def test_a_value_that_config_sh_would_take_for_an_option_is_refused(place):
+@pytest.mark.parametrize("group", ["-x", "default\nACTIONS_RUNNER_INPUT_URL=x", "\x1b"])
+def test_a_value_that_config_sh_would_misread_is_refused(place, group):
     wanted = place.wanted()
-    odd = Registration(**{**vars(wanted), "runner_group": "-x"})
+    odd = Registration(**{**vars(wanted), "runner_group": group})
     with pytest.raises(FolderUnusable, match="begins with a dash"):
         Configuration.start(place.launcher, odd, TOKEN)
 
