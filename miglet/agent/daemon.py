@@ -7,6 +7,7 @@ the first of them is forked.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import time
@@ -43,6 +44,10 @@ REBOOTED = Verdict(
 
 #: Seconds on top of bootstrap.timeout after which the bootstrap counts as hung.
 BOOTSTRAP_MARGIN = 5.0
+
+#: The longest vm_id that is part of a runner's name as it is: the name has at most 64
+#: characters, of which nine are the boot's and up to seven a number's.
+LONGEST_VM_ID = 48
 
 log = logging.getLogger(__name__)
 
@@ -117,9 +122,24 @@ def configuration_file(sources: dict[str, Any]) -> str:
 
 def new_vm(known: Knowledge) -> Vm:
     """A machine at the beginning of a boot."""
-    name = f"{known.identity.vm_id}-{boot_id()[:8]}"
     policy = Policy.of(known.settings)
-    return Vm(name, policy, since=time.time(), timeline=first_steps())
+    return Vm(
+        runner_name(known.identity.vm_id, boot_id()),
+        policy,
+        since=time.time(),
+        timeline=first_steps(),
+    )
+
+
+def runner_name(vm_id: str, boot: str) -> str:
+    """The name of a boot's first registration: one that GitHub has not seen before.
+
+    GitHub takes at most 64 characters; those of later registrations have a number, too.
+    """
+    if len(vm_id) > LONGEST_VM_ID:
+        digest = hashlib.sha256(vm_id.encode()).hexdigest()[:8]
+        vm_id = f"{vm_id[: LONGEST_VM_ID - 9]}-{digest}"
+    return f"{vm_id}-{boot[:8]}"
 
 
 def first_steps() -> dict[str, float]:

@@ -38,7 +38,7 @@ from miglet.workers.steps import (
     Steps,
     failure_of,
 )
-from miglet.workers.token_request import Obtaining, digest
+from miglet.workers.token_request import RegistrationTokens, digest
 
 #: Registration tokens that one registration may use.
 MOST_TOKENS = 3
@@ -58,7 +58,7 @@ class Registering:
         self._began = time.time()
         self._attempts = 0
         self._token: RegistrationToken | None = None
-        self._tokens = Obtaining(host, order.spent_tokens)
+        self._tokens = RegistrationTokens(host, order.name, order.spent_tokens)
 
     def run(self) -> Generator[float, None, Run]:
         """The whole way; returns the Run. Raises Hopeless when there is none."""
@@ -113,7 +113,7 @@ class Registering:
             url=token.runner_url,
             name=self._order.name,
             labels=tuple(token.labels or github.labels),
-            runner_group=token.runner_group or github.runner_group,
+            runner_group=token.runner_group or "",
             environment=self._plain_environment(),
             account=self._account,
         )
@@ -165,10 +165,11 @@ class Registering:
     def described(self, run: Run) -> dict[str, Any]:
         """What the arbiter remembers of the runner."""
         token, github = self._token, self._host.settings.github
+        present = registered(self._directory)
         return {
             **description(run),
             "labels": list(token.labels if token and token.labels else github.labels),
-            "runner_group": token.runner_group if token else github.runner_group,
+            "runner_group": present.pool_name if present else None,
             "runner_url": token.runner_url if token else None,
             "attempts": max(1, self._attempts),
             "began": self._began,

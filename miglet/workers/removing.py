@@ -23,8 +23,8 @@ from miglet.runner.launchers import configuration_launcher
 from miglet.runner.registration import Configuration
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.privileges import account
-from miglet.workers.asking import asked
 from miglet.workers.steps import POLL_SECONDS, Host
+from miglet.workers.token_request import request_token
 
 #: Most seconds that the removal token and config.sh may take, each.
 REMOVAL_SECONDS = 5.0
@@ -60,15 +60,17 @@ class Removing:
             host.client.removal_token, wanted, host.identity.trace_id
         )
         try:
-            told = yield from asked(host, call, host.settings.controller.timeout)
+            reply = yield from request_token(
+                host, call, host.settings.controller.timeout
+            )
         except ControllerError as error:
             host.report(
                 ControllerFailed("removal-token", error.category, str(error), 0)
             )
             return f"no removal token: {error}"
-        if told.removal is None:
+        if reply.removal is None:
             return "the controller removes the runner itself"
-        return RemovalToken(**told.removal)
+        return RemovalToken(**reply.removal)
 
     def _removed(self, token: RemovalToken) -> Generator[float, None, str]:
         remember_secret(token.token)
