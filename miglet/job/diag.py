@@ -31,11 +31,9 @@ from miglet.job.tail import (
     Budget,
     Followed,
     Lines,
-    NotPlain,
-    open_folder,
-    open_plain,
     readable,
 )
+from miglet.safefile import open_folder, open_plain
 
 # The job message, reduced to the job's identity.
 #
@@ -422,7 +420,7 @@ class DiagFolder:
             self._logs[name] = Log(
                 descriptor, source, budget, self._earlier.get(name, 0)
             )
-        except (NotPlain, OSError):
+        except OSError:
             return False
         return True
 

@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 from miglet.errors import RunnerError
 from miglet.job import signs
 from miglet.job.signs import JobIdentity, Sign, cut, identity_of
-from miglet.job.tail import NotPlain, open_folder, open_plain, readable
+from miglet.job.tail import readable
+from miglet.safefile import NotPlain, open_folder, open_plain
 from miglet.supervisor.privileges import Account
 
 log = logging.getLogger(__name__)

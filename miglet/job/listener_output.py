@@ -17,8 +17,9 @@ from pathlib import Path
 
 from miglet.job import signs
 from miglet.job.signs import Sign, cut
-from miglet.job.tail import Budget, Followed, Lines, NotPlain, open_plain, readable
+from miglet.job.tail import Budget, Followed, Lines, readable
 from miglet.redaction import redact
+from miglet.safefile import open_plain
 
 #: What one call reads at most: a flood cannot hold the reader for long.
 BUDGET_BYTES = 262144
@@ -270,5 +271,5 @@ def _json_bytes(text: str) -> int:
 def _followed(path: Path, budget: Budget) -> Followed | None:
     try:
         return Followed(open_plain(path), budget)
-    except (OSError, NotPlain):
+    except OSError:
         return None

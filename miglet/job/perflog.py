@@ -13,7 +13,8 @@ from pathlib import Path
 from miglet.job import signs
 from miglet.job.listener_output import BUDGET_BYTES, wall_time
 from miglet.job.signs import Sign
-from miglet.job.tail import Budget, Followed, Lines, NotPlain, open_plain, readable
+from miglet.job.tail import Budget, Followed, Lines, readable
+from miglet.safefile import open_plain
 
 NAMES = ("Runner.perf", "Worker.perf")
 
@@ -68,7 +69,7 @@ class PerfLog:
     def _open(self, name: str) -> None:
         try:
             descriptor = open_plain(self._path / name)
-        except (OSError, NotPlain):
+        except OSError:
             return
         self._files[name] = Followed(descriptor, self._budget), Lines()
 

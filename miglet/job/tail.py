@@ -1,19 +1,10 @@
-"""Reading files that somebody hostile may have made, a bounded piece at a time.
-
-Only regular files are read, never through a symbolic link, and opening never blocks:
-a fifo, a device or a link in a place of ours is refused with its reason.
-"""
+"""Files that grow and that a job may write: followed a bounded piece at a time."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import stat
 from collections.abc import Iterator
-from pathlib import Path
-
-from miglet.errors import RunnerError
 
 #: What is kept of a line's beginning, and of its end where it is longer.
 LINE_LIMIT_BYTES = 8192
@@ -25,52 +16,12 @@ CHUNK_BYTES = 65536
 FILE_BUDGET_BYTES = 32 << 20
 RUN_BUDGET_BYTES = 128 << 20
 
-_REASONS = {
-    errno.ELOOP: "is a symbolic link",
-    errno.ENXIO: "is not a regular file",
-    errno.ENODEV: "is not a regular file",
-    errno.ENAMETOOLONG: "has too long a name",
-}
 #: Terminal sequences (ECMA-48 CSI, OSC, other escapes) first, then whatever else
 #: steers a terminal or reorders text: C0 without tab, DEL, C1, separators, bidi.
 _UNPRINTABLE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]?|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]?"
     "|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]"
 )
-
-
-class NotPlain(RunnerError):
-    """What should be a plain file is something else; says what."""
-
-
-def open_folder(path: Path) -> int:
-    """A descriptor of the folder, for `dir_fd`; raises OSError, also for a link."""
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def open_plain(name: str | Path, folder: int | None = None) -> int:
-    """A descriptor of the regular file `name`, which nobody else has a link to.
-
-    Raises NotPlain where it is something else, OSError where it cannot be opened.
-    """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    try:
-        descriptor = os.open(name, flags, dir_fd=folder)
-    except OSError as error:
-        if error.errno in _REASONS:
-            raise NotPlain(_REASONS[error.errno]) from error
-        raise
-    reason = _why_not_plain(os.fstat(descriptor))
-    if reason:
-        os.close(descriptor)
-        raise NotPlain(reason)
-    return descriptor
-
-
-def _why_not_plain(status: os.stat_result) -> str:
-    if not stat.S_ISREG(status.st_mode):
-        return "is not a regular file"
-    return "has a second link" if status.st_nlink > 1 else ""
 
 
 def readable(raw: bytes) -> str:

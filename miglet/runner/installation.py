@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from miglet.errors import MISCONFIGURED, RunnerError
+from miglet.safefile import read_small
 from miglet.supervisor.privileges import Account
 
 #: Written by config.sh, in this order (actions/runner ConfigurationManager.cs).
@@ -27,6 +28,8 @@ MIGRATED_FILES = (".runner_migrated", ".credentials_migrated")
 
 SMALL_BYTES = 64 << 10
 DEPS_BYTES = 4 << 20
+
+AGENT_ID = re.compile(r"[0-9]{1,18}")
 
 UNPACK = "unpack a release of actions/runner there, or correct runner.directory"
 
@@ -53,12 +56,23 @@ class FolderUnusable(RunnerError):
         self.hint = problems[0].hint
 
 
+class NotRemovable(RunnerError):
+    """A file of an earlier registration cannot be removed."""
+
+    category = "misconfig"
+    exit_status = MISCONFIGURED
+    hint = "look for an immutable file (lsattr) or a read-only file system"
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"cannot remove {path}: {error.strerror}")
+
+
 @dataclass(frozen=True)
 class RunnerFile:
     """What `.runner` tells of the registration; all texts, as the server has them."""
 
-    #: The runner's id in GitHub's API.
-    agent_id: str
+    #: The runner's id in GitHub's API; None where the file has no such number.
+    agent_id: int | None
     agent_name: str
     pool_name: str | None = None
     git_hub_url: str | None = None
@@ -138,7 +152,9 @@ def registered(directory: Path) -> RunnerFile | None:
     keys with capitals and numbers as text (actions/runner ConfigurationStore.cs).
     """
     try:
-        document = json.loads(read_small(directory / ".runner").decode("utf-8-sig"))
+        document = json.loads(
+            read_small(directory / ".runner", SMALL_BYTES).decode("utf-8-sig")
+        )
         return runner_file({key.lower(): value for key, value in document.items()})
     except (OSError, ValueError, AttributeError, KeyError, RecursionError):
         return None
@@ -147,7 +163,7 @@ def registered(directory: Path) -> RunnerFile | None:
 def runner_file(fields: Mapping[str, Any]) -> RunnerFile:
     """The registration in `.runner`'s fields, keys in small letters; or KeyError."""
     return RunnerFile(
-        str(fields["agentid"]),
+        number(fields["agentid"]),
         str(fields["agentname"]),
         text(fields.get("poolname")),
         text(fields.get("githuburl")),
@@ -155,19 +171,15 @@ def runner_file(fields: Mapping[str, Any]) -> RunnerFile:
     )
 
 
+def number(value: object) -> int | None:
+    """`value` as a number of GitHub's, which has at most 18 digits; else None."""
+    digits = str(value)
+    return int(digits) if AGENT_ID.fullmatch(digits) else None
+
+
 def text(value: object) -> str | None:
     """`value` as text, if there is one."""
     return None if value is None else str(value)
-
-
-def read_small(path: Path, limit_bytes: int = SMALL_BYTES) -> bytes:
-    """A regular file of a modest size; raises OSError or ValueError for any other."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(path, flags), "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > limit_bytes:
-            raise ValueError(f"{path} is not a small regular file")
-        return file.read(limit_bytes)
 
 
 def registration_files(directory: Path) -> frozenset[str]:
@@ -180,14 +192,28 @@ def registration_files(directory: Path) -> frozenset[str]:
 def forget_registration(directory: Path) -> list[str]:
     """Remove all traces of a registration, as `config.sh remove --local` does.
 
-    Needed after a failed one too: a `.runner` refuses the next. The names removed.
+    Needed after a failed one too: a `.runner` refuses the next. What is no file, which
+    a job can have put there, is set aside. The names removed; raises NotRemovable.
     """
     removed = []
     for name in (*REGISTRATION_FILES, *MIGRATED_FILES):
-        with suppress(FileNotFoundError):
-            os.unlink(directory / name)
+        path = directory / name
+        try:
+            remove_or_set_aside(path)
             removed.append(name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise NotRemovable(path, error) from error
     return removed
+
+
+def remove_or_set_aside(path: Path) -> None:
+    """Remove a file; rename a folder, whose content may be anything."""
+    try:
+        os.unlink(path)
+    except IsADirectoryError:
+        os.rename(path, path.with_name(f".set-aside-{uuid.uuid4().hex}"))
 
 
 def runner_version(directory: Path) -> str | None:

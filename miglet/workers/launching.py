@@ -67,7 +67,6 @@ def environment(
 def description(run: Run) -> dict[str, Any]:
     """What the run itself and its folder tell of the runner."""
     present = registered(run.directory)
-    agent_id = present.agent_id if present else ""
     return {
         "run_id": run.run_id,
         "name": run.name,
@@ -76,5 +75,5 @@ def description(run: Run) -> dict[str, Any]:
         "unit": run.unit.name if run.unit else None,
         "folder": str(run.folder),
         "version": runner_version(run.directory),
-        "agent_id": int(agent_id) if agent_id.isdigit() else None,
+        "agent_id": present.agent_id if present else None,
     }

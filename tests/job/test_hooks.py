@@ -25,7 +25,7 @@ from miglet.job.hooks import (
     read_report,
 )
 from miglet.job.signs import JobIdentity
-from miglet.job.tail import open_folder
+from miglet.safefile import open_folder
 from miglet.supervisor.privileges import Account
 
 pytestmark = pytest.mark.integration

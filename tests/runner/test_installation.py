@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from miglet.runner.installation import (
     MIGRATED_FILES,
     REGISTRATION_FILES,
+    NotRemovable,
     check_folder,
     forget_registration,
     registered,
@@ -58,7 +60,7 @@ def test_the_registration_is_read_as_the_runner_writes_it(tmp_path):
         },
     )
     found = registered(tmp_path)
-    assert (found.agent_id, found.agent_name, found.ephemeral) == ("21", "vm-1", True)
+    assert (found.agent_id, found.agent_name, found.ephemeral) == (21, "vm-1", True)
     assert (found.pool_name, found.git_hub_url) == (
         "Default",
         "https://github.com/myorg",
@@ -68,7 +70,7 @@ def test_the_registration_is_read_as_the_runner_writes_it(tmp_path):
 def test_a_just_in_time_registration_is_read_too(tmp_path):
     written(tmp_path, {"AgentId": "12", "AgentName": "jit", "Ephemeral": "True"})
     found = registered(tmp_path)
-    assert (found.agent_id, found.ephemeral, found.git_hub_url) == ("12", True, None)
+    assert (found.agent_id, found.ephemeral, found.git_hub_url) == (12, True, None)
 
 
 @pytest.mark.parametrize("document", [[], {}, {"agentId": 1}, None, "x", 7])
@@ -103,6 +105,42 @@ def test_forgetting_removes_every_trace_and_nothing_else(tmp_path):
     assert len(forget_registration(tmp_path)) == 5
     assert forget_registration(tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+@pytest.mark.parametrize("value", ["\u00b2", "-1", "9" * 5000, "1.5", True, None, []])
+def test_an_agent_id_that_is_no_number_of_githubs_is_unknown(tmp_path, value):
+    written(tmp_path, {"agentId": value, "agentName": "vm-1"})
+    assert registered(tmp_path).agent_id is None
+
+
+def test_a_number_that_python_refuses_to_read_is_rubbish(tmp_path):
+    (tmp_path / ".runner").write_text(f'{{"agentId": {"9" * 5000}, "agentName": "x"}}')
+    assert registered(tmp_path) is None
+
+
+def test_a_folder_in_the_place_of_a_registration_file_is_set_aside(tmp_path):
+    for name in (".runner", ".runner_migrated"):
+        (tmp_path / name / "x").mkdir(parents=True)
+    assert set(forget_registration(tmp_path)) == {".runner", ".runner_migrated"}
+    left = [path.name for path in tmp_path.iterdir()]
+    assert all(name.startswith(".set-aside-") for name in left)
+    assert registered(tmp_path) is None
+
+
+def test_a_registration_file_that_cannot_be_removed_is_named(tmp_path, monkeypatch):
+    (tmp_path / ".credentials").touch()
+
+    def refuse(path):
+        if path.name == ".credentials":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(NotRemovable) as caught:
+        forget_registration(tmp_path)
+    assert str(caught.value) == (
+        f"cannot remove {tmp_path}/.credentials: Operation not permitted"
+    )
 
 
 def test_the_version_is_known_without_a_start(tmp_path):
