@@ -20,7 +20,7 @@ SUBCOMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {}
 
 def subcommand(function: Callable[[argparse.Namespace], int]):
     """Register a function as the subcommand of its name."""
-    SUBCOMMANDS[function.__name__] = function
+    SUBCOMMANDS[function.__name__.replace("_", "-")] = function
     return function
 
 
@@ -48,13 +48,18 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"miglet {__version__}")
     add_sources(root)
     root.set_defaults(subcommand="run", json=False)
-    subparsers = root.add_subparsers(metavar="{run,check,config}")
+    subparsers = root.add_subparsers(metavar="{run,check,config,install-runner}")
     for name, function in SUBCOMMANDS.items():
         each = subparsers.add_parser(name, help=function.__doc__)
         add_sources(each, argparse.SUPPRESS)
         each.set_defaults(subcommand=name)
-        if name != "run":
+        if name in ("check", "config"):
             each.add_argument("--json", action="store_true", help="for scripts")
+        if name == "install-runner":
+            each.add_argument(
+                "archive", metavar="ARCHIVE", help="the release (.tar.gz)"
+            )
+            each.add_argument("--sha256", metavar="SUM", help="what it must be")
     return root
 
 
@@ -105,3 +110,10 @@ def config(parsed: argparse.Namespace) -> int:
     return named("miglet.bootstrap.check_command", "config")(
         sources_of(parsed), parsed.json
     )
+
+
+@subcommand
+def install_runner(parsed: argparse.Namespace) -> int:
+    """Unpack a release of actions/runner so that jobs cannot change it (as root)."""
+    install = named("miglet.bootstrap.install_command", "install")
+    return install(sources_of(parsed), parsed.archive, parsed.sha256)

@@ -151,6 +151,7 @@ def test_the_shell_offers_every_verb_and_its_options(command, parser):
             "info",
             "warning",
             "error",
+            "a-file",
         } == (set())
 
 

@@ -17,6 +17,7 @@ from miglet.runner.installation import (
     runner_version,
 )
 from miglet.runner.launchers import unit_wanted
+from miglet.runner.release import REINSTALL, same_user, weakness
 from miglet.supervisor.privileges import Account, UnknownAccount, account
 from miglet.supervisor.systemd import systemd_usable
 
@@ -42,6 +43,23 @@ def runner_folder(settings: Settings, deadline: float) -> str:
         raise Misconfiguration(text, problems[0].hint)
     version = runner_version(directory) or "of unknown version"
     return f"actions/runner {version} in {directory}"
+
+
+@check
+def runner_ownership(settings: Settings, deadline: float) -> str:
+    """A job cannot change what is started with a token in its environment."""
+    user = runner_account(settings)
+    directory = Path(settings.runner.directory)
+    if same_user(user):
+        return "jobs run as MIGlet's own user, or as root, and can change the runner"
+    if not directory.is_dir():
+        return "no runner"
+    if weak := weakness(directory):
+        what = "no token is given to it once a job has run there"
+        if settings.runner.after_job == "register":
+            what += ": the machine ends after its first job"
+        raise Notable(f"jobs can change the runner ({weak}): {what}", REINSTALL)
+    return "config.sh, bin and externals are root's alone"
 
 
 @check

@@ -90,7 +90,7 @@ def check_folder(directory: Path, account: Account | None) -> list[Problem]:
         for problem in program_problems(program, account)
     ]
     if not may(directory, account, os.W_OK):
-        hint = f"chown it to {named(account)}: the runner keeps its registration there"
+        hint = "install the runner with `miglet install-runner`: root:GROUP, mode 1775"
         found.append(Problem(f"{directory} is not writable by {named(account)}", hint))
     return found
 

@@ -148,7 +148,7 @@ SAID = (
             "not_writable",
             "misconfig",
             Next.GIVE_UP,
-            "let runner.user own the runner's folder and all in it",
+            "install the runner with `miglet install-runner`, not as the runner's user",
         ),
     ),
     (

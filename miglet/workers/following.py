@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from miglet.config.settings import Settings
 from miglet.job.observer import FINISH_SECONDS, Limits, RunObserver
 from miglet.messages.codec import Fact
+from miglet.messages.facts import JobSeen
+from miglet.runner.release import FolderRecord
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
 from miglet.workers.launching import description
@@ -25,6 +27,7 @@ class Watcher(Protocol):
     """What following needs of the runner-watcher."""
 
     settings: Settings
+    folder: FolderRecord
 
     def report(self, fact: Fact) -> None:
         """Tell the arbiter."""
@@ -116,6 +119,8 @@ class Following:
     def _report(self, facts: Iterator[Fact]) -> None:
         for fact in facts:
             reach(f"watcher.saw.{type(fact).__name__}")
+            if isinstance(fact, JobSeen):
+                self._watcher.folder.note_job()
             self._watcher.report(fact)
             reach(f"watcher.told.{type(fact).__name__}")
 

@@ -42,6 +42,7 @@ def launch(host: Host, name: str, account: Account | None) -> Run:
         earlier_logs=existing_logs(diag),
     )
     host.be_patient(LAUNCH_SECONDS)
+    host.folder.note_registration()
     reach("runner.launching")
     run = runner_launcher(settings).start(spec)
     reach("runner.launched")

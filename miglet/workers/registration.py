@@ -26,6 +26,7 @@ from miglet.runner.launcher import LAUNCH_SECONDS
 from miglet.runner.launchers import configuration_launcher
 from miglet.runner.outcome import Next, Outcome
 from miglet.runner.registration import Configuration, Registration
+from miglet.runner.release import REINSTALL
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.privileges import Account, account
@@ -64,6 +65,7 @@ class Registering:
         """The whole way; returns the Run. Raises Hopeless when there is none."""
         try:
             self._account = account(self._host.settings.runner.user)
+            self._refuse_danger()
             self._host.be_patient(metadata_firewall.LOAD_SECONDS)
             metadata_firewall.apply(self._host.settings, self._account)
             yield from self._end_leftover()
@@ -126,6 +128,16 @@ class Registering:
         outcome = yield from self._seen_to_end(running)
         reach("configuration.ended")
         return outcome
+
+    def _refuse_danger(self) -> None:
+        """Hopeless where a job may have changed what would be started with a token."""
+        danger = self._host.folder.danger(self._account, removing=False)
+        if danger:
+            message = f"no token is given to {self._directory}: {danger}"
+            code, status = "runner_folder_changeable", EXIT_STATUSES["misconfig"]
+            raise Hopeless(
+                RegistrationFailed("misconfig", code, message, REINSTALL, status)
+            )
 
     def _seen_to_end(self, running: Configuration) -> Generator[float, None, Outcome]:
         """Wait for config.sh, but not for ever; dropped on the way, it is killed."""

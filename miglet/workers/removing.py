@@ -41,6 +41,10 @@ class Removing:
         """The whole way; returns what came of it, for people."""
         if registered(self._directory) is None:
             return "there was no registration left"
+        danger = self._danger()
+        if danger:
+            forget_registration(self._directory)
+            return f"left to the controller: {danger}"
         reach("removal.asking")
         token = yield from self._token()
         reach("removal.asked")
@@ -51,6 +55,14 @@ class Removing:
             return (yield from self._removed(token))
         except MigletError as error:
             return f"config.sh remove could not be run: {error}"
+
+    def _danger(self) -> str:
+        """Why no removal token may be given to config.sh; empty: it may."""
+        try:
+            who = account(self._host.settings.runner.user)
+        except MigletError as error:
+            return str(error)
+        return self._host.folder.danger(who, removing=True)
 
     def _token(self) -> Generator[float, None, RemovalToken | str]:
         """The token, or why there is none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from pathlib import Path
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
@@ -34,6 +35,7 @@ from miglet.messages.facts import (
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from miglet.runner.launchers import runner_launcher
+from miglet.runner.release import FolderRecord
 from miglet.runner.run import Run
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.following import CLOSE_LOOK_SECONDS, Following
@@ -72,6 +74,9 @@ class RunnerWatcher(Worker):
     def __init__(self, settings: Settings, identity: Identity) -> None:
         super().__init__(settings, identity)
         self.client = Client(settings.controller, identity.vm_id)
+        self.folder = FolderRecord(
+            Path(settings.paths.state), Path(settings.runner.directory)
+        )
         self._launcher = runner_launcher(settings)
         self._following = Following(self)
         #: What was last to be provided: the name, and the run that it comes after.

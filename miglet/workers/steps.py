@@ -15,6 +15,7 @@ from miglet.errors import MISCONFIGURED, REFUSED, MigletError, Refused
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
 from miglet.messages.facts import RegistrationFailed
+from miglet.runner.release import FolderRecord
 
 #: A step yields the seconds until it wants to go on.
 Steps = Generator[float, None, None]
@@ -39,6 +40,7 @@ class Host(Protocol):
     settings: Settings
     identity: Identity
     client: Client
+    folder: FolderRecord
 
     def report(self, fact: Fact) -> None:
         """Tell the arbiter."""

@@ -15,6 +15,7 @@ from miglet.messages.events import Identity
 from miglet.messages.orders import ProvideRunner
 from miglet.runner import metadata_firewall
 from miglet.runner.metadata_firewall import MetadataOpen, Unblockable
+from miglet.runner.release import FolderRecord
 from miglet.supervisor.privileges import Account
 from miglet.workers.registration import Registering
 from miglet.workers.steps import Hopeless
@@ -188,6 +189,8 @@ class Watcher:
 
     def __init__(self, wanted: Settings) -> None:
         self.settings = wanted
+        directory = Path(wanted.runner.directory)
+        self.folder = FolderRecord(directory.parent, directory)
         self.told: list[object] = []
 
     def report(self, fact: object) -> None:
