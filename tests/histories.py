@@ -41,6 +41,8 @@ MACHINE = {
     "zone": None,
     "machine_type": None,
     "image": None,
+    "instance_name": None,
+    "hostname": None,
     "cpu_count": 2,
     "memory_bytes": 1,
     "disk_bytes": 1,

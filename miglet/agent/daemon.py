@@ -28,7 +28,12 @@ from miglet.lifecycle.common import concluded
 from miglet.lifecycle.vm import Moment, Policy, Vm
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
-from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
+from miglet.messages.facts import (
+    MachineDescription,
+    PreflightDone,
+    SettingsLoaded,
+    SettingsRefused,
+)
 from miglet.runner.identity import ProcessIdentity, boot_id
 from miglet.runner.launchers import runner_launcher
 from miglet.supervisor import confinement
@@ -184,8 +189,7 @@ def hung_bootstrap() -> PreflightDone:
         "hint": "see bootstrap.timeout, and MIGlet's log",
         "category": "infrastructure",
     }
-    unknown = ("cloud", "zone", "machine_type", "image", "cpu_count", "memory_bytes")
-    machine: dict[str, Any] = dict.fromkeys((*unknown, "disk_bytes", "runner_version"))
+    machine: dict[str, Any] = dict.fromkeys(MachineDescription.__annotations__)
     machine |= {"version": __version__, "boot_id": boot_id(), "timeline": {}}
     return PreflightDone([fault], machine)
 

@@ -64,6 +64,8 @@ class MachineDescription(TypedDict):
     zone: str | None
     machine_type: str | None
     image: str | None
+    instance_name: str | None
+    hostname: str | None
     cpu_count: int | None
     memory_bytes: int | None
     disk_bytes: int | None
