@@ -25,10 +25,11 @@ from miglet.runner.environment import DEFAULT_PATH
 from miglet.runner.installation import (
     MIGRATED_FILES,
     REGISTRATION_FILES,
+    SMALL_BYTES,
     Problem,
-    read_small,
     registration_files,
 )
+from miglet.safefile import read_small
 from miglet.supervisor.privileges import Account
 
 #: What a release must have, and what runs with a token or runs a job.
@@ -329,6 +330,6 @@ class FolderRecord:
         for name in (*REGISTRATION_FILES, *MIGRATED_FILES):
             content = b""
             with suppress(OSError, ValueError):
-                content = read_small(self._directory / name)
+                content = read_small(self._directory / name, SMALL_BYTES)
             digest.update(b"%d:%b" % (len(content), content))
         return digest.hexdigest()
