@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from miglet.agent.house import House
-from miglet.control.peers import Peer
 from miglet.control.rpc import BAD_PARAMS, UNKNOWN_METHOD, RpcError
+from miglet.control.server import Peer
 from miglet.logger import UnknownLevel, level_named
 from miglet.messages.facts import CommandExamined
 from miglet.redaction import redact

@@ -7,6 +7,7 @@ while it reads YAML, this process imports what the workers will share.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gc
 import importlib
@@ -20,7 +21,7 @@ from typing import Any
 from miglet.supervisor import lean_imports, signals
 
 # isort: split
-from miglet.errors import INTERNAL, Fault, MigletError, Misconfigured
+from miglet.errors import INTERNAL, UNAVAILABLE, Fault, MigletError, Misconfigured
 from miglet.formats import one_line
 from miglet.messages.facts import (
     FaultNoted,
@@ -38,6 +39,14 @@ class AlreadyRunning(MigletError):
     """Another MIGlet has the runtime folder."""
 
     exit_status = INTERNAL
+
+
+class NoRoom(MigletError):
+    """The runtime folder is full."""
+
+    category = "infrastructure"
+    exit_status = UNAVAILABLE
+    hint = "make room in the file system of paths.runtime; MIGlet is started again"
 
 
 def start(sources: dict[str, Any]) -> int:
@@ -86,12 +95,15 @@ def lock(runtime: Path) -> Iterator[None]:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(runtime / "lock", flags, 0o600)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+            raise NoRoom(f"{runtime}: {error.strerror}") from None
         fault = Fault("paths.runtime", str(runtime), f"cannot be used: {error}")
         raise Misconfigured([fault]) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(f"another MIGlet runs with {runtime}") from None
         yield
-    except BlockingIOError:
-        raise AlreadyRunning(f"another MIGlet runs with {runtime}") from None
     finally:
         os.close(descriptor)

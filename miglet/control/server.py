@@ -1,27 +1,36 @@
 """The server behind ``miglet-ctl``: JSON-RPC on a Unix socket, in the arbiter's loop.
 
-The rule that holds here: whatever a client does or leaves undone costs the loop a
-bounded piece of work and nothing else. The loop watches `fileno` and calls `serve`.
+Whatever a client does or leaves undone costs the loop a bounded piece of work, and
+never a place that somebody else needs: the connection that has been idle the longest
+makes room. The loop watches `fileno` and calls `serve`.
+
+Who may do what is decided by the peer's credentials. Root and the user that MIGlet runs
+as may call every method. Members of the socket's group may call those that change
+nothing. Everybody else is refused, and so are the users of MIGlet's own workers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import grp
 import logging
+import os
+import pwd
 import selectors
 import socket
+import stat
+import struct
 import time
-from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-from miglet.control.path import Doorway, group_id
-from miglet.control.peers import Client, Peer, may_change, may_read, peer_of
 from miglet.control.rpc import (
     BAD_PARAMS,
     BUSY,
     INVALID_REQUEST,
     NOT_PERMITTED,
+    REQUEST_BYTES,
     Request,
     RpcError,
     failure,
@@ -29,63 +38,188 @@ from miglet.control.rpc import (
     reply,
     request_in,
 )
+from miglet.errors import MISCONFIGURED, UNAVAILABLE, MigletError
 
-#: Clients at a time, and those of one user who is neither root nor ourselves.
-MOST_CLIENTS = 16
-MOST_OF_A_USER = 4
+#: Connections at a time, and those of one user who is neither root nor ourselves.
+CONNECTION_LIMIT = 16
+USER_LIMIT = 4
 
 #: Requests of one client that are answered before the others have their turn.
 REQUESTS_A_TURN = 8
 
-#: What a subscriber may leave unread before it is dropped.
-WATCHER_BYTES = 65536
+#: A request that has begun must be whole, an answer be taken, in so many seconds.
+HALF_SECONDS = 5.0
 
-Answer = Callable[[str, dict[str, Any], Peer], Any]
+#: A client that asks nothing for so many seconds is dropped; a subscriber is not.
+IDLE_SECONDS = 30.0
+
+#: What a subscriber may leave unread before it is dropped.
+SUBSCRIBER_BYTES = 65536
+
+#: sockaddr_un has room for so many bytes and a NUL (unix(7)).
+LONGEST_PATH = 107
+
+#: Connections that may wait to be accepted, and those accepted in one turn.
+BACKLOG = 64
+ACCEPTS_A_TURN = 16
+
+#: Owner and group may connect, others not.
+MODE = 0o660
+
+#: From linux/socket.h; Python has no name for it.
+SO_PEERGROUPS = 59
+
+#: Errors that pass: a full disk is not a mistake in the configuration.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 log = logging.getLogger(__name__)
 
 
-class Clerk:
-    """Turns a line into the line that answers it, minding who may ask for what."""
+class SocketUnusable(MigletError):
+    """The control socket cannot be where it should be."""
 
-    def __init__(self, answer: Answer, changing: frozenset[str]) -> None:
-        self._answer = answer
-        self._changing = changing
+    category = "misconfig"
+    exit_status = MISCONFIGURED
+    hint = "set paths.runtime to a directory that only MIGlet writes to"
 
-    def reply_to(self, client: Client, line: bytes) -> bytes:
-        """The answer to `line`; nothing to a notification that could be obeyed.
 
-        An error is always told, also to a notification: JSON-RPC would keep silent,
-        and leave who types by hand in the dark.
-        """
-        id = None
+class SocketInUse(SocketUnusable):
+    """Somebody listens there already: another MIGlet, most likely."""
+
+    exit_status = UNAVAILABLE
+    hint = "stop the other MIGlet first, or set another paths.runtime"
+
+
+class NoRoomForSocket(SocketUnusable):
+    """The machine has no room for the socket at present."""
+
+    category = "infrastructure"
+    exit_status = UNAVAILABLE
+    hint = "make room in the file system of paths.runtime; MIGlet is started again"
+
+
+class Peer(NamedTuple):
+    """Who is at the other end, as the kernel noted it when they connected."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    @property
+    def privileged(self) -> bool:
+        """Whether this is root or the user that MIGlet runs as."""
+        return self.uid in (0, os.geteuid())
+
+    @classmethod
+    def of(cls, connection: socket.socket) -> Peer:
+        """The other end's credentials (unix(7), SO_PEERCRED and SO_PEERGROUPS)."""
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid, gid = struct.unpack("iII", raw)
         try:
-            request = request_in(line)
-            id = request.id
-            result = self._obey(client, request)
-        except RpcError as error:
-            return failure(id, error)
-        return b"" if request.notification else reply(id, result)
-
-    def _obey(self, client: Client, request: Request) -> Any:
-        if not isinstance(request.params, dict):
-            raise RpcError(BAD_PARAMS, "params are passed by name, in an object")
-        if request.method == "watch":
-            client.watching = True
-            return {"watching": True}
-        if request.method in self._changing:
-            insist_on_right(client.peer, request)
-        return self._answer(request.method, request.params, client.peer)
+            raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 1024)
+        except OSError:
+            # More than 256 groups, or a kernel before 4.13.
+            return cls(pid, uid, gid, groups_of(uid, gid))
+        return cls(pid, uid, gid, struct.unpack(f"{len(raw) // 4}I", raw))
 
 
-def insist_on_right(peer: Peer, request: Request) -> None:
-    """Raise RpcError unless `peer` may change something, and waits for the answer."""
-    if request.notification:
-        raise RpcError(INVALID_REQUEST, f"{request.method} needs an id")
-    if not may_change(peer):
-        log.warning("control: %s refused to user %d", request.method, peer.uid)
-        raise RpcError(NOT_PERMITTED, f"not permitted: only root may {request.method}")
-    log.info("control: %s by user %d (pid %d)", request.method, peer.uid, peer.pid)
+def groups_of(uid: int, gid: int) -> tuple[int, ...]:
+    """The groups that user `uid` is listed in."""
+    try:
+        return tuple(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
+    except KeyError:
+        return (gid,)
+
+
+class Connection:
+    """One client: what came in and is not answered, what is to go out."""
+
+    def __init__(self, end: socket.socket, peer: Peer, now: float) -> None:
+        self.end = end
+        self.peer = peer
+        self.subscribed = False
+        #: Nothing more is read from it; it goes once it has its answers.
+        self.ended = False
+        self.inbox = b""
+        self.outbox = b""
+        #: When the request that is half here, or the answer half gone, became so.
+        self.half_since: float | None = None
+        self.last_seen = now
+
+    @property
+    def has_request(self) -> bool:
+        """Whether a whole request waits to be answered."""
+        return b"\n" in self.inbox
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way with it; a subscriber only listens."""
+        return not (self.inbox or self.outbox or self.subscribed)
+
+    def read(self, now: float) -> None:
+        """Take what has arrived, up to one byte more than a request may have."""
+        try:
+            arrived = self.end.recv(REQUEST_BYTES + 1 - len(self.inbox))
+        except BlockingIOError:
+            return
+        self.inbox += arrived
+        self.last_seen = now
+        if not arrived:
+            self.ended = True
+        elif len(self.inbox) > REQUEST_BYTES and not self.has_request:
+            too_long = f"a request has at most {REQUEST_BYTES} bytes"
+            self.inbox, self.ended = b"", True
+            self.outbox += failure(None, RpcError(INVALID_REQUEST, too_long))
+
+    def next_line(self) -> bytes:
+        """Take the oldest whole request out of the inbox."""
+        line, _, self.inbox = self.inbox.partition(b"\n")
+        self.half_since = None
+        return line
+
+    def write(self) -> None:
+        """Send what the socket takes."""
+        if self.outbox:
+            with contextlib.suppress(BlockingIOError):
+                self.outbox = self.outbox[self.end.send(self.outbox) :]
+
+    def note_halves(self, now: float) -> None:
+        """Start, keep or stop the clock of things half done."""
+        half_in = bool(self.inbox) and not self.ended
+        half_out = bool(self.outbox) and not self.subscribed
+        if not half_in and not half_out:
+            self.half_since = None
+        elif self.half_since is None:
+            self.half_since = now
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended and has all its answers; a subscriber's are endless."""
+        answered = self.subscribed or not (self.outbox or self.has_request)
+        return self.ended and answered
+
+    def overdue(self, now: float) -> bool:
+        """Whether it takes longer over something than it may."""
+        if self.half_since is not None and now - self.half_since > HALF_SECONDS:
+            return True
+        return not self.subscribed and now - self.last_seen > IDLE_SECONDS
+
+    def interest(self) -> int:
+        """The events to wait for: its next request, or that it takes its answer.
+
+        With a request left to be answered it is the latter: thus the others have their
+        turn first, and who does not read is not answered.
+        """
+        reading = not self.has_request and not self.ended
+        writing = self.has_request or self.outbox
+        return (selectors.EVENT_READ if reading else 0) | (
+            selectors.EVENT_WRITE if writing else 0
+        )
+
+
+#: Returns the result of a method, or raises RpcError.
+Answer = Callable[[str, dict[str, Any], Peer], Any]
 
 
 class ControlServer:
@@ -93,7 +227,8 @@ class ControlServer:
 
     `answer` returns what JSON can carry or raises RpcError; it runs in the caller of
     `serve`. Methods in `changing` are for root and our own user, the others also for
-    members of `group`. The method `watch` is answered here: see `publish`.
+    members of `group`, but for nobody in `refused`. `watch` is answered here: see
+    `publish`.
     """
 
     def __init__(
@@ -102,15 +237,18 @@ class ControlServer:
         answer: Answer,
         changing: frozenset[str] = frozenset(),
         group: str = "miglet",
+        refused: frozenset[int] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clerk = Clerk(answer, changing)
+        self._answer = answer
+        self._changing = changing
         self._gid = group_id(group)
+        self._refused = refused
         self._clock = clock
-        self._clients: dict[int, Client] = {}
-        self._doorway = Doorway(path, self._gid)
+        self._connections: dict[int, Connection] = {}
+        self._listener = Listener(path, self._gid)
         self._selector = selectors.EpollSelector()
-        self._selector.register(self._doorway, selectors.EVENT_READ)
+        self._selector.register(self._listener, selectors.EVENT_READ)
 
     def fileno(self) -> int:
         """A descriptor that is readable whenever `serve` has something to do."""
@@ -119,17 +257,17 @@ class ControlServer:
     def serve(self) -> None:
         """Do what can be done now; never blocks."""
         for key, events in self._selector.select(0):
-            if key.fileobj is self._doorway:
-                for connection in self._doorway.arrivals():
-                    self._welcome(connection)
-            elif client := self._clients.get(key.fd):
-                self._turn(client, events)
+            if key.fileobj is self._listener:
+                for end in self._listener.accept():
+                    self._admit(end)
+            elif connection := self._connections.get(key.fd):
+                self._turn(connection, events)
 
     def expire(self, now: float) -> None:
-        """Drop the clients that are overdue at monotonic time `now`."""
-        for client in list(self._clients.values()):
-            if client.overdue(now):
-                self._drop(client)
+        """Drop the connections that are overdue at monotonic time `now`."""
+        for connection in list(self._connections.values()):
+            if connection.overdue(now):
+                self._drop(connection)
 
     def publish(self, params: dict[str, Any]) -> None:
         """Tell every subscriber `changed`; drop those that have stopped reading.
@@ -138,93 +276,279 @@ class ControlServer:
         count as unread too.
         """
         line = notice("changed", params)
-        for client in list(self._clients.values()):
-            if client.watching:
-                self._push(client, line)
+        for connection in list(self._connections.values()):
+            if connection.subscribed:
+                self._push(connection, line)
 
     def close(self) -> None:
         """Drop everybody and remove the socket, if it is still ours."""
-        for client in list(self._clients.values()):
-            self._drop(client)
+        for connection in list(self._connections.values()):
+            self._drop(connection)
         self._selector.close()
-        self._doorway.close()
+        self._listener.close()
 
-    def _welcome(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        peer = peer_of(connection)
-        if refusal := self._objection(peer):
-            with connection, contextlib.suppress(OSError):
-                connection.send(failure(None, refusal))
-            return
-        client = Client(connection, peer, self._clock())
-        self._clients[connection.fileno()] = client
-        self._selector.register(connection, selectors.EVENT_READ)
-
-    def _objection(self, peer: Peer) -> RpcError | None:
-        if not may_read(peer, self._gid):
-            log.warning("control: user %d (pid %d) refused", peer.uid, peer.pid)
-            return RpcError(NOT_PERMITTED, "not permitted: join MIGlet's group")
-        counts = Counter(client.peer.uid for client in self._clients.values())
-        too_many = counts[peer.uid] >= MOST_OF_A_USER and not may_change(peer)
-        if too_many or len(self._clients) >= MOST_CLIENTS:
-            return RpcError(BUSY, "too many connections: try again")
-        return None
-
-    def _turn(self, client: Client, events: int) -> None:
-        """Read, answer and write for `client`, each as far as it goes at once."""
+    def _admit(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        peer = Peer.of(end)
         try:
-            if events & selectors.EVENT_READ and not client.has_request:
-                client.read(self._clock())
-            client.write()
-            self._answer_some(client)
+            self._insist_may_read(peer)
+            self._make_room_for(peer)
+        except RpcError as refusal:
+            with end, contextlib.suppress(OSError):
+                end.send(failure(None, refusal))
+            return
+        self._connections[end.fileno()] = Connection(end, peer, self._clock())
+        self._selector.register(end, selectors.EVENT_READ)
+
+    def _insist_may_read(self, peer: Peer) -> None:
+        """Raise RpcError unless `peer` may call any method at all."""
+        member = self._gid in (peer.gid, *peer.groups)
+        if peer.privileged or (member and peer.uid not in self._refused):
+            return
+        log.warning("control: user %d (pid %d) refused", peer.uid, peer.pid)
+        raise RpcError(NOT_PERMITTED, "not permitted: join MIGlet's group")
+
+    def _make_room_for(self, peer: Peer) -> None:
+        """Drop a connection where there are too many; RpcError if none may go."""
+        same = [c for c in self._connections.values() if c.peer.uid == peer.uid]
+        if not peer.privileged and len(same) >= USER_LIMIT:
+            self._replace_one_of(same)
+        elif len(self._connections) >= CONNECTION_LIMIT:
+            others = list(self._connections.values())
+            unprivileged = [c for c in others if not c.peer.privileged]
+            if peer.privileged:
+                # Root and our own user always get in.
+                self._drop(min(unprivileged or others, key=_cost))
+            else:
+                self._replace_one_of(unprivileged)
+
+    def _replace_one_of(self, candidates: list[Connection]) -> None:
+        idle = [each for each in candidates if each.idle]
+        if not idle:
+            raise RpcError(BUSY, "too many connections: try again")
+        self._drop(min(idle, key=_cost))
+
+    def _turn(self, connection: Connection, events: int) -> None:
+        """Read, answer and write, each as far as it goes at once."""
+        try:
+            if events & selectors.EVENT_READ and not connection.has_request:
+                connection.read(self._clock())
+            connection.write()
+            for _ in range(REQUESTS_A_TURN):
+                if connection.outbox or not connection.has_request:
+                    break
+                connection.outbox += self._reply_to(connection, connection.next_line())
+                connection.write()
         except OSError:
             # It went away in the middle; nobody is left to be told.
-            self._drop(client)
+            self._drop(connection)
         else:
-            self._wait_for(client)
+            self._wait_for(connection)
 
-    def _answer_some(self, client: Client) -> None:
-        for _ in range(REQUESTS_A_TURN):
-            if client.outbox or not client.has_request:
-                return
-            client.outbox += self._clerk.reply_to(client, client.next_line())
-            client.write()
+    def _reply_to(self, connection: Connection, line: bytes) -> bytes:
+        """The answer to `line`; nothing to a notification that could be obeyed.
 
-    def _push(self, client: Client, line: bytes) -> None:
-        if len(client.outbox) + len(line) > WATCHER_BYTES:
-            log.warning("control: subscriber %d does not read", client.peer.pid)
-            self._drop(client)
-            return
-        client.outbox += line
-        try:
-            client.write()
-        except OSError:
-            self._drop(client)
-        else:
-            self._wait_for(client)
-
-    def _wait_for(self, client: Client) -> None:
-        """Have epoll say when `client` can go on, or drop it when it is done.
-
-        With a request left to be answered, that is when it takes the answer: thus
-        the others have their turn first, and who does not read is not answered.
+        An error is always answered, also to a notification: JSON-RPC would keep silent,
+        and leave who types by hand in the dark.
         """
-        if client.done:
-            self._drop(client)
-        elif client.connection.fileno() in self._clients:
-            client.note_halves(self._clock())
-            self._selector.modify(client.connection, interest_in(client))
+        id = None
+        try:
+            request = request_in(line)
+            id = request.id
+            result = self._result_of(connection, request)
+        except RpcError as error:
+            return failure(id, error)
+        return b"" if request.notification else reply(id, result)
 
-    def _drop(self, client: Client) -> None:
-        if self._clients.pop(client.connection.fileno(), None):
-            self._selector.unregister(client.connection)
-            client.connection.close()
+    def _result_of(self, connection: Connection, request: Request) -> Any:
+        if not isinstance(request.params, dict):
+            raise RpcError(BAD_PARAMS, "params are passed by name, in an object")
+        if request.method == "watch":
+            connection.subscribed = True
+            return {"watching": True}
+        if request.method in self._changing:
+            insist_may_change(connection.peer, request)
+        return self._answer(request.method, request.params, connection.peer)
+
+    def _push(self, connection: Connection, line: bytes) -> None:
+        if len(connection.outbox) + len(line) > SUBSCRIBER_BYTES:
+            log.warning("control: subscriber %d does not read", connection.peer.pid)
+            self._drop(connection)
+            return
+        connection.outbox += line
+        try:
+            connection.write()
+        except OSError:
+            self._drop(connection)
+        else:
+            self._wait_for(connection)
+
+    def _wait_for(self, connection: Connection) -> None:
+        """Have epoll say when the connection can go on, or drop it when it is done."""
+        if connection.done:
+            self._drop(connection)
+        elif connection.end.fileno() in self._connections:
+            connection.note_halves(self._clock())
+            self._selector.modify(connection.end, connection.interest())
+
+    def _drop(self, connection: Connection) -> None:
+        if self._connections.pop(connection.end.fileno(), None):
+            self._selector.unregister(connection.end)
+            connection.end.close()
 
 
-def interest_in(client: Client) -> int:
-    """What to wait for: its next request, or that it takes what it has asked for."""
-    reading = not client.has_request and not client.ended
-    writing = client.has_request or client.outbox
-    return (selectors.EVENT_READ if reading else 0) | (
-        selectors.EVENT_WRITE if writing else 0
-    )
+def insist_may_change(peer: Peer, request: Request) -> None:
+    """Raise RpcError unless `peer` may change something, and waits for the answer."""
+    if request.notification:
+        raise RpcError(INVALID_REQUEST, f"{request.method} needs an id")
+    if not peer.privileged:
+        log.warning("control: %s refused to user %d", request.method, peer.uid)
+        raise RpcError(NOT_PERMITTED, f"not permitted: only root may {request.method}")
+    log.info("control: %s by user %d (pid %d)", request.method, peer.uid, peer.pid)
+
+
+def _cost(connection: Connection) -> tuple[bool, bool, float]:
+    """What its loss means: idle before subscribed before busy, the oldest first."""
+    busy = not connection.idle and not connection.subscribed
+    return busy, connection.subscribed, connection.last_seen
+
+
+class Listener:
+    """The listening socket; it goes on accepting when descriptors run out.
+
+    Nothing but a dead socket of our own is ever replaced, nothing but our own socket is
+    ever removed, and at no moment is it more open than it is meant to be. accept(2)
+    fails with EMFILE and leaves the connection waiting, so that a loop would spin; a
+    descriptor kept in reserve serves to turn such callers away.
+    """
+
+    def __init__(self, path: str, gid: int | None) -> None:
+        self._path = path
+        folder = os.path.dirname(path) or "."
+        draft = os.path.join(folder, f".{os.getpid()}")
+        if max(len(os.fsencode(path)), len(os.fsencode(draft))) > LONGEST_PATH:
+            limit = f"longer than the {LONGEST_PATH} bytes of unix(7)"
+            raise SocketUnusable(f"{path}: {limit}")
+        try:
+            if not os.path.isdir(folder):
+                os.makedirs(folder)
+                os.chmod(folder, 0o755)
+            refuse_what_is_not_ours(path)
+            self._socket = bind_hidden(draft, gid)
+            os.rename(draft, path)
+            found = os.lstat(path)
+        except OSError as error:
+            kind = NoRoomForSocket if error.errno in NO_ROOM else SocketUnusable
+            raise kind(f"{path}: {error.strerror or error}") from error
+        self._identity = (found.st_dev, found.st_ino)
+        self._spare = spare_descriptor()
+
+    def fileno(self) -> int:
+        """Readable when somebody waits to be accepted."""
+        return self._socket.fileno()
+
+    def accept(self) -> Iterator[socket.socket]:
+        """The connections that wait, at most ACCEPTS_A_TURN."""
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                end, _ = self._socket.accept()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    return  # nobody waits, or somebody gave up waiting
+                self._turn_away()
+            else:
+                yield end
+
+    def close(self) -> None:
+        """Stop listening, and remove the socket if it is still ours."""
+        self._socket.close()
+        if self._spare is not None:
+            os.close(self._spare)
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(self._path)
+            if (found.st_dev, found.st_ino) == self._identity:
+                os.unlink(self._path)
+
+    def _turn_away(self) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+        with contextlib.suppress(OSError):
+            end, _ = self._socket.accept()
+            end.close()
+        self._spare = spare_descriptor()
+
+
+def group_id(name: str) -> int | None:
+    """The number of group `name`; None when there is no such group."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def refuse_what_is_not_ours(path: str) -> None:
+    """Raise SocketUnusable unless `path` is free or a dead socket of our own."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise SocketUnusable(f"{path} is {kind_of(found.st_mode)}, not a socket")
+    if found.st_uid not in (0, os.geteuid()):
+        raise SocketUnusable(f"{path} belongs to user {found.st_uid}, not to MIGlet")
+    if is_alive(path):
+        raise SocketInUse(f"{path}: somebody listens there already")
+
+
+def kind_of(mode: int) -> str:
+    """What a file of that mode is, with its article."""
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFDIR: "a directory",
+        stat.S_IFREG: "a regular file",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a special file")
+
+
+def is_alive(path: str) -> bool:
+    """Whether a process listens at the socket `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            return True  # its backlog is full
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
+
+
+def bind_hidden(path: str, gid: int | None) -> socket.socket:
+    """A listening socket at `path`, closed to all until it has its final rights."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.setblocking(False)
+    umask = os.umask(0o177)
+    try:
+        listener.bind(path)
+        if gid is not None:
+            # Not root and no member: the socket stays with our own group.
+            with contextlib.suppress(PermissionError):
+                os.chown(path, -1, gid)
+        os.chmod(path, MODE)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(umask)
+    return listener
+
+
+def spare_descriptor() -> int | None:
+    """A descriptor to give up in need; None when there is none to be had."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None

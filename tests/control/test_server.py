@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import resource
 import select
+import selectors
 import socket
 import stat
 import subprocess
@@ -17,11 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from miglet.control import path as socketpath
-from miglet.control import peers, rpc
+from miglet.control import rpc
 from miglet.control import server as control
-from miglet.control.peers import Peer
-from miglet.control.server import ControlServer
+from miglet.control.server import ControlServer, Peer
+from miglet.errors import UNAVAILABLE
 from tests.support import eventually
 
 BIG = "x" * 900_000
@@ -161,7 +162,7 @@ def test_requests_in_one_piece_are_answered_in_order(office):
     assert [caller.hear()["id"] for _ in range(50)] == list(range(50))
 
 
-def test_one_clients_many_requests_leave_the_others_their_turn(office):
+def test_one_connections_many_requests_leave_the_others_their_turn(office):
     busy, other = office.caller(), office.caller()
     office.settle()
     busy.connection.send(b'{"jsonrpc":"2.0","id":1,"method":"echo"}\n' * 500)
@@ -304,7 +305,7 @@ def test_a_subscriber_that_left_is_forgotten(office):
     caller.leave()
     office.settle()
     office.server.publish({})
-    assert not office.server._clients
+    assert not office.server._connections
 
 
 def test_hanging_up_in_the_middle_of_an_answer_disturbs_nobody(office):
@@ -314,25 +315,40 @@ def test_hanging_up_in_the_middle_of_an_answer_disturbs_nobody(office):
         caller.leave()
     office.settle()
     assert office.caller().result("echo") == {}
-    assert len(office.server._clients) == 1
+    assert len(office.server._connections) == 1
 
 
-def test_a_thousand_connections_leave_a_place_for_those_that_are_served(office):
-    served = office.caller()
-    served.result("echo")
-    refused = 0
+def test_a_thousand_idle_connections_refuse_nobody(office):
+    busy = office.caller()
+    busy.say(b'{"jsonrpc":')
     for _ in range(1000):
-        caller = office.caller()
+        office.caller()
         office.turn()
-        caller.listen()
-        refused += b"too many connections" in caller.received
-        if caller.ended:
-            caller.leave()
-    assert refused == 1000 - (control.MOST_CLIENTS - 1)
-    assert served.result("echo") == {}
-    office.pass_seconds(31)
-    assert not office.server._clients
+    assert len(office.server._connections) == control.CONNECTION_LIMIT
+    busy.say(b'"2.0","id":1,"method":"echo"}\n')
+    assert busy.hear()["result"] == {}
     assert office.caller().result("echo") == {}
+
+
+def test_the_connection_that_was_idle_the_longest_makes_room(office):
+    callers = []
+    for _ in range(control.CONNECTION_LIMIT):
+        callers.append(office.caller())
+        callers[-1].result("echo")
+        office.now += 1
+    callers[0].result("echo")
+    assert office.caller().result("echo") == {}
+    assert callers[1].hear() is None
+    assert callers[0].result("echo") == {}
+
+
+def test_subscribers_make_room_for_root_when_nobody_is_idle(office):
+    callers = [office.caller() for _ in range(control.CONNECTION_LIMIT)]
+    for caller in callers:
+        caller.result("watch")
+        office.now += 1
+    assert office.caller().result("echo") == {}
+    assert callers[0].hear() is None
 
 
 def test_nothing_spins_when_descriptors_run_out(office):
@@ -378,7 +394,7 @@ def test_no_bytes_of_one_client_disturb_another(office, pieces):
     rude.leave()
     polite.leave()
     office.settle()
-    assert not office.server._clients
+    assert not office.server._connections
 
 
 def test_answering_may_publish(tmp_path):
@@ -391,7 +407,7 @@ def test_answering_may_publish(tmp_path):
         office.server.publish({"n": 1})
         return {}
 
-    office.server._clerk._answer = answer
+    office.server._answer = answer
     caller.ask("echo", id=1)
     caller.ask("echo", id=2)
     told = [caller.hear() for _ in range(4)]
@@ -446,7 +462,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be othe
 @pytest.fixture
 def shared_office(tmp_path):
     """An office whose group is ``games``, reachable by everybody."""
-    gid = socketpath.group_id("games")
+    gid = control.group_id("games")
     office = Office.__new__(Office)
     office.now, office.calls, office.peer, office.sockets = 0.0, [], None, []
     folder = tempfile.mkdtemp(prefix="miglet-control-", dir="/tmp")
@@ -482,23 +498,79 @@ def test_strangers_are_refused_by_the_file_and_by_the_server(shared_office):
     assert not office.calls
 
 
-def test_without_a_group_only_we_and_root_may_read():
-    stranger = Peer(1, 54321, 54321, (54321,))
-    assert not peers.may_read(stranger, None)
-    assert peers.may_read(stranger, 54321)
-    assert not peers.may_change(stranger)
-    assert peers.may_change(Peer(1, os.geteuid(), 1, ()))
+STRANGER = Peer(1, 54321, 5, ())
+OURSELVES = Peer(1, os.geteuid(), 1, ())
 
 
-def test_other_users_share_the_places_fairly(office):
-    office.server._clients = {
-        -number: peers.Client(office.sockets, Peer(1, 54321, 5, ()), 0.0)
-        for number in range(control.MOST_OF_A_USER)
-    }
+def admitted(office: Office, peer: Peer) -> control.Connection:
+    """A connection of `peer`, as if the kernel had named it."""
+    office.server._insist_may_read(peer)
+    office.server._make_room_for(peer)
+    end, theirs = socket.socketpair()
+    office.sockets.append(theirs)
+    office.now += 1
+    connection = control.Connection(end, peer, office.now)
+    office.server._connections[end.fileno()] = connection
+    office.server._selector.register(end, selectors.EVENT_READ)
+    return connection
+
+
+def kept(office: Office, connection: control.Connection) -> bool:
+    return connection in office.server._connections.values()
+
+
+def test_without_a_group_only_we_and_root_may_read(office):
+    office.server._gid = None
+    with pytest.raises(rpc.RpcError, match="not permitted"):
+        admitted(office, STRANGER)
+    admitted(office, OURSELVES)
+
+
+def test_the_users_of_our_workers_may_not_even_read(office):
     office.server._gid = 5
-    assert office.server._objection(Peer(1, 54321, 5, ())).code == rpc.BUSY
-    assert office.server._objection(Peer(1, 54322, 5, ())) is None
-    office.server._clients = {}
+    admitted(office, STRANGER)
+    office.server._refused = frozenset({STRANGER.uid})
+    with pytest.raises(rpc.RpcError, match="not permitted"):
+        admitted(office, STRANGER)
+
+
+def test_a_user_with_too_many_connections_loses_the_oldest_idle_one(office):
+    office.server._gid = 5
+    first = admitted(office, OURSELVES)
+    mine = [admitted(office, STRANGER) for _ in range(control.USER_LIMIT)]
+    mine[0].inbox = b"half a request"
+    admitted(office, STRANGER)
+    assert [kept(office, each) for each in mine] == [True, False, True, True]
+    assert kept(office, first)
+
+
+def test_a_user_whose_connections_are_all_busy_has_to_wait(office):
+    office.server._gid = 5
+    for _ in range(control.USER_LIMIT):
+        admitted(office, STRANGER).inbox = b"half a request"
+    with pytest.raises(rpc.RpcError, match="too many connections"):
+        admitted(office, STRANGER)
+    admitted(office, STRANGER._replace(uid=54322))
+
+
+def test_root_gets_in_though_every_place_is_held_by_others(office):
+    office.server._gid = 5
+    held = []
+    for number in range(control.CONNECTION_LIMIT):
+        held.append(admitted(office, STRANGER._replace(uid=60000 + number)))
+        held[-1].inbox = b"half a request"
+    admitted(office, OURSELVES)
+    assert [kept(office, each) for each in held].count(False) == 1
+    with pytest.raises(rpc.RpcError, match="too many connections"):
+        admitted(office, STRANGER)
+
+
+def test_a_stranger_takes_no_place_of_root(office):
+    office.server._gid = 5
+    ours = [admitted(office, OURSELVES) for _ in range(control.CONNECTION_LIMIT)]
+    with pytest.raises(rpc.RpcError, match="too many connections"):
+        admitted(office, STRANGER)
+    assert all(kept(office, each) for each in ours)
 
 
 # The path
@@ -522,7 +594,7 @@ def test_a_dead_socket_is_replaced(tmp_path):
 
 
 def test_a_living_socket_is_left_alone(office):
-    with pytest.raises(socketpath.SocketInUse, match="somebody listens"):
+    with pytest.raises(control.SocketInUse, match="somebody listens"):
         Office(office.path)
     assert office.caller().result("echo") == {}
 
@@ -541,7 +613,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path, make, kind):
     path = tmp_path / "control.sock"
     make(path)
     before = path.lstat()
-    with pytest.raises(socketpath.SocketUnusable, match=f"is {kind}, not a socket"):
+    with pytest.raises(control.SocketUnusable, match=f"is {kind}, not a socket"):
         Office(str(path))
     assert path.lstat() == before
     assert os.listdir(tmp_path) == ["control.sock"]
@@ -553,19 +625,29 @@ def test_somebody_elses_socket_is_left_alone(tmp_path):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
     os.chown(path, 65534, 65534)
-    with pytest.raises(socketpath.SocketUnusable, match="belongs to user 65534"):
+    with pytest.raises(control.SocketUnusable, match="belongs to user 65534"):
         Office(path)
 
 
 def test_a_path_that_does_not_fit_is_told(tmp_path):
     path = str(tmp_path / ("x" * 120))
-    with pytest.raises(socketpath.SocketUnusable, match="longer than the 107 bytes"):
+    with pytest.raises(control.SocketUnusable, match="longer than the 107 bytes"):
         Office(path)
+
+
+def test_a_full_disk_is_no_mistake_in_the_configuration(tmp_path, monkeypatch):
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(control, "bind_hidden", full)
+    with pytest.raises(control.NoRoomForSocket) as caught:
+        Office(str(tmp_path / "control.sock"))
+    assert caught.value.exit_status == UNAVAILABLE
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(socketpath.SocketUnusable, match="control.sock: "):
+    with pytest.raises(control.SocketUnusable, match="control.sock: "):
         Office(str(tmp_path / "file" / "control.sock"))
 
 
