@@ -48,7 +48,11 @@ QUICK: dict[str, Any] = {
         "ready_timeout": "10s",
     },
     "heartbeat": {"interval": "500ms", "timeout": "5s"},
-    "shutdown": {"grace_period": "3s", "force_after": "20s"},
+    "shutdown": {
+        "grace_period": "3s",
+        "force_after": "20s",
+        "delivery_timeout": "4s",
+    },
     "metrics": {"collection_interval": "500ms"},
     "bootstrap": {"min_free_disk": "1MB", "docker": "off", "network": False},
     "logging": {"level": "debug"},

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from miglet.commands.registry import obey
+from miglet.commands import registry  # noqa: F401 - its commands are rows
 from miglet.job import signs
 from miglet.job.evidence import Evidence
 from miglet.job.verdict import Ending
-from miglet.lifecycle.effects import Effect, Emit, Tell
+from miglet.lifecycle.effects import Effect, Emit, Post, Tell
 from miglet.lifecycle.table import step
 from miglet.lifecycle.vm import Moment, Policy, Vm
 from miglet.messages.codec import Fact, Order
 from miglet.messages.events import Event
 from miglet.messages.facts import (
     CommandExamined,
+    CommandReceived,
     EventDelivered,
+    JobEnded,
     JobIdentified,
-    JobResultSeen,
     JobSeen,
     PreflightDone,
     RunnerExited,
@@ -69,10 +71,15 @@ def fresh(**policy: Any) -> Vm:
 def live(vm: Vm, *history: Fact, now: float = 50.0) -> tuple[Vm, list[Effect]]:
     """The machine after the history, and every effect on the way."""
     effects: list[Effect] = []
-    for fact in history:
-        decide = obey if isinstance(fact, CommandExamined) else step
-        vm, wanted = decide(vm, fact, Moment(AT + now - 50.0, now))
+    moment = Moment(AT + now - 50.0, now)
+    inbox = deque(history)
+    while inbox:
+        fact = inbox.popleft()
+        if isinstance(fact, CommandExamined) and fact.id:
+            vm, _ = step(vm, CommandReceived(fact.id, fact.type, {}), moment)
+        vm, wanted = step(vm, fact, moment)
         effects += wanted
+        inbox.extendleft(each.fact for each in wanted if isinstance(each, Post))
     return vm, effects
 
 
@@ -119,10 +126,14 @@ def evidence(result: str | None = "Succeeded", code: int | None = 100) -> Eviden
     return found
 
 
-def finished(result: str = "Succeeded", code: int | None = 100) -> JobResultSeen:
-    """The runner has told the job's end."""
-    known = evidence(result, code).as_json()
-    return JobResultSeen(RUN, known, Ending().as_json(), USAGE, ["last words"])
+def finished(
+    result: str = "succeeded",
+    cause: str = "success",
+    code: int | None = 0,
+    crash: dict[str, Any] | None = None,
+) -> JobEnded:
+    """The job's Worker has ended."""
+    return JobEnded(RUN, result, cause, code, AT, ["grounds"], USAGE, crash)
 
 
 def gone(

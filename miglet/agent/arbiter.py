@@ -17,9 +17,15 @@ from typing import Any
 from miglet.agent.filewatch import FileWatch
 from miglet.agent.herald import present
 from miglet.agent.house import House
-from miglet.agent.noting import AFTERWARDS, NOTES, close_open_commands, report_findings
+from miglet.agent.noting import (
+    AFTERWARDS,
+    NOTES,
+    close_open_commands,
+    is_repeated,
+    report_findings,
+)
 from miglet.agent.performing import PERFORM
-from miglet.commands import registry
+from miglet.commands import registry  # noqa: F401 - its commands become rows
 from miglet.commands.intake import RELOAD, reload_task, with_settings_checked
 from miglet.control.server import ControlServer
 from miglet.lifecycle.effects import Effect
@@ -153,12 +159,15 @@ class Arbiter:
         note = NOTES.get(type(fact))
         if note:
             note(house, fact)
-        decide: Any = registry.obey if isinstance(fact, facts.CommandExamined) else step
+        if is_repeated(house, fact):
+            return
         moment = present()
-        after, wanted = decide(house.vm, fact, moment)
+        after, wanted = step(house.vm, fact, moment)
         if after is not house.vm or wanted:
             self._go_on(after, wanted, fact, moment)
-        if decide is registry.obey:
+        else:
+            log.debug("nothing to do in %s on %r", after.state.value, fact)
+        if isinstance(fact, facts.CommandExamined):
             reach("arbiter.obeyed")
         settle = AFTERWARDS.get(type(fact))
         if settle:

@@ -22,9 +22,9 @@ from miglet.agent.herald import present
 from miglet.agent.house import House
 from miglet.agent.status import Knowledge
 from miglet.config.settings import Settings
-from miglet.job.verdict import Verdict
+from miglet.errors import UNDELIVERED
 from miglet.journal.journal import Journal
-from miglet.lifecycle.common import concluded
+from miglet.lifecycle.job import lose_job
 from miglet.lifecycle.vm import Moment, Policy, Vm
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
@@ -41,11 +41,6 @@ from miglet.supervisor.children import RunningTask
 from miglet.supervisor.systemd import Notifier
 from miglet.workers.registry import ALWAYS, UPLINK
 from miglet.workers.warmup import rehearse
-
-#: What becomes of a job that a restart of the machine has ended.
-REBOOTED = Verdict(
-    "unknown", "machine_restarted", None, ("the machine was started again",)
-)
 
 #: Seconds on top of bootstrap.timeout after which the bootstrap counts as hung.
 BOOTSTRAP_MARGIN = 5.0
@@ -83,10 +78,13 @@ def serve(heard: list[Fact], bootstrap: RunningTask, sources: dict[str, Any]) ->
     arbiter.hire([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
     with logger.last_words():
         status = arbiter.run()
-    if house.vm.flushing:
-        # An end in order leaves nothing to go on with: another start is another life.
+    if house.vm.flushing and status != UNDELIVERED:
         settle_runner(known.settings)
-        journal.discard_state()
+        if house.vm.end and house.vm.end.final:
+            # An end in order leaves nothing to go on with: the next start is a new one.
+            journal.discard_state()
+        else:
+            journal.record(house.vm.for_next_start().to_json(), [])
     journal.close()
     log.info("the end: exit status %d", status)
     if poweroff.due(known.settings.shutdown.action, house.vm.end, status):
@@ -160,13 +158,15 @@ def take_over(house: House) -> None:
     kept = journal.state()
     if kept is None:
         return
-    former = Vm.restored(kept, house.vm.policy, present())
+    former = Vm.restore(kept, house.vm.policy, present())
     if journal.saved_boot_id == boot_id():
         house.vm = former
     elif former.job:
         since = max(0.0, time.time() - former.job.seen_at)
         moment = Moment(time.time(), former.job.seen_now + since)
-        house.record(house.vm, concluded(former, REBOOTED, moment)[1], moment)
+        reason = "the machine was started again"
+        _, effects = lose_job(former, moment, "machine_restarted", reason)
+        house.record(house.vm, effects, moment)
     else:
         journal.discard_state()
 

@@ -11,16 +11,17 @@ import logging
 import selectors
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from miglet.agent.delivery import Uplink
 from miglet.agent.herald import Herald, present
 from miglet.agent.status import Knowledge
 from miglet.agent.timers import Timers
 from miglet.journal.journal import Journal
-from miglet.lifecycle.effects import Effect, Emit
+from miglet.lifecycle.effects import AcceptCommand, Effect, Emit
 from miglet.lifecycle.vm import Moment, Vm
 from miglet.messages.codec import Fact
-from miglet.messages.events import CommandCompleted, Error, Event, seal
+from miglet.messages.events import CommandCompleted, Error, Event, VMStopped, seal
 from miglet.supervisor.children import ChildTasks
 from miglet.supervisor.queues import Queue
 from miglet.supervisor.supervisor import Supervisor
@@ -60,25 +61,44 @@ class House:
         worker_called(name)(self.known.settings, self.known.identity)(queue)
 
     def emit(self, event: Event) -> None:
-        """Put an event into the journal that no rule has led to."""
+        """Put an event into the journal that no rule has led to.
+
+        Nothing may follow VMStopped: by then it is only logged.
+        """
+        if self.vm.flushing:
+            log.warning("not reported after the machine's last event: %s", event)
+            return
         self.record(self.vm, [Emit(event)], present())
 
     def record(self, after: Vm, wanted: list[Effect], moment: Moment) -> None:
         """One transaction: the new state, its events, and answers to commands."""
         emitted = [each for each in wanted if isinstance(each, Emit)]
-        if not emitted and after.worth() == self.vm.worth():
+        accepted = [each.command for each in wanted if isinstance(each, AcceptCommand)]
+        if not emitted and not after.differs_from(self.vm):
             return
-        state, identity = self.vm.state.value, self.known.identity
+        state, identity = after.state.value, self.known.identity
         events = [
-            seal(each.event, identity, each.job, state, moment.at) for each in emitted
+            seal(self._completed(each.event), identity, each.job, state, moment.at)
+            for each in emitted
         ]
         answers = [
             each.event for each in emitted if isinstance(each.event, CommandCompleted)
         ]
-        outcomes = {each.command_id: dataclasses.asdict(each) for each in answers}
-        self.journal.record(after.kept(), events, outcomes)
+        commands: dict[str, dict[str, Any]] = {
+            each.id: {"command_id": each.id, "command_type": each.type}
+            for each in accepted
+        }
+        commands |= {each.command_id: dataclasses.asdict(each) for each in answers}
+        self.journal.record(after.to_json(), events, commands)
         for each in emitted:
             self._note_error(each.event)
+
+    def _completed(self, event: Event) -> Event:
+        """The event with what only the journal knows."""
+        if isinstance(event, VMStopped):
+            dropped = self.journal.counts().dropped
+            return dataclasses.replace(event, events_dropped=dropped)
+        return event
 
     def _note_error(self, event: Event) -> None:
         if isinstance(event, Error):

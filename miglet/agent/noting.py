@@ -13,15 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from miglet.agent.house import House
-from miglet.commands.intake import validation_task
 from miglet.formats import one_line
 from miglet.journal.journal import Finding
-from miglet.lifecycle.standing import standing_orders
 from miglet.messages import facts
 from miglet.messages.codec import Fact
 from miglet.messages.events import CommandCompleted, Error
 from miglet.messages.orders import FollowJob
-from miglet.supervisor.failpoints import reach
 from miglet.workers.registry import IN_A_CLOUD, UPLINK
 
 log = logging.getLogger(__name__)
@@ -31,9 +28,6 @@ def welcome(house: House, fact: facts.WorkerStarted) -> None:
     """A new worker hears what its predecessor knew."""
     if fact.worker == UPLINK:
         house.uplink.renew(fact.pid)
-    if fact.worker == "runner-watcher":
-        for order in standing_orders(house.vm, time.monotonic()):
-            house.supervisor.tell(fact.worker, order)
     reference = house.vm.job.reference if house.vm.job else ()
     house.supervisor.tell(fact.worker, FollowJob(*reference))
     house.herald.beat(house.vm)
@@ -81,25 +75,21 @@ def note_set_aside(house: House, fact: facts.EventSetAside) -> None:
     house.uplink.set_aside(fact)
 
 
-def take_command(house: House, fact: facts.CommandReceived) -> None:
-    """Accept a command once in its life, and have it examined."""
-    if not fact.id:
-        told = "; ".join(fact.faults)
-        house.emit(Error("user", "malformed_command", told, "commands"))
-        return
-    if house.journal.command(fact.id) is not None:
+def is_repeated(house: House, fact: Fact) -> bool:
+    """Whether this is a command that was accepted before, in whatever boot."""
+    if not isinstance(fact, facts.CommandReceived) or not fact.id:
+        return False
+    known = house.journal.command(fact.id) is not None
+    if known:
         log.info("command %s is known already", fact.id)
-        return
-    accepted = {"command_id": fact.id, "command_type": fact.type}
-    house.journal.record(None, [], {fact.id: accepted})
-    reach("command.accepted")
-    now = house.known.controllers_time(time.time())
-    house.tasks.start(validation_task(fact, house.known.current(), now))
+    return known
 
 
 def close_open_commands(house: House) -> None:
-    """A command that was accepted and then interrupted is answered, not lost."""
+    """Answer commands that a boot before this one accepted and did not answer."""
     for identity, accepted in house.journal.open_commands().items():
+        if identity in house.vm.commands:
+            continue
         kind, reason = accepted["command_type"], "MIGlet ended before it was obeyed"
         house.emit(CommandCompleted(identity, kind, "failed", reason))
 
@@ -124,7 +114,6 @@ NOTES: dict[type[Fact], Callable[[House, Any], None]] = {
     facts.PreflightDone: note_machine,
     facts.ControllerAnswered: note_answer,
     facts.ControllerFailed: note_failure,
-    facts.CommandReceived: take_command,
 }
 
 #: What is noted of each fact once its consequences are on disk.

@@ -12,14 +12,23 @@ from typing import Any
 from miglet import logger
 from miglet.agent.herald import present
 from miglet.agent.house import House
+from miglet.commands.intake import validation_task
 from miglet.config.section import MalformedSettings
 from miglet.config.settings import RUNTIME_KEYS, Settings
 from miglet.lifecycle import effects
-from miglet.lifecycle.common import with_policy
+from miglet.lifecycle.table import change_policy
 from miglet.lifecycle.vm import Policy
 from miglet.messages import orders
 from miglet.messages.events import Error
+from miglet.messages.facts import RunKilled
+from miglet.runner.launchers import runner_launcher
+from miglet.supervisor.children import ChildTask, by_name
+from miglet.supervisor.failpoints import reach
+from miglet.supervisor.queues import Queue
 from miglet.workers.registry import NAMES, UPLINK
+
+#: Seconds that a child may take to kill a run.
+KILL_SECONDS = 10.0
 
 
 def tell(house: House, effect: effects.Tell) -> None:
@@ -63,7 +72,7 @@ def adopt(house: House, effect: effects.Adopt) -> None:
         # Else a level that SetLogLevel has set stays.
         change_level(house, effects.ChangeLevel(settings.logging.level))
     house.supervisor.tell_all(orders.ApplySettings(effect.settings))
-    house.vm, timers = with_policy(house.vm, Policy.of(settings), present())
+    house.vm, timers = change_policy(house.vm, Policy.of(settings), present())
     for timer in timers:
         PERFORM[type(timer)](house, timer)
 
@@ -83,7 +92,34 @@ def change_level(house: House, effect: effects.ChangeLevel) -> None:
     house.supervisor.tell_all(orders.SetLevel(effect.level))
 
 
-def stop_crew(house: House, effect: effects.StopCrew) -> None:
+def accept_command(house: House, effect: effects.AcceptCommand) -> None:
+    """A command is validated in a child."""
+    reach("command.accepted")
+    now = house.known.controllers_time(time.time())
+    house.tasks.start(validation_task(effect.command, house.known.current(), now))
+
+
+def kill_run(house: House, effect: effects.KillRun) -> None:
+    """A child kills what the runner left, since no runner-watcher does."""
+    settings = house.known.settings.as_dict()
+    main = by_name(
+        "miglet.agent.performing", "kill_recorded_run", settings, effect.run_id
+    )
+    failed = RunKilled(effect.run_id, "the child that was to do it failed")
+    house.tasks.start(ChildTask("kill-run", main, KILL_SECONDS, failed))
+
+
+def kill_recorded_run(queue: Queue, settings: dict[str, Any], run_id: str) -> None:
+    """In a child: SIGKILL for all processes of this run."""
+    run = runner_launcher(Settings.of(settings)).recorded()
+    if run is None or run.run_id != run_id:
+        queue.put(RunKilled(run_id, "there is no record of it"))
+        return
+    run.kill(KILL_SECONDS / 2)
+    queue.put(RunKilled(run_id, "still alive" if run.alive() else "dead"))
+
+
+def stop_workers(house: House, effect: effects.StopWorkers) -> None:
     """All workers may go but the one that delivers."""
     house.supervisor.release(name for name in NAMES if name != UPLINK)
 
@@ -100,6 +136,8 @@ PERFORM: dict[type[effects.Effect], Callable[[House, Any], None]] = {
     effects.Post: post,
     effects.Adopt: adopt,
     effects.ChangeLevel: change_level,
-    effects.StopCrew: stop_crew,
+    effects.AcceptCommand: accept_command,
+    effects.KillRun: kill_run,
+    effects.StopWorkers: stop_workers,
     effects.Exit: leave,
 }

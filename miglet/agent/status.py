@@ -12,7 +12,7 @@ from typing import Any
 from miglet import __version__
 from miglet.config.settings import Settings
 from miglet.journal.journal import Counts
-from miglet.lifecycle.vm import USAGE, Job, Moment, State, Vm, grown
+from miglet.lifecycle.vm import USAGE, Job, Moment, State, Vm, maximum_usage
 from miglet.messages.events import Identity, JobHeartbeat, seal, timestamp
 from miglet.messages.facts import ControllerAnswered, ControllerFailed
 
@@ -174,7 +174,7 @@ def _runner(vm: Vm) -> dict[str, Any] | None:
 def runner_state(vm: Vm) -> str:
     """The heartbeat's ``runner_state``: idle, running, offline or stopped."""
     if vm.job:
-        return "running"
+        return "running" if vm.orphaned_since is None else "offline"
     if vm.state is State.DRAINING:
         return "idle" if vm.runner else "offline"
     return RUNNER_STATES.get(vm.state, "offline")
@@ -182,7 +182,7 @@ def runner_state(vm: Vm) -> str:
 
 def _job(job: Job, moment: Moment) -> dict[str, Any]:
     return {
-        **job.told("job_id", "run_id", "name", "repository"),
+        **job.fields("job_id", "run_id", "name", "repository"),
         "started_at": timestamp(job.seen_at),
         "elapsed_seconds": round(max(0.0, moment.now - job.seen_now), 3),
         "trace_id": job.run,
@@ -227,13 +227,15 @@ def _current_job(vm: Vm, job: Job, moment: Moment) -> dict[str, Any]:
     return {
         **_job(job, moment),
         "status": job_status(vm),
-        "resource_usage": grown(dict.fromkeys(USAGE), job.usage),
+        "resource_usage": maximum_usage(dict.fromkeys(USAGE), job.usage),
     }
 
 
 def job_status(vm: Vm) -> str:
-    """``stopping`` once a stop was ordered, else ``running``."""
-    return "stopping" if vm.stopped_by else "running"
+    """``stopping`` once a stop was ordered, ``orphaned`` if its Listener died."""
+    if vm.stopped_by:
+        return "stopping"
+    return "running" if vm.orphaned_since is None else "orphaned"
 
 
 def job_beat(vm: Vm, known: Knowledge, moment: Moment) -> dict[str, Any] | None:
@@ -241,12 +243,12 @@ def job_beat(vm: Vm, known: Knowledge, moment: Moment) -> dict[str, Any] | None:
     job = vm.job
     if job is None or not job.announced:
         return None
-    usage = grown(dict.fromkeys(USAGE), job.usage)
+    usage = maximum_usage(dict.fromkeys(USAGE), job.usage)
     event = JobHeartbeat(
         elapsed_seconds=0.0,
         resource_usage=usage,
         status=job_status(vm),
-        **job.told(*JOB_KEYS),
+        **job.fields(*JOB_KEYS),
     )
     envelope = seal(event, known.identity, job.reference, vm.state.value, moment.at)
     return {"envelope": envelope, "seen_now": job.seen_now}

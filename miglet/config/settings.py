@@ -103,6 +103,9 @@ class RunnerSettings(Section):
     idle_timeout: float
     #: How long one job may take before it is stopped; 0 = for ever.
     max_job_duration: float
+    #: How long a job may go on after its Listener died; GitHub gives it up after 10
+    #: minutes.
+    orphan_timeout: float
     #: How long a job may be announced without starting before the listener counts as a
     #: ghost.
     ghost_timeout: float
@@ -136,6 +139,12 @@ class ShutdownSettings(Section):
     grace_period: float
     #: How long a running job may go on after the order to shut down.
     force_after: float
+    #: How long undelivered events are tried at the end; what is left then is kept for
+    #: the next start, and the exit status is 75.
+    delivery_timeout: float
+    #: Where undelivered events go at the end as MIGLET-EVENT lines: console
+    #: (/dev/console), none, or a file.
+    last_resort: str
     #: What MIGlet does to the machine when it has ended.
     action: Literal["none", "poweroff"]
 
@@ -233,6 +242,7 @@ RUNTIME_KEYS = frozenset(
         "runner.after_job",
         "runner.idle_timeout",
         "runner.max_job_duration",
+        "runner.orphan_timeout",
         "runner.ghost_timeout",
         "runner.finish_timeout",
         "runner.drain_settle",
@@ -240,6 +250,7 @@ RUNTIME_KEYS = frozenset(
         "heartbeat.timeout",
         "shutdown.grace_period",
         "shutdown.force_after",
+        "shutdown.delivery_timeout",
         "shutdown.action",
         "logging.level",
         "logging.redact_secrets",

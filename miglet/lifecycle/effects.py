@@ -7,6 +7,7 @@ from typing import Any
 
 from miglet.messages.codec import Fact, Order
 from miglet.messages.events import Event, JobReference
+from miglet.messages.facts import CommandReceived
 from miglet.messages.values import Value
 
 
@@ -31,7 +32,10 @@ class Tell(Effect):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class SetTimer(Effect):
-    """Report DeadlinePassed(name) in so many seconds, once; replaces its namesake."""
+    """Report DeadlinePassed(name) in so many seconds, once.
+
+    Replaces a timer of the same name.
+    """
 
     name: str
     seconds: float
@@ -46,9 +50,16 @@ class StopTimer(Effect):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Post(Effect):
-    """Treat this fact next."""
+    """Handle this fact next."""
 
     fact: Fact
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AcceptCommand(Effect):
+    """Persist the command as accepted, and have it validated in a child task."""
+
+    command: CommandReceived
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -67,8 +78,15 @@ class ChangeLevel(Effect):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class StopCrew(Effect):
-    """Let every worker go but the heartbeat-sender."""
+class KillRun(Effect):
+    """Kill all processes of this run in a child task: no runner-watcher does it."""
+
+    run_id: str
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class StopWorkers(Effect):
+    """Stop every worker but the heartbeat-sender."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)

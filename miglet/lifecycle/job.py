@@ -1,113 +1,250 @@
-"""The rules about the job: seen, identified, announced, over.
+"""What is done about the job: it begins, is announced, identified, closed.
 
-Pure, like every rule; which one holds in which state, the table in `lifecycle` tells.
+Pure, like every rule. What the machine does after a job is in `runners`.
 """
 
 from __future__ import annotations
 
-from miglet.job.verdict import crash
-from miglet.lifecycle.common import (
-    Step,
-    after_job,
-    announced,
-    began,
-    completed,
-    crashed,
-    seen,
-    shut_down,
+import dataclasses
+from typing import Any
+
+from miglet.job.evidence import Evidence
+from miglet.job.signs import JobResult
+from miglet.job.verdict import Ending, crash, verdict
+from miglet.lifecycle.effects import Effect, Emit
+from miglet.lifecycle.vm import USAGE, Job, Moment, Vm, maximum_usage
+from miglet.messages.events import (
+    Error,
+    JobCompleted,
+    JobStarted,
+    RunnerCrashed,
+    timestamp,
 )
-from miglet.lifecycle.effects import Effect, Tell
-from miglet.lifecycle.vm import End, Job, Moment, State, Vm
 from miglet.messages.facts import (
+    JobEnded,
     JobIdentified,
     JobResultSeen,
     JobSampled,
     JobSeen,
+    ListenerDied,
     RunnerExited,
 )
-from miglet.messages.orders import StopRunner
+
+Step = tuple[Vm, list[Effect]]
+
+#: How long before this moment a job can have ended, if the clocks are to be believed.
+LATEST_SECONDS = 3600.0
+
+#: Why a job is stopped whose Listener died and that did not end in time; GitHub has
+#: given it up by then.
+ORPHAN_TIMEOUT = "orphan_timeout"
+
+#: Causes of an unknown result that the machine's announced end explains.
+EXPLAINED_BY_NOTICE = ("runner_crash", "worker_crash", "unknown")
 
 
-def begin_job(vm: Vm, fact: JobSeen, moment: Moment) -> Step:
-    """The first sign of a job."""
-    if vm.finished:
-        return vm, []
-    vm = vm.entered(State.JOB_RUNNING, moment)
-    return began(vm, _job_of(fact, moment), moment)
-
-
-def slip_in(vm: Vm, fact: JobSeen, moment: Moment) -> Step:
-    """A job that was assigned while the listener was being stopped."""
-    if vm.finished or vm.job:
-        return vm, []
-    return began(vm, _job_of(fact, moment), moment)
-
-
-def _job_of(fact: JobSeen, moment: Moment) -> Job:
+def start_job(vm: Vm, fact: JobSeen, moment: Moment) -> Vm:
+    """A job is on the machine; its JobStarted waits a little for its identity."""
     age = max(0.0, moment.at - fact.seen_at)
-    return Job(fact.run_id, fact.source, fact.seen_at, seen_now=moment.now - age)
+    job = Job(
+        run=fact.run_id,
+        source=fact.source,
+        seen_at=fact.seen_at,
+        seen_now=moment.now - age,
+        heard_now=moment.now,
+    )
+    return vm.replace(job=job).mark("first_job", moment)
+
+
+def announce_job(vm: Vm) -> Step:
+    """Emit JobStarted, unless it is in the journal."""
+    job = vm.job
+    if job is None or job.announced:
+        return vm, []
+    known = job.fields(
+        "name",
+        "repository",
+        "workflow",
+        "ref",
+        "commit",
+        "run_attempt",
+        "actor",
+        "event_name",
+    )
+    event = JobStarted(source=job.source, **known)
+    started = dataclasses.replace(job, announced=True)
+    return vm.replace(job=started), [Emit(event, job.reference)]
 
 
 def identify_job(vm: Vm, fact: JobIdentified, moment: Moment) -> Step:
-    """What is known of the job; enough of it is announced at once."""
+    """Learn who the job is, and announce it as soon as its workflow run is known."""
     if vm.job is None:
         return vm, []
-    job = vm.job.learnt(fact.identity)
-    if not job.announced:
-        job = Job(**{**vars(job), "source": fact.source})
-    vm = vm.having(job=job)
-    return announced(vm) if job.identity.get("run_id") else (vm, [])
+    vm, effects = _learn(vm, fact.identity)
+    assert vm.job
+    if vm.job.announced or not vm.job.identity.get("run_id"):
+        return vm, effects
+    vm = vm.replace(job=dataclasses.replace(vm.job, source=fact.source))
+    vm, announced = announce_job(vm)
+    return vm, [*effects, *announced]
+
+
+def _learn(vm: Vm, identity: dict[str, Any]) -> Step:
+    """Add to the job's identity; a contradiction changes nothing and is reported."""
+    assert vm.job
+    job = vm.job.learn(identity)
+    contradictions = vm.job.contradictions(identity)
+    if not contradictions or job.contradicted:
+        return vm.replace(job=job), []
+    said = ", ".join(
+        f"{key} {str(identity[key])[:100]!r} after {str(job.identity[key])[:100]!r}"
+        for key in contradictions
+    )
+    error = Error(
+        category="infrastructure",
+        code="job_identity_contradicted",
+        message=f"the job's identity was contradicted and stays as it was: {said}",
+        component="runner",
+        hint="a job can write to the runner's logs; GitHub's API is the authority",
+    )
+    job = dataclasses.replace(job, contradicted=True)
+    return vm.replace(job=job), [Emit(error, job.reference)]
 
 
 def note_usage(vm: Vm, fact: JobSampled, moment: Moment) -> Step:
-    """What the job has used so far."""
-    return vm.having(job=vm.job.used(fact.usage) if vm.job else None), []
+    """Remember what the job has used so far."""
+    return vm.replace(job=vm.job.add_usage(fact.usage) if vm.job else None), []
 
 
-def end_job(vm: Vm, fact: JobResultSeen, moment: Moment) -> Step:
-    """The runner has told the job's end."""
+def orphan_job(vm: Vm, fact: ListenerDied, moment: Moment) -> Step:
+    """Tell of the Listener's death at once; its Worker goes on with the job.
+
+    The Worker reports the job's result to GitHub by itself (runner.orphan_timeout).
+    """
+    if vm.job is None or vm.orphaned_since is not None or not fact.job_continues:
+        return vm, []
+    event = RunnerCrashed(
+        exit_code=fact.exit_code,
+        signal=fact.signal,
+        last_lines=fact.last_lines,
+        attempt=max(1, vm.crashes),
+        will_retry=False,
+    )
+    crashed = Emit(event, vm.job.reference)
+    return vm.replace(orphaned_since=moment.now), [crashed]
+
+
+def complete_job(
+    vm: Vm, fact: JobEnded | JobResultSeen | RunnerExited, moment: Moment
+) -> Step:
+    """Emit JobCompleted, after JobStarted, and RunnerCrashed if something broke."""
     if vm.job is None:
         return vm, []
-    vm, effects = _completed(vm, fact, moment)
-    vm, more = after_job(vm, moment)
-    return vm, [*effects, *more]
+    effects: list[Effect] = []
+    if isinstance(fact, JobEnded):
+        ended = fact
+    else:
+        identity = dataclasses.asdict(Evidence.of_json(fact.evidence).identity)
+        vm, effects = _learn(vm, identity)
+        ended = decide_end(vm, fact, moment)
+    if ended.crash and vm.orphaned_since is None:
+        will_retry = vm.policy.after_job == "register" and not vm.end
+        effects.append(report_crash(vm, ended.crash, will_retry))
+    vm, closing = _close_job(vm, ended, moment)
+    return vm, [*effects, *closing]
 
 
-def _completed(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> Step:
-    found = crash(*seen(vm, fact))
-    told: list[Effect] = []
-    if found and found.abnormal:
-        told = [crashed(vm, fact, vm.policy.after_job == "register" and not vm.end)]
-    vm, effects = completed(vm, fact, moment)
-    return vm, [*told, *effects]
+def decide_end(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> JobEnded:
+    """The verdict on a job, from the evidence of a run that told none itself."""
+    evidence, ending = read_end(vm, fact)
+    found, broken = verdict(evidence, ending), crash(ending, evidence)
+    return JobEnded(
+        run_id=fact.run_id,
+        result=found.result,
+        cause=found.cause,
+        exit_code=found.exit_code,
+        finished_at=evidence.at(JobResult) or moment.at,
+        evidence=list(found.reasons),
+        resource_usage=fact.usage,
+        crash=crash_of(fact) if broken and broken.abnormal else None,
+    )
 
 
-def end_job_with_runner(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
-    """The runner is gone; whatever the job's end was, it is told now."""
-    vm, effects = _completed(vm, fact, moment)
-    vm, more = after_job(vm.having(finished=True), moment)
-    return vm, [*effects, *more]
+def read_end(vm: Vm, fact: JobResultSeen | RunnerExited) -> tuple[Evidence, Ending]:
+    """The evidence and the end of a run, with what we did to the runner ourselves."""
+    cause = vm.stopped_by or ("termination_notice" if vm.notices else None)
+    ending = Ending(**{**fact.ending, "stopped_by": cause})
+    return Evidence.of_json(fact.evidence), ending
 
 
-def finish_drain(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
-    """The runner has ended while no further job was wanted."""
-    vm, effects = _completed(vm, fact, moment)
-    vm, more = shut_down(vm, vm.end or End("drained", "miglet"), moment)
-    return vm, [*effects, *more]
+def crash_of(fact: JobResultSeen | RunnerExited) -> dict[str, Any]:
+    """The fields of a RunnerCrashed."""
+    return {
+        "exit_code": fact.ending.get("exit_code"),
+        "signal": fact.ending.get("signal"),
+        "last_lines": fact.last_lines,
+    }
 
 
-def complete_late(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> Step:
-    """A job that is stopped with the machine has an end, too."""
-    return completed(vm, fact, moment)
+def report_crash(vm: Vm, end: dict[str, Any], will_retry: bool) -> Emit:
+    """RunnerCrashed for the present run."""
+    event = RunnerCrashed(
+        exit_code=end.get("exit_code"),
+        signal=end.get("signal"),
+        last_lines=end.get("last_lines", []),
+        attempt=max(1, vm.crashes),
+        will_retry=will_retry,
+    )
+    return Emit(event, vm.job.reference if vm.job else None)
 
 
-def announce_late(vm: Vm, moment: Moment) -> Step:
-    """Nothing has told what the job is: announce it all the same."""
-    return announced(vm)
-
-
-def job_too_long(vm: Vm, moment: Moment) -> Step:
-    """The job is over its runner.max_job_duration: stop it."""
-    if vm.job is None or vm.stopped_by:
+def lose_job(vm: Vm, moment: Moment, cause: str, reason: str) -> Step:
+    """Close a job whose end nobody saw as unknown; a job is never left open."""
+    if vm.job is None:
         return vm, []
-    return vm.having(stopped_by="timeout"), [Tell(StopRunner())]
+    lost = JobEnded(
+        run_id=vm.job.run,
+        result="unknown",
+        cause=cause,
+        exit_code=None,
+        finished_at=moment.at,
+        evidence=[reason],
+        resource_usage={},
+    )
+    return _close_job(vm, lost, moment)
+
+
+def _close_job(vm: Vm, ended: JobEnded, moment: Moment) -> Step:
+    vm, effects = announce_job(vm)
+    assert vm.job
+    job = vm.job.add_usage(ended.resource_usage)
+    late = min(max(0.0, moment.at - ended.finished_at), LATEST_SECONDS)
+    duration = moment.now - late - job.seen_now
+    result, cause = _told_result(vm, ended)
+    event = JobCompleted(
+        result=result,
+        cause=cause,
+        exit_code=ended.exit_code,
+        started_at=timestamp(job.seen_at),
+        finished_at=timestamp(moment.at - late),
+        duration_seconds=round(max(0.0, duration), 3),
+        resource_usage=maximum_usage(dict.fromkeys(USAGE), job.usage),
+        evidence=ended.evidence,
+        **job.fields("repository", "workflow", "ref", "commit", "run_attempt"),
+    )
+    vm = vm.replace(
+        job=None,
+        finished=True,
+        orphaned_since=None,
+        stopping_since=None,
+    )
+    return vm, [*effects, Emit(event, job.reference)]
+
+
+def _told_result(vm: Vm, ended: JobEnded) -> tuple[str, str]:
+    """Result and cause, with what the watcher cannot know: why we stopped the run."""
+    if ended.cause == ORPHAN_TIMEOUT:
+        return "unknown", "runner_crash"
+    if ended.result == "unknown" and vm.notices and ended.cause in EXPLAINED_BY_NOTICE:
+        return "unknown", "termination_notice"
+    return ended.result, ended.cause

@@ -1,77 +1,152 @@
-"""The rules about the runner: launched, listening, gone, troubled.
+"""The runner: provided, launched, listening, gone; and what follows a job's end.
 
-Pure, like every rule; which one holds in which state, the table in `lifecycle` tells.
+Pure, like every rule; which one holds in which state is in the table of `lifecycle`.
 """
 
 from __future__ import annotations
 
 from miglet import errors
 from miglet.job.verdict import GIVE_UP, RELAUNCH, Crash, crash
-from miglet.lifecycle.common import (
+from miglet.lifecycle.effects import Effect, Emit, Tell
+from miglet.lifecycle.job import (
     Step,
-    after_job,
-    began,
-    crashed,
-    drained,
-    failed,
-    idle_timer,
-    last_call,
-    provided,
-    seen,
-    shut_down,
+    complete_job,
+    crash_of,
+    lose_job,
+    read_end,
+    report_crash,
+    start_job,
 )
-from miglet.lifecycle.effects import Effect, Emit, StopTimer
-from miglet.lifecycle.job import end_job_with_runner
+from miglet.lifecycle.shutdown import fail, shut_down, stop_cause, stop_order
 from miglet.lifecycle.vm import End, Moment, State, Vm
+from miglet.messages.codec import Order
 from miglet.messages.events import Error, RunnerRegistered
 from miglet.messages.facts import (
     FaultNoted,
+    JobEnded,
+    JobResultSeen,
+    JobSeen,
     RegistrationFailed,
     RunnerExited,
     RunnerLaunched,
     RunnerListening,
+    RunnerRemoved,
     RunnerTroubled,
     TokenSpent,
+    WorkerStarted,
+)
+from miglet.messages.orders import (
+    DrainRunner,
+    ProvideRunner,
+    RenewCredentials,
+    WatchRunner,
 )
 
 #: A runner that ended in order, though nobody wanted it to end.
-_AS_ASKED = Crash("ended_without_job", "reregister", False, "it ended in order")
+_IN_ORDER = Crash("ended_without_job", "reregister", False, "it ended in order")
+
+#: Seconds for which a version that GitHub refuses is tried again: it has refused
+#: current ones in outages.
+VERSION_REFUSED_SECONDS = 600.0
+
+#: Categories of a failed registration that another attempt may mend.
+RETRYABLE = ("transient", "infrastructure")
+
+#: Deaths in a row after which a new watcher reads no logs and no hooks.
+MINIMAL_AFTER_DEATHS = 3
+
+
+def provide_runner(
+    vm: Vm,
+    moment: Moment,
+    delay_seconds: float = 0.0,
+    keep_registration: bool = False,
+    instead_of: str = "",
+) -> Step:
+    """Have a runner registered and launched; reuse the last registration if it may."""
+    kept = keep_registration and bool(vm.name)
+    name = vm.name if kept else vm.next_name
+    former = vm.runner["run_id"] if vm.runner else vm.former_run
+    spent = list(vm.spent_tokens)
+    order = ProvideRunner(name, delay_seconds, kept, instead_of, spent, former)
+    vm = vm.enter(
+        State.REGISTERING_RUNNER,
+        moment,
+        runner=None,
+        former_run=former,
+        registered=kept and vm.registered,
+        finished=False,
+        stopped_by=None,
+        registrations=vm.registrations + (not kept),
+        name=name,
+    )
+    return vm, [Tell(order)]
+
+
+def instruct_worker(vm: Vm, fact: WorkerStarted, moment: Moment) -> Step:
+    """Give a new worker the orders that the one before it took with it."""
+    return vm, [
+        Tell(order)
+        for order in standing_orders(vm, moment.now, fact.deaths)
+        if order.to == fact.worker
+    ]
+
+
+def standing_orders(vm: Vm, now: float, deaths: int = 0) -> list[Order]:
+    """The orders that hold in this state; `deaths` is how many watchers died of it."""
+    if vm.state is State.INITIALIZING or vm.flushing:
+        return []
+    orders: list[Order] = [
+        RenewCredentials(identity)
+        for identity, kind in vm.commands.items()
+        if kind == "RotateCredentials"
+    ]
+    if vm.runner:
+        minimal = deaths >= MINIMAL_AFTER_DEATHS
+        orders.append(WatchRunner(vm.runner["run_id"], minimal))
+    elif vm.state is State.REGISTERING_RUNNER:
+        # A registration that the dead watcher achieved is used, not repeated.
+        spent = list(vm.spent_tokens)
+        orders.append(ProvideRunner(vm.name, 0.0, True, "", spent, vm.former_run))
+    if vm.state is State.DRAINING:
+        orders.append(DrainRunner())
+    if vm.state is State.SHUTTING_DOWN or vm.stopped_by:
+        orders.append(stop_order(vm, now))
+    return orders
 
 
 def note_token(vm: Vm, fact: TokenSpent, moment: Moment) -> Step:
     """Remember a registration token so that it is not used twice."""
-    vm = vm.having(spent_tokens=(*vm.spent_tokens, fact.sha256)[-16:])
-    return vm.marked("token", moment), []
+    vm = vm.replace(spent_tokens=(*vm.spent_tokens, fact.sha256)[-16:])
+    return vm.mark("token", moment), []
 
 
 def note_launch(vm: Vm, fact: RunnerLaunched, moment: Moment) -> Step:
     """Remember the run before anything depends on it, if it is the one asked for."""
     if fact.runner["name"] != vm.name:
         return vm, []
-    vm = vm.having(runner=fact.runner, registered=False, finished=False)
-    return vm.marked("configured", moment), []
+    vm = vm.replace(runner=fact.runner, finished=False)
+    return vm.mark("configured", moment), []
 
 
 def note_fault(vm: Vm, fact: FaultNoted, moment: Moment) -> Step:
-    """The controller is told; whoever found it goes on by itself."""
+    """Report it; whoever found it goes on by itself."""
     return vm, [Emit(Error(**vars(fact)))]
 
 
 def become_idle(vm: Vm, fact: RunnerListening, moment: Moment) -> Step:
-    """The runner is there, newly registered or found again."""
-    vm, effects = _registered(vm.marked("listening", moment), fact)
-    job = vm.job
-    if job:
-        vm, begun = began(vm.entered(State.JOB_RUNNING, moment), job, moment)
-        return _ended_if_wanted(vm, [*effects, *begun], moment)
-    vm = vm.entered(State.IDLE, moment)
-    return _ended_if_wanted(vm, [*effects, *idle_timer(vm, moment)], moment)
+    """The runner listens, newly registered or adopted."""
+    vm, effects = note_listening(vm, fact, moment)
+    state = State.JOB_RUNNING if vm.job else State.IDLE
+    return vm.enter(state, moment), effects
 
 
-def _registered(vm: Vm, fact: RunnerListening) -> Step:
+def note_listening(vm: Vm, fact: RunnerListening, moment: Moment) -> Step:
+    """Tell of the registration, once."""
     runner = {**(vm.runner or {}), **fact.runner}
-    vm = vm.having(runner=runner)
-    if vm.registered:
+    vm = vm.replace(runner=runner, failed_start=None).mark("listening", moment)
+    if vm.registered and runner.get("agent_id") in (None, vm.agent_id):
+        # The listener was started again under the registration that was reported.
         return vm, []
     event = RunnerRegistered(
         runner_name=runner["name"],
@@ -84,42 +159,127 @@ def _registered(vm: Vm, fact: RunnerListening) -> Step:
         duration_seconds=fact.duration_seconds,
         timeline=vm.timeline,
     )
-    return vm.having(registered=True), [Emit(event)]
+    return vm.replace(registered=True, agent_id=runner.get("agent_id")), [Emit(event)]
 
 
-def _ended_if_wanted(vm: Vm, effects: list[Effect], moment: Moment) -> Step:
-    """An end that was decided before MIGlet was started again still holds."""
-    if vm.end is None:
-        return vm, effects
-    go = shut_down if vm.finished or vm.end.told else drained
-    vm, more = go(vm, vm.end, moment)
-    return vm, [*effects, *more, *last_call(vm, moment)]
+def begin_job(vm: Vm, fact: JobSeen, moment: Moment) -> Step:
+    """The first sign of a job, or a sign of the job of an adopted runner."""
+    if vm.finished:
+        return vm, []
+    vm = vm.enter(State.JOB_RUNNING, moment)
+    return (vm if vm.job else start_job(vm, fact, moment)), []
+
+
+def slip_in(vm: Vm, fact: JobSeen, moment: Moment) -> Step:
+    """A job that was assigned while the machine was about to take no more."""
+    if vm.finished or vm.job:
+        return vm, []
+    return start_job(vm, fact, moment), []
+
+
+def slip_into_shutdown(vm: Vm, fact: JobSeen, moment: Moment) -> Step:
+    """A job that was assigned while the runner is being stopped is stopped with it."""
+    if vm.finished or vm.job:
+        return vm, []
+    vm = start_job(vm, fact, moment)
+    return vm.replace(stopped_by=vm.stopped_by or stop_cause(vm)), []
+
+
+def after_job(vm: Vm, moment: Moment) -> Step:
+    """What a machine does whose ephemeral runner has done its one job."""
+    vm = vm.replace(crashes=0)
+    if vm.end is None and vm.policy.after_job == "register":
+        return provide_runner(vm, moment)
+    return shut_down(vm, End("job_completed", "miglet"), moment)
+
+
+def end_job(vm: Vm, fact: JobEnded | JobResultSeen, moment: Moment) -> Step:
+    """The job is over."""
+    if vm.job is None:
+        return vm, []
+    vm, effects = complete_job(vm, fact, moment)
+    vm, more = after_job(vm, moment)
+    return vm, [*effects, *more]
+
+
+def end_job_late(
+    vm: Vm, fact: JobEnded | JobResultSeen | RunnerExited, moment: Moment
+) -> Step:
+    """A job that is stopped with the machine has an end, too."""
+    return complete_job(vm, fact, moment)
+
+
+def runner_gone_with_job(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
+    """The runner is gone, and its job with it."""
+    vm, effects = complete_job(vm, fact, moment)
+    vm, more = after_job(vm.replace(finished=True), moment)
+    return vm, [*effects, *more]
+
+
+def runner_drained(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
+    """The runner has ended while no further job was wanted."""
+    vm, effects = complete_job(vm, fact, moment)
+    vm, more = shut_down(vm, vm.end or End("drained", "miglet"), moment)
+    return vm, [*effects, *more]
+
+
+def job_stopped(vm: Vm, fact: RunnerRemoved, moment: Moment) -> Step:
+    """The runner was stopped for the sake of its job, and nobody saw the job's end."""
+    if vm.job is None or vm.stopping_since is None:
+        return vm, []
+    reason = "no runner was left when the job was stopped"
+    vm, effects = lose_job(vm, moment, vm.stopped_by or "unknown", reason)
+    vm, more = after_job(vm, moment)
+    return vm, [*effects, *more]
 
 
 def runner_gone(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
-    """The runner ended without a job: once more, unless that is hopeless."""
+    """The runner ended without a job: once more, unless that cannot help."""
     if vm.finished:
         return after_job(vm, moment)
-    vm = vm.having(crashes=vm.crashes + 1)
-    found = crash(*seen(vm, fact)) or _AS_ASKED
+    evidence, ending = read_end(vm, fact)
+    found = crash(ending, evidence) or _IN_ORDER
+    if found.kind == "version_deprecated":
+        return _version_refused(vm, found, moment)
+    vm = vm.replace(crashes=vm.crashes + 1)
     hopeless = found.next_step == GIVE_UP or vm.crashes > vm.policy.max_restarts
-    told = [crashed(vm, fact, not hopeless)] if found.abnormal else []
+    reports: list[Effect] = []
+    if found.abnormal:
+        reports.append(report_crash(vm, crash_of(fact), not hopeless))
     error = _end_of_runner(vm, fact, found)
     if hopeless:
-        vm, effects = failed(vm, [error], errors.UNAVAILABLE, moment)
-        return vm, [*told, *effects]
-    delay = _delay(vm)
+        vm, effects = fail(vm, [error], errors.UNAVAILABLE, moment)
+        return vm, [*reports, *effects]
     kept = found.next_step == RELAUNCH
-    vm, effects = provided(vm, moment, delay_seconds=delay, keep_registration=kept)
-    return vm, [*(told or [Emit(error)]), *effects]
+    vm, effects = provide_runner(vm, moment, _delay(vm), keep_registration=kept)
+    return vm, [*(reports or [Emit(error)]), *effects]
+
+
+def _version_refused(vm: Vm, found: Crash, moment: Moment) -> Step:
+    """GitHub refuses the runner's version: try again for a while, report it once."""
+    first, last = vm.version_refused or (moment.now, moment.now)
+    if moment.now - last > VERSION_REFUSED_SECONDS:
+        first = moment.now
+    known = vm.version_refused is not None and first != moment.now
+    vm = vm.replace(crashes=vm.crashes + 1, version_refused=(first, moment.now))
+    version = (vm.runner or {}).get("version") or "of the image"
+    error = Error(
+        category="misconfig",
+        code=found.kind,
+        message=f"GitHub refuses the runner's version {version}: {found.reason}",
+        component="runner",
+        hint="bake a current release of actions/runner into the image",
+    )
+    if moment.now - first >= VERSION_REFUSED_SECONDS:
+        return fail(vm, [error], errors.MISCONFIGURED, moment)
+    vm, effects = provide_runner(vm, moment, _delay(vm), keep_registration=True)
+    return vm, [*([] if known else [Emit(error)]), *effects]
 
 
 def runner_gone_meanwhile(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
     """The runner ended while no MIGlet was there to see it."""
     if vm.job:
-        return end_job_with_runner(vm, fact, moment)
-    if vm.end:
-        return shut_down(vm, vm.end, moment)
+        return runner_gone_with_job(vm, fact, moment)
     return runner_gone(vm, fact, moment)
 
 
@@ -136,27 +296,45 @@ def _end_of_runner(vm: Vm, fact: RunnerExited, found: Crash) -> Error:
 
 
 def _delay(vm: Vm) -> float:
-    return min(vm.policy.max_backoff, vm.policy.initial_backoff * 2 ** (vm.crashes - 1))
+    steps = min(vm.crashes - 1, 16)
+    return min(vm.policy.max_backoff, vm.policy.initial_backoff * 2**steps)
 
 
 def runner_troubled(vm: Vm, fact: RunnerTroubled, moment: Moment) -> Step:
     """A runner that looks alive and is not: replace it."""
-    told = Error("infrastructure", fact.code, fact.message, "runner")
-    vm = vm.having(crashes=vm.crashes + 1)
+    if vm.job:
+        return job_troubled(vm, fact, moment)
+    error = _trouble(fact)
+    vm = vm.replace(crashes=vm.crashes + 1)
     if vm.crashes > vm.policy.max_restarts:
-        return failed(vm, [told], errors.UNAVAILABLE, moment)
-    vm, effects = provided(vm, moment, instead_of=fact.run_id)
-    return vm, [Emit(told), StopTimer("idle"), *effects]
+        return fail(vm, [error], errors.UNAVAILABLE, moment)
+    vm, effects = provide_runner(vm, moment, instead_of=fact.run_id)
+    return vm, [Emit(error), *effects]
+
+
+def job_troubled(vm: Vm, fact: RunnerTroubled, moment: Moment) -> Step:
+    """The watcher deals with it (`worker_stuck`), and the job's end follows."""
+    return vm, [Emit(_trouble(fact), vm.job.reference if vm.job else None)]
 
 
 def drain_troubled(vm: Vm, fact: RunnerTroubled, moment: Moment) -> Step:
     """A runner that will never take a job need not be waited for."""
-    told = Error("infrastructure", fact.code, fact.message, "runner")
+    if vm.job:
+        return job_troubled(vm, fact, moment)
     vm, effects = shut_down(vm, vm.end or End("drained", "miglet"), moment)
-    return vm, [Emit(told), *effects]
+    return vm, [Emit(_trouble(fact)), *effects]
+
+
+def _trouble(fact: RunnerTroubled) -> Error:
+    return Error("infrastructure", fact.code, fact.message, "runner")
 
 
 def registration_failed(vm: Vm, fact: RegistrationFailed, moment: Moment) -> Step:
-    """No runner can be had."""
-    told = Error(fact.category, fact.code, fact.message, "runner", fact.hint)
-    return failed(vm, [told], fact.exit_status, moment)
+    """No runner could be registered: once more, if that may help."""
+    error = Error(fact.category, fact.code, fact.message, "runner", fact.hint)
+    vm = vm.replace(crashes=vm.crashes + 1)
+    if fact.category in RETRYABLE and vm.crashes <= vm.policy.max_restarts:
+        # What was registered by then is used, not repeated.
+        vm, effects = provide_runner(vm, moment, _delay(vm), keep_registration=True)
+        return vm, [Emit(error), *effects]
+    return fail(vm, [error], fact.exit_status, moment)

@@ -502,12 +502,23 @@ class CommandExamined(Fact):
     requested_by: str = "controller"
 
 
+# A child task that acts in the place of a lost runner-watcher.
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class RunKilled(Fact):
+    """The processes of a run were killed, as `outcome` says."""
+
+    run_id: str
+    outcome: str
+
+
 # What the arbiter tells itself.
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class StartAcknowledged(Fact):
-    """The controller acknowledged this boot before MIGlet was started again."""
+class StartContinued(Fact):
+    """This boot was begun by another MIGlet, and the settings are loaded."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -106,7 +106,7 @@ def test_a_jobs_heartbeat_has_its_status(known):
 
 
 def test_a_job_that_was_not_announced_yet_has_no_heartbeat(known):
-    quiet = busy().having(job=dataclasses.replace(JOB, announced=False))
+    quiet = busy().replace(job=dataclasses.replace(JOB, announced=False))
     assert job_beat(quiet, known, MOMENT) is None
 
 

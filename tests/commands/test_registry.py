@@ -9,16 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.commands.intake import with_settings_checked
-from miglet.commands.registry import COMMANDS, canonical, obey
 from miglet.commands.validation import command_faults, examine_command
 from miglet.config.explanation import explanation
 from miglet.config.load import Loaded, Origin
 from miglet.config.schema import KEYS
 from miglet.controller import contract
-from miglet.lifecycle.effects import Adopt, ChangeLevel
+from miglet.lifecycle.effects import AcceptCommand, Adopt, ChangeLevel, Tell
+from miglet.lifecycle.table import COMMANDS, OPEN_COMMANDS_LIMIT, canonical, step
 from miglet.lifecycle.vm import Moment, State
 from miglet.messages.codec import encode
-from miglet.messages.facts import CommandExamined, CredentialsRenewed
+from miglet.messages.facts import (
+    CommandExamined,
+    CommandReceived,
+    CredentialsRenewed,
+    WorkerStarted,
+)
+from miglet.messages.orders import RenewCredentials
 from miglet.supervisor import queues
 from miglet.workers.command_poller import (
     DEPTH_LIMIT,
@@ -26,7 +32,7 @@ from miglet.workers.command_poller import (
     PARAMETERS_LIMIT,
     parse_command,
 )
-from tests.histories import busy, events, idle, live
+from tests.histories import busy, events, fresh, idle, live
 from tests.sample_settings import sample_settings
 
 NOW = Moment(1000.0, 50.0)
@@ -39,7 +45,7 @@ def nested(depth: int) -> dict:
 
 @pytest.mark.parametrize("name", ["Drain", "drain", "DRAIN", "D_r_a_i_n"])
 def test_names_are_matched_without_case_and_underscores(name):
-    vm, effects = obey(idle(), CommandExamined("c-1", name, {}), NOW)
+    vm, effects = live(idle(), CommandExamined("c-1", name, {}))
     assert vm.state is State.DRAINING
     assert events(effects)[-1].command_type == "Drain"
 
@@ -186,7 +192,7 @@ def test_every_command_ends_in_exactly_one_answer():
     for name in COMMANDS:
         fact = CommandExamined("c", name, {"level": "debug"}, settings={"a": 1})
         renewed = CredentialsRenewed("c", None)
-        history = [fact, renewed] if COMMANDS[name].later else [fact]
+        history = [fact, renewed] if COMMANDS[name].answered_later else [fact]
         assert len(events(live(busy(), *history)[1])) == 1
 
 
@@ -194,7 +200,12 @@ def test_what_an_operator_orders_is_no_event():
     fact = CommandExamined("", "Drain", {"reason": "rack 7"}, requested_by="operator")
     vm, effects = live(busy(), fact)
     assert events(effects) == []
-    assert (vm.end.reason, vm.end.requested_by) == ("rack 7", "operator")
+    end = vm.end
+    assert (end.reason, end.requested_by, end.detail) == (
+        "drained",
+        "operator",
+        "rack 7",
+    )
 
 
 def test_a_changed_configuration_is_adopted_as_a_whole():
@@ -205,7 +216,7 @@ def test_a_changed_configuration_is_adopted_as_a_whole():
 
 
 def test_a_machine_that_ends_takes_no_settings():
-    vm = idle().having(state=State.SHUTTING_DOWN)
+    vm = idle().replace(state=State.SHUTTING_DOWN)
     fact = CommandExamined("c", "UpdateConfig", {"config": {}}, settings={"a": 1})
     _, effects = live(vm, fact)
     assert [type(each).__name__ for each in effects] == ["Emit"]
@@ -221,7 +232,7 @@ def test_every_command_of_the_contract_is_obeyed_or_known_not_to_be():
     known = {each.name for each in COMMANDS.values()}
     assert known == set(contract.COMMANDS)
     for each in COMMANDS.values():
-        assert each.obey.__doc__
+        assert each.rule.__doc__
         assert json.dumps(contract.schema(f"command-{each.name}"))
         assert canonical(each.name) in COMMANDS
 
@@ -252,7 +263,7 @@ def test_the_answer_of_a_child_changes_nothing_that_needs_a_restart(changes):
     fact = with_settings_checked(answer_with(changes), IN_FORCE)
     assert fact.settings is None
     assert f"cannot change at run time: {next(iter(changes))}" in fact.faults
-    vm, effects = obey(idle(), fact, NOW)
+    vm, effects = live(idle(), fact)
     assert not [each for each in effects if isinstance(each, Adopt)]
     assert events(effects)[-1].outcome == "rejected"
 
@@ -265,3 +276,56 @@ def test_the_answer_of_a_child_is_no_settings_if_it_is_not_whole(settings):
     fact = CommandExamined("c-1", "UpdateConfig", {}, settings=settings)
     checked = with_settings_checked(fact, IN_FORCE)
     assert checked.settings is None and "malformed settings" in checked.faults[0]
+
+
+def test_a_command_is_open_from_its_acceptance_to_its_answer():
+    order = CommandReceived("c", "drain", {})
+    vm, effects = step(idle(), order, NOW)
+    assert effects == [AcceptCommand(order)]
+    assert vm.commands == {"c": "Drain"}
+    vm, _ = step(vm, CommandExamined("c", "drain", {}), NOW)
+    assert vm.commands == {}
+
+
+def test_a_command_without_a_usable_id_is_an_error_and_nothing_else():
+    vm, effects = step(idle(), CommandReceived("", "Drain", {}, faults=["no id"]), NOW)
+    assert [each.code for each in events(effects)] == ["malformed_command"]
+    assert vm == idle()
+
+
+def test_only_so_many_commands_wait_at_the_same_time():
+    vm = idle()
+    for number in range(OPEN_COMMANDS_LIMIT):
+        vm, _ = step(vm, CommandReceived(f"c-{number}", "Drain", {}), NOW)
+    vm, effects = step(vm, CommandReceived("one-more", "Drain", {}), NOW)
+    (answer,) = events(effects)
+    assert (answer.command_id, answer.outcome) == ("one-more", "rejected")
+
+
+def test_a_command_is_not_obeyed_after_it_was_answered():
+    late = CommandExamined("c", "Shutdown", {"mode": "immediate"})
+    assert step(busy(), late, NOW) == (busy(), [])
+
+
+def test_a_new_heartbeat_sender_is_told_to_renew_the_credentials_again():
+    vm, _ = live(idle(), CommandExamined("c", "RotateCredentials", {}))
+    new = WorkerStarted("heartbeat-sender", 4711, 1, 1)
+    vm, effects = step(vm, new, NOW)
+    assert Tell(RenewCredentials("c")) in effects
+    vm, effects = live(vm, CredentialsRenewed("c", None), CredentialsRenewed("c", None))
+    assert [each.outcome for each in events(effects)] == ["done"]
+
+
+def test_the_end_of_the_machine_answers_what_is_still_open():
+    vm, effects = live(
+        fresh(),
+        CommandReceived("c", "SetLogLevel", {}),
+        CommandExamined("d", "Shutdown", {"mode": "immediate"}),
+    )
+    answers = {
+        each.command_id: each.outcome
+        for each in events(effects)[:-1]
+        if hasattr(each, "command_id")
+    }
+    assert answers == {"c": "failed", "d": "done"}
+    assert events(effects)[-1].type == "VMStopped"

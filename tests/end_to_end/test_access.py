@@ -99,7 +99,7 @@ def test_a_controller_that_gives_no_token_is_believed(machine, status):
         assert vm.agent.wait() == 77
         (error,) = stub.events("Error")
         assert error["data"]["category"] == "permanent"
-        assert stub.events()[-1]["type"] == "VMShuttingDown"
+        assert stub.events()[-1]["type"] == "VMStopped"
         assert len(stub.calls("registration-token")) == 1
 
 

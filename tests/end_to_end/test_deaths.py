@@ -180,7 +180,7 @@ def test_a_signal_ends_an_idle_machine_in_order(machine, number):
     vm.agent.until("idle")
     vm.agent.signal(number)
     assert vm.agent.wait() == 0
-    assert vm.types()[-1] == "VMShuttingDown"
+    assert vm.types()[-1] == "VMStopped"
     assert not (vm.double.root / ".runner").exists()
 
 

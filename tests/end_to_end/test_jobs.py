@@ -25,9 +25,10 @@ def test_a_job_from_boot_to_the_orderly_end(machine):
         "JobStarted",
         "JobCompleted",
         "VMShuttingDown",
+        "VMStopped",
     ]
-    assert [each["sequence"] for each in vm.events()] == [1, 2, 3, 4, 5]
-    assert len({each["id"] for each in vm.events()}) == 5
+    assert [each["sequence"] for each in vm.events()] == [1, 2, 3, 4, 5, 6]
+    assert len({each["id"] for each in vm.events()}) == 6
     completed = vm.events("JobCompleted")[0]
     assert completed["data"]["result"] == "succeeded"
     assert completed["data"]["cause"] == "success"

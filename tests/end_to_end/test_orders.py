@@ -32,7 +32,7 @@ def test_drain_ends_an_idle_machine(machine):
     vm = idle(machine)
     assert vm.order("Drain")["outcome"] == "done"
     assert vm.agent.wait() == 0
-    assert vm.types()[-1] == "VMShuttingDown"
+    assert vm.types()[-1] == "VMStopped"
     assert vm.events("VMShuttingDown")[0]["data"]["requested_by"] == "controller"
     assert not (vm.double.root / ".runner").exists(), "still registered"
 
@@ -60,7 +60,7 @@ def test_an_immediate_shutdown_stops_the_job_and_says_why(machine):
     assert vm.agent.wait() == 0
     data = vm.events("JobCompleted")[0]["data"]
     assert (data["result"], data["cause"]) == ("cancelled", "shutdown")
-    assert vm.events("VMShuttingDown")[0]["data"]["reason"] == "rack 7"
+    assert vm.events("VMShuttingDown")[0]["data"]["detail"] == "rack 7"
 
 
 def test_a_changed_heartbeat_interval_is_seen_at_the_controller(machine):
@@ -188,7 +188,7 @@ def test_the_operator_can_drain(machine):
     vm.double.finish_step()
     assert vm.agent.wait() == 0
     data = vm.events("VMShuttingDown")[0]["data"]
-    assert (data["reason"], data["requested_by"]) == ("lunch", "operator (uid 0)")
+    assert (data["detail"], data["requested_by"]) == ("lunch", "operator")
 
 
 def test_the_operator_sees_what_is_going_on(machine):

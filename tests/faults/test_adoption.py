@@ -52,7 +52,7 @@ def check(vm, status: int, jobs: int = 1) -> None:
     promises.kept(vm.events(), vm, jobs)
     assert vm.types().count("VMStarted") == 1
     assert vm.types().count("VMShuttingDown") == 1
-    assert [kind for kind in vm.types() if kind != "Error"][-1] == "VMShuttingDown"
+    assert [kind for kind in vm.types() if kind != "Error"][-1] == "VMStopped"
 
 
 def life_with_two_jobs(machine):

@@ -147,7 +147,7 @@ def test_bad_weather_loses_and_repeats_nothing(machine, way, name):
     assert vm.agent.wait(30) == 0
     promises.kept(vm.events(), vm)
     assert vm.types()[0] == "VMStarted"
-    assert vm.types()[-1] == "VMShuttingDown"
+    assert vm.types()[-1] == "VMStopped"
     assert "Traceback" not in vm.agent.log()
 
 
@@ -205,7 +205,7 @@ def test_a_controller_slower_than_the_heartbeats_gets_the_events_in_between(mach
         vm.agent.start()
         assert vm.agent.wait(30) == 0
         kinds = [event["type"] for event in stub.events()]
-        assert kinds[-2:] == ["JobCompleted", "VMShuttingDown"]
+        assert kinds[-3:] == ["JobCompleted", "VMShuttingDown", "VMStopped"]
         assert len(kinds) == 5 and len(stub.calls("heartbeat")) >= 5
 
 
@@ -226,7 +226,7 @@ def test_an_event_that_is_refused_is_set_aside_and_the_rest_goes_on(machine, sta
         assert vm.agent.wait() == 0
         kinds = [event["type"] for event in stub.events()]
         assert kinds.count("JobStarted") == 1
-        assert kinds[-2:] == ["JobCompleted", "VMShuttingDown"]
+        assert kinds[-3:] == ["JobCompleted", "VMShuttingDown", "VMStopped"]
         assert "no such column" in vm.agent.log()
 
 

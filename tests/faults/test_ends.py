@@ -14,13 +14,14 @@ from collections.abc import Callable
 import pytest
 
 from miglet.journal.journal import Journal
-from miglet.lifecycle.common import ERROR_SECONDS, REMOVAL_SECONDS
+from miglet.lifecycle.shutdown import REMOVAL_SECONDS
+from miglet.lifecycle.table import ERROR_SECONDS
 from tests.end_to_end.conftest import HELD, IDLE, Machine, pointed_at
 from tests.end_to_end.test_notices import in_cloud, known
 from tests.faults import weather
 from tests.faults.weather import Weather, weather_before
 from tests.metadata_fakes import FAKES
-from tests.reference_process import running_controller
+from tests.reference import running_controller
 from tests.support import eventually
 
 GRACE, FORCE, SETTLE = 1.0, 1.5, 0.3

@@ -62,7 +62,7 @@ def test_a_signal_at_any_moment_ends_a_life_in_order(machine):
         events = vm.events()
         promises.whole(events)
         if status == 0 and events:
-            assert events[-1]["type"] == "VMShuttingDown"
+            assert events[-1]["type"] == "VMStopped"
 
 
 @pytest.mark.slow

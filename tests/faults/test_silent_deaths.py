@@ -94,7 +94,7 @@ def test_a_runner_that_never_works_is_given_up(machine, scenario):
     assert len(vm.double.truth("listener_start")) == 3
     last = vm.events("Error")[-1]["data"]
     assert "end 3 in a row" in last["message"]
-    assert vm.types()[-1] == "VMShuttingDown"
+    assert vm.types()[-1] == "VMStopped"
     assert vm.events("VMShuttingDown")[0]["data"]["reason"] == last["code"]
 
 

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
+import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miglet.lifecycle.common import with_policy
-from miglet.lifecycle.effects import Exit, Post, SetTimer, StopCrew, StopTimer
-from miglet.lifecycle.standing import standing_orders
-from miglet.lifecycle.table import TABLE, leaves_to, step
+from miglet.job.signs import VersionDeprecated
+from miglet.lifecycle.effects import (
+    Emit,
+    Exit,
+    KillRun,
+    Post,
+    SetTimer,
+    StopTimer,
+    StopWorkers,
+)
+from miglet.lifecycle.runner import standing_orders
+from miglet.lifecycle.table import (
+    IGNORED,
+    IGNORED_ANYWHERE,
+    TABLE,
+    TIMERS,
+    change_policy,
+    leaves_to,
+    step,
+)
 from miglet.lifecycle.vm import Moment, Policy, State, Vm
 from miglet.messages import facts
+from miglet.messages.codec import MESSAGES, Fact
 from miglet.messages.facts import (
     CommandExamined,
     DeadlinePassed,
@@ -22,6 +39,8 @@ from miglet.messages.facts import (
     EventRefused,
     EventSetAside,
     EventsFlushed,
+    JobIdentified,
+    ListenerDied,
     PreflightDone,
     RegistrationFailed,
     RunnerRemoved,
@@ -29,16 +48,18 @@ from miglet.messages.facts import (
     SettingsLoaded,
     SettingsRefused,
     SignalReceived,
-    StartAcknowledged,
+    StartContinued,
     TerminationNoticed,
     TokenSpent,
     WorkerLost,
+    WorkerStarted,
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from tests.histories import (
     ACKNOWLEDGED,
     AT,
     IDENTIFIED,
+    IDENTITY,
     LAUNCHED,
     LISTENING,
     MACHINE,
@@ -58,7 +79,7 @@ from tests.histories import (
 )
 
 TERM = SignalReceived("SIGTERM")
-REMOVED = RunnerRemoved("removed")
+REMOVED = RunnerRemoved("removed", "removed")
 
 
 def test_a_boot_leads_to_a_listening_runner():
@@ -106,7 +127,7 @@ def test_a_failed_check_ends_the_start_with_an_error_each():
     ]
     vm, effects = live(fresh(), PreflightDone(faults, MACHINE))
     assert vm.state is State.ERROR
-    assert types(effects) == ["VMStarted", "Error", "Error"]
+    assert types(effects) == ["Error", "Error"]
     assert vm.end.exit_status == 69
 
 
@@ -232,7 +253,7 @@ def test_a_run_that_is_over_is_named_so_that_an_untold_one_is_known_from_it():
     vm, effects = live(idle(), gone(exit_code=2))
     assert told(effects)[0].former_run == RUN
     assert standing_orders(vm, 50.0)[0].former_run == RUN
-    again = reborn(vm).having(state=vm.state)
+    again = reborn(vm).replace(state=vm.state)
     assert standing_orders(again, 50.0)[0].former_run == RUN
 
 
@@ -262,7 +283,7 @@ def test_a_registration_that_cannot_be_had_is_an_error():
 def test_a_machine_that_never_had_a_runner_has_nothing_to_stop():
     vm, effects = live(fresh(), PREPARED, TERM)
     assert told(effects) == []
-    assert StopCrew() in effects
+    assert StopWorkers() in effects
     assert live(vm, EventsFlushed())[1] == [Exit(0)]
 
 
@@ -272,7 +293,7 @@ def test_an_error_that_cannot_be_told_does_not_put_the_end_off():
         fresh(), PREPARED, ACKNOWLEDGED, failed, DeadlinePassed("error"), REMOVED
     )
     vm, effects = live(vm, DeadlinePassed("flush"))
-    assert effects == [Exit(77)]
+    assert effects == [Exit(75)]
 
 
 def test_drain_waits_for_the_job():
@@ -282,7 +303,7 @@ def test_drain_waits_for_the_job():
     vm, effects = live(vm, finished())
     assert vm.state is State.SHUTTING_DOWN
     assert types(effects) == ["JobCompleted", "VMShuttingDown"]
-    assert events(effects)[1].reason == "drain"
+    assert events(effects)[1].reason == "drained"
 
 
 def test_drain_wins_over_registering_again():
@@ -302,8 +323,8 @@ def test_an_idle_runner_that_is_drained_ends_the_machine():
     vm, _ = live(idle(), CommandExamined("c1", "Drain", {}))
     vm, effects = live(vm, gone(), REMOVED)
     assert vm.state is State.SHUTTING_DOWN
-    assert types(effects) == ["VMShuttingDown"]
-    assert StopCrew() in effects
+    assert types(effects) == ["VMShuttingDown", "VMStopped"]
+    assert StopWorkers() in effects
     assert live(vm, EventsFlushed())[1] == [Exit(0)]
 
 
@@ -312,16 +333,17 @@ def test_an_immediate_shutdown_names_its_cause_in_the_job():
     vm, effects = live(busy(), command)
     assert vm.state is State.SHUTTING_DOWN
     assert told(effects) == [StopRunner()]
-    vm, effects = live(vm, finished("Canceled", 102), REMOVED)
-    (completed,) = events(effects)
-    assert (completed.result, completed.cause) == ("cancelled", "shutdown")
+    vm, effects = live(vm, finished("failed", "shutdown", 102), REMOVED)
+    completed, stopped = events(effects)
+    assert (completed.result, completed.cause) == ("failed", "shutdown")
+    assert (stopped.removal, stopped.runner_removed) == ("removed", True)
 
 
 def test_a_job_over_its_limit_is_stopped_as_a_timeout():
     vm, effects = live(idle(max_job_duration=60.0), SEEN, IDENTIFIED)
     assert SetTimer("max_job", 60.0) in effects
     vm, effects = live(vm, DeadlinePassed("max_job"))
-    assert told(effects) == [StopRunner()]
+    assert told(effects) == [StopRunner(cause="timeout")]
     vm, effects = live(vm, gone(evidence("Canceled", 102)))
     assert events(effects)[0].cause == "timeout"
 
@@ -337,18 +359,12 @@ def test_an_idle_machine_ends_after_its_idle_timeout():
 
 def test_changed_settings_hold_for_a_runner_that_waits_and_a_job_that_runs():
     policy = Policy(idle_timeout=10.0, max_job_duration=20.0)
-    later = Moment(AT + 4.0, 104.0)
-    waiting = idle().having(since=AT)
-    vm, effects = with_policy(waiting, policy, later)
+    later = Moment(AT + 4.0, 54.0)
+    vm, effects = change_policy(idle(), policy, later)
     assert vm.policy == policy
-    assert effects[-1] == SetTimer("idle", 6.0)
-    job = dataclasses.replace(busy().job, seen_now=100.0)
-    _, effects = with_policy(busy().having(job=job), policy, later)
-    assert [e for e in effects if isinstance(e, SetTimer)] == [
-        SetTimer("max_job", 16.0)
-    ]
-    _, effects = with_policy(vm, Policy(), later)
-    assert effects == [StopTimer("idle"), StopTimer("max_job")]
+    assert effects == [SetTimer("idle", 6.0)]
+    assert change_policy(vm, Policy(), later)[1] == [StopTimer("idle")]
+    assert change_policy(busy(), policy, later)[1] == [SetTimer("max_job", 16.0)]
 
 
 def test_first_signal_finishes_the_job_second_stops_it_third_goes():
@@ -359,7 +375,7 @@ def test_first_signal_finishes_the_job_second_stops_it_third_goes():
     assert vm.state is State.SHUTTING_DOWN
     assert told(effects) == [StopRunner()]
     vm, effects = live(vm, TERM)
-    assert effects[-1] == Exit(0)
+    assert effects[-1] == Exit(75)
     assert types(effects) == ["JobCompleted"]
 
 
@@ -372,7 +388,7 @@ def test_a_job_that_outlasts_force_after_is_stopped():
 
 @pytest.mark.parametrize("state", list(State), ids=lambda each: each.value)
 def test_three_signals_leave_from_every_state(state):
-    vm = fresh() if state is State.INITIALIZING else busy().having(state=state)
+    vm = fresh() if state is State.INITIALIZING else busy().replace(state=state)
     vm, effects = live(vm, TERM, TERM, TERM)
     assert isinstance(effects[-1], Exit)
 
@@ -380,9 +396,11 @@ def test_three_signals_leave_from_every_state(state):
 def test_a_runner_that_cannot_be_ended_does_not_put_the_end_off():
     vm, _ = live(busy(), TERM, TERM)
     vm, effects = live(vm, DeadlinePassed("stop"))
-    (completed,) = events(effects)
+    completed, stopped = events(effects)
     assert (completed.result, completed.cause) == ("unknown", "shutdown")
-    assert live(vm, DeadlinePassed("flush"))[1] == [Exit(0)]
+    assert (stopped.removal, stopped.runner_removed) == ("failed", None)
+    assert KillRun(RUN) in effects
+    assert live(vm, DeadlinePassed("flush"))[1] == [Exit(75)]
 
 
 def test_a_lost_worker_is_reported_and_the_machine_goes_on():
@@ -430,9 +448,8 @@ def test_the_earliest_of_several_announced_ends_counts():
 
 def test_a_job_that_is_stopped_for_a_notice_has_it_as_its_cause():
     vm, effects = live(busy(), PREEMPTED, DeadlinePassed("notice"))
-    assert told(effects)[-1] == StopRunner(grace_seconds=23.0)
-    vm, effects = live(vm, finished("Canceled", 102))
-    assert events(effects)[0].cause == "termination_notice"
+    notice = "termination_notice"
+    assert told(effects)[-1] == StopRunner(grace_seconds=23.0, cause=notice)
 
 
 def test_a_job_that_dies_with_its_announced_machine_died_of_that():
@@ -447,7 +464,7 @@ LOADED = SettingsLoaded({}, [])
 
 def reborn(vm: Vm) -> Vm:
     """The machine as a new MIGlet finds it in the journal."""
-    return Vm.restored(vm.kept(), Policy(), Moment(AT, 50.0))
+    return Vm.restore(json.loads(json.dumps(vm.to_json())), Policy(), Moment(AT, 50.0))
 
 
 def test_a_new_miglet_adopts_the_job_of_the_old_one():
@@ -489,8 +506,7 @@ def test_an_acknowledged_start_is_not_announced_again():
     vm, _ = live(fresh(), PREPARED, ACKNOWLEDGED)
     vm, effects = live(reborn(vm), LOADED)
     assert types(effects) == ["Error"]
-    assert Post(StartAcknowledged()) in effects
-    vm, effects = live(vm, StartAcknowledged())
+    assert Post(StartContinued()) in effects
     assert vm.state is State.REGISTERING_RUNNER
 
 
@@ -522,8 +538,8 @@ def test_a_new_watcher_is_told_what_the_dead_one_knew(vm, orders):
 
 def test_a_new_watcher_is_no_more_patient_than_the_machine_can_be():
     vm, _ = live(busy(), PREEMPTED, DeadlinePassed("notice"))
-    assert standing_orders(vm, 65.0)[-1] == StopRunner(grace_seconds=8.0)
-    assert standing_orders(vm, 99.0)[-1] == StopRunner(grace_seconds=0.0)
+    assert standing_orders(vm, 65.0)[-1].grace_seconds == 8.0
+    assert standing_orders(vm, 99.0)[-1].grace_seconds == 0.0
 
 
 def test_every_state_has_a_row_and_a_way_out():
@@ -546,7 +562,7 @@ HISTORY = [
     SEEN,
     IDENTIFIED,
     finished(),
-    finished("Failed", 102),
+    finished("failed", "failure", 102),
     gone(),
     gone(evidence(None, None), None, 9),
     gone(evidence("Failed", 137)),
@@ -560,7 +576,7 @@ HISTORY = [
     LOADED,
     PREEMPTED,
     DeadlinePassed("notice"),
-    StartAcknowledged(),
+    StartContinued(),
     RegistrationFailed("permanent", "refused", "no", "", 77),
     *(DeadlinePassed(name) for name in ("announce", "max_job", "idle", "force")),
     *(DeadlinePassed(name) for name in ("error", "stop", "flush")),
@@ -600,3 +616,232 @@ def test_in_any_history_started_and_completed_alternate(history, again):
     expected = itertools.cycle(("JobStarted", "JobCompleted"))
     assert seen == list(itertools.islice(expected, len(seen)))
     assert (len(seen) % 2 == 1) == bool(vm.job and vm.job.announced)
+
+
+FACTS = sorted(
+    (each for each in MESSAGES.values() if issubclass(each, Fact) and each is not Fact),
+    key=lambda each: each.__name__,
+)
+
+
+@pytest.mark.parametrize("state", list(State), ids=lambda each: each.value)
+@pytest.mark.parametrize("kind", FACTS, ids=lambda each: each.__name__)
+def test_every_fact_has_a_row_in_every_state_or_a_reason_to_be_ignored(state, kind):
+    if kind is DeadlinePassed:
+        assert all(timer.states for timer in TIMERS.values())
+        return
+    places = [TABLE[state], IGNORED[state], IGNORED_ANYWHERE]
+    assert sum(kind in place for place in places) == 1
+
+
+@pytest.mark.parametrize("state", [State.SHUTTING_DOWN, State.ERROR])
+def test_a_job_that_slips_into_the_end_is_started_stopped_and_completed(state):
+    lost = RegistrationFailed("permanent", "refused", "no", "", 77)
+    ending = (TERM, TERM) if state is State.SHUTTING_DOWN else (lost,)
+    vm = live(fresh(), PREPARED, ACKNOWLEDGED, LAUNCHED, LISTENING)[0]
+    vm = live(vm.replace(state=State.REGISTERING_RUNNER), *ending)[0]
+    vm = vm.replace(state=state)
+    vm, effects = live(vm, SEEN, IDENTIFIED, finished("failed", "shutdown", 102))
+    assert vm.state is state
+    assert types(effects) == ["JobStarted", "JobCompleted"]
+
+
+def test_an_orphaned_job_goes_on_and_is_completed_with_its_true_result():
+    died = ListenerDied(RUN, None, 9, ["last words"])
+    vm, effects = live(busy(), died, died)
+    assert vm.state is State.JOB_RUNNING
+    (crashed,) = events(effects)
+    assert (crashed.type, crashed.signal, crashed.will_retry) == (
+        "RunnerCrashed",
+        9,
+        False,
+    )
+    assert SetTimer("orphan", 600.0) in effects
+    crash = {"exit_code": None, "signal": 9, "last_lines": []}
+    vm, effects = live(vm, finished(crash=crash))
+    assert types(effects) == ["JobCompleted", "VMShuttingDown"]
+    assert events(effects)[0].result == "succeeded"
+
+
+def test_an_orphan_that_outlives_its_lock_is_killed_as_a_crash_of_the_runner():
+    vm, _ = live(busy(), ListenerDied(RUN, None, 9, []))
+    vm, effects = live(vm, DeadlinePassed("orphan"))
+    assert told(effects) == [StopRunner(grace_seconds=0.0, cause="orphan_timeout")]
+    _, effects = live(vm, finished("unknown", "orphan_timeout", None))
+    assert (events(effects)[0].result, events(effects)[0].cause) == (
+        "unknown",
+        "runner_crash",
+    )
+
+
+def test_a_stuck_worker_is_reported_and_its_job_completed_when_it_ends():
+    stuck = RunnerTroubled(RUN, "worker_stuck", "no job message")
+    vm, effects = live(busy(), stuck, finished("failed", "worker_stuck", 137))
+    assert types(effects) == ["Error", "JobCompleted", "VMShuttingDown"]
+    assert events(effects)[1].cause == "worker_stuck"
+
+
+def test_an_announced_identity_is_never_changed_and_a_contradiction_is_reported():
+    other = JobIdentified(RUN, "hook", {**IDENTITY, "job_id": "666"})
+    vm, effects = live(busy(), other, other, finished())
+    assert types(effects) == ["Error", "JobCompleted", "VMShuttingDown"]
+    assert events(effects)[0].code == "job_identity_contradicted"
+    references = [
+        each.job.job_id for each in effects if isinstance(each, Emit) and each.job
+    ]
+    assert set(references) == {"555000111"}
+
+
+def test_without_a_watcher_an_open_job_is_closed_and_the_machine_ends_with_70():
+    vm, effects = live(busy(), WorkerLost("runner-watcher", 5, "exit status 1"))
+    completed, error = events(effects)
+    assert (completed.result, completed.cause) == ("unknown", "unknown")
+    assert completed.evidence == ["runner_watcher_lost"]
+    assert error.code == "runner_watcher_lost"
+    assert KillRun(RUN) in effects
+    assert (vm.state, vm.end.exit_status) == (State.ERROR, 70)
+
+
+def test_a_watcher_that_died_three_times_is_replaced_by_one_that_reads_no_logs():
+    for deaths, minimal in ((2, False), (3, True)):
+        _, effects = live(busy(), WorkerStarted("runner-watcher", 4711, 3, deaths))
+        assert told(effects) == [WatchRunner(RUN, minimal)]
+
+
+def test_a_registration_that_may_succeed_later_is_tried_again_but_not_for_ever():
+    failed = RegistrationFailed("infrastructure", "launch_failed", "no", "", 69)
+    vm, _ = live(fresh(max_restarts=2), PREPARED, ACKNOWLEDGED)
+    delays = []
+    for _ in range(2):
+        vm, effects = live(vm, failed)
+        assert types(effects) == ["Error"]
+        delays += [each.delay_seconds for each in told(effects)]
+    assert delays == [1.0, 2.0]
+    assert (live(vm, failed)[0]).state is State.ERROR
+
+
+REFUSED_VERSION = gone(evidence(None, None).noted(VersionDeprecated(AT, "output", "x")))
+
+
+def test_a_refused_version_is_reported_once_and_tried_for_ten_minutes():
+    vm, effects = idle(), []
+    for now in (50.0, 100.0, 600.0):
+        vm, more = live(vm, REFUSED_VERSION, now=now)
+        effects += more
+        vm, more = live(vm, LAUNCHED, LISTENING, now=now)
+        effects += more
+    assert types(effects) == ["Error"]
+    assert "2.336.0" in events(effects)[0].message
+    vm, effects = live(vm, REFUSED_VERSION, now=651.0)
+    assert (vm.state, vm.end.exit_status) == (State.ERROR, 78)
+
+
+def test_a_listener_that_is_started_again_is_no_new_registration():
+    _, effects = live(idle(), gone(exit_code=2), LAUNCHED, LISTENING)
+    assert "RunnerRegistered" not in types(effects)
+
+
+def test_a_start_that_fails_like_the_one_before_it_sends_no_events():
+    fault = {"id": "disk", "status": "fail", "detail": "d", "hint": "h"}
+    failed = PreflightDone([{**fault, "category": "infrastructure"}], MACHINE)
+    vm, effects = live(fresh(), failed)
+    assert types(effects) == ["Error"]
+    repeats = []
+    for _ in range(3):
+        vm, effects = live(vm, DeadlinePassed("error"), DeadlinePassed("flush"))
+        assert (types(effects), effects[-1]) == ([], Exit(69))
+        vm = reborn(vm.for_next_start())
+        repeats.append(vm.failed_start.repeats)
+        vm, effects = live(vm, LOADED, failed)
+        assert types(effects) == []
+    assert repeats == [0, 1, 2]
+
+
+def test_a_start_after_one_that_failed_does_not_announce_the_machine_again():
+    vm, _ = live(fresh(), PREPARED, DeadlinePassed("give_up"))
+    vm = reborn(vm.for_next_start())
+    vm, effects = live(vm, LOADED, PREPARED)
+    assert types(effects) == []
+    assert live(vm, ACKNOWLEDGED)[0].state is State.REGISTERING_RUNNER
+
+
+def test_a_start_that_has_only_events_to_deliver_registers_nothing():
+    vm, _ = live(busy(), finished(), REMOVED)
+    vm, effects = live(vm, DeadlinePassed("flush"))
+    assert effects == [Exit(75)]
+    vm, effects = live(reborn(vm), LOADED, PREPARED, LISTENING)
+    assert (types(effects), told(effects)) == ([], [])
+    assert live(vm, EventsFlushed())[1] == [Exit(0)]
+
+
+def test_nothing_is_reported_after_the_last_event():
+    vm, effects = live(idle(), TERM, gone(), REMOVED)
+    assert types(effects)[-1] == "VMStopped"
+    late = [fact for fact in HISTORY if not isinstance(fact, DeadlinePassed)]
+    assert types(live(vm, *late)[1]) == []
+
+
+def test_an_announced_end_shortens_the_last_delivery():
+    vm, _ = live(idle(), TERM, gone(), REMOVED)
+    _, effects = live(vm, PREEMPTED)
+    assert effects == [SetTimer("flush", 29.0)]
+
+
+def test_a_token_in_the_metadata_does_not_need_the_controller_for_ever():
+    vm, effects = live(fresh(token_in_metadata=True), PREPARED)
+    assert SetTimer("unattended", 30.0) in effects
+    vm, effects = live(vm, DeadlinePassed("unattended"))
+    assert vm.state is State.REGISTERING_RUNNER
+    assert StopTimer("give_up") in effects
+
+
+def test_a_refused_start_lets_a_job_that_runs_by_then_finish():
+    refused = EventRefused(1, "VMStarted", 404, "who?")
+    vm, effects = live(busy(), refused)
+    assert (vm.state, types(effects)) == (State.DRAINING, ["Error"])
+    vm, effects = live(vm, finished())
+    assert vm.end.exit_status == 77
+
+
+def test_the_table_leads_only_where_the_states_are_documented_to_lead():
+    documented = {
+        State.INITIALIZING: {
+            State.WAITING_FOR_CONTROLLER,
+            State.SHUTTING_DOWN,
+            State.ERROR,
+        },
+        State.WAITING_FOR_CONTROLLER: {
+            State.REGISTERING_RUNNER,
+            State.IDLE,
+            State.JOB_RUNNING,
+            State.DRAINING,
+            State.SHUTTING_DOWN,
+            State.ERROR,
+        },
+        State.REGISTERING_RUNNER: {
+            State.IDLE,
+            State.JOB_RUNNING,
+            State.DRAINING,
+            State.SHUTTING_DOWN,
+            State.ERROR,
+        },
+        State.IDLE: {
+            State.JOB_RUNNING,
+            State.REGISTERING_RUNNER,
+            State.DRAINING,
+            State.SHUTTING_DOWN,
+            State.ERROR,
+        },
+        State.JOB_RUNNING: {
+            State.IDLE,
+            State.REGISTERING_RUNNER,
+            State.DRAINING,
+            State.SHUTTING_DOWN,
+            State.ERROR,
+        },
+        State.DRAINING: {State.SHUTTING_DOWN, State.ERROR},
+        State.SHUTTING_DOWN: set(),
+        State.ERROR: {State.SHUTTING_DOWN},
+    }
+    for state in State:
+        assert leaves_to(state) <= documented[state], state
