@@ -152,7 +152,7 @@ def test_no_fact_raises_in_any_state(state, fact):
     vm, effects = step(MACHINES[state], fact, NOW)
     for effect in effects:
         repr(effect)
-    json.dumps(vm.kept())
+    json.dumps(vm.to_json())
 
 
 @given(sent_facts())
