@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from miglet.journal.failover import Chain, Finding
-from miglet.journal.ledger import Ledger, sound_json
-from miglet.journal.tables import TABLES, fetch, is_sound, plain
+from miglet.journal.ledger import TABLES, Ledger, fetch, is_sound, plain, sound_json
 from miglet.supervisor.failpoints import reach
 
 __all__ = ["Counts", "Finding", "Journal"]

@@ -9,12 +9,140 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from miglet.journal.clipping import EVENT_BYTES, encoded, fitted
-from miglet.journal.tables import Row, fetch, is_sound, plain, put, remove
+#: Of one event, as JSON in ASCII; with its envelope it must fit a message of 64 KiB.
+EVENT_BYTES = 60 * 1024
+
+#: How deep a value may be nested before it is replaced.
+_DEPTH = 16
+
+
+def encoded(value: Any) -> bytes:
+    """The value as JSON, ASCII only; ValueError for NaN and infinities."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+
+
+def fitted(event: dict[str, Any], limit: int = EVENT_BYTES) -> dict[str, Any]:
+    """The event itself if it fits `limit` bytes, else one with clipped values.
+
+    A clipped one says so with ``"truncated": true`` in its ``metadata``.
+    """
+    if len(encoded(event)) <= limit:
+        return event
+    for allowed in (4096, 1024, 256, 64, 16):
+        clipped = _marked(_clipped(event, allowed, _DEPTH))
+        if len(encoded(clipped)) <= limit:
+            return clipped
+    return _marked({**clipped, "data": {}, "metadata": {}})
+
+
+def _marked(event: dict[str, Any]) -> dict[str, Any]:
+    return {**event, "metadata": {**(event.get("metadata") or {}), "truncated": True}}
+
+
+def _clipped(value: Any, allowed: int, depth: int) -> Any:
+    if isinstance(value, str):
+        return value[:allowed]
+    if isinstance(value, (dict, list, tuple)) and depth == 0:
+        return None
+    if isinstance(value, dict):
+        return {key: _clipped(item, allowed, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clipped(item, allowed, depth - 1) for item in value[: allowed // 8]]
+    return value
+
+
+Value = int | str | bytes | None
+Row = tuple[Value, ...]
+
+#: Kept in the file as ``user_version``; a file with another one is not touched.
+FORMAT = 1
+
+#: Every table with its columns; the first one is the key, ``crc`` follows the last.
+TABLES = {
+    "pending": ("sequence", "class", "body"),
+    "recent": ("sequence", "type", "timestamp", "job_id", "status"),
+    "rejected": ("sequence", "status", "answer", "body"),
+    "commands": ("id", "place", "open", "body"),
+    "facts": ("name", "body"),
+}
+
+_SCHEMA = (
+    "CREATE TABLE pending (sequence INTEGER PRIMARY KEY, class INTEGER, body BLOB,"
+    " crc INTEGER)",
+    "CREATE INDEX pending_by_class ON pending (class, sequence)",
+    "CREATE TABLE recent (sequence INTEGER PRIMARY KEY, type TEXT, timestamp TEXT,"
+    " job_id TEXT, status TEXT, crc INTEGER)",
+    "CREATE TABLE rejected (sequence INTEGER PRIMARY KEY, status INTEGER, answer TEXT,"
+    " body BLOB, crc INTEGER)",
+    "CREATE TABLE commands (id TEXT PRIMARY KEY, place INTEGER, open INTEGER,"
+    " body BLOB, crc INTEGER) WITHOUT ROWID",
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, body BLOB, crc INTEGER) WITHOUT ROWID",
+)
+
+
+def create_tables(db: sqlite3.Connection) -> None:
+    """Make an empty file a journal of this format."""
+    for statement in _SCHEMA:
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def has_tables(db: sqlite3.Connection) -> bool:
+    """Whether the file has exactly the tables of this format."""
+    found = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return {row[0] for row in found} == set(_SCHEMA)
+
+
+def checksum(columns: Row) -> int:
+    """The CRC-32 over all columns of a row, with their types and lengths."""
+    crc = 0
+    for column in columns:
+        content = column if isinstance(column, bytes) else str(column).encode()
+        mark = f"{type(column).__name__}:{len(content)}:".encode()
+        crc = zlib.crc32(content, zlib.crc32(mark, crc))
+    return crc
+
+
+def is_sound(row: Row) -> bool:
+    """Whether the row is still what was written."""
+    return row[-1] == checksum(row[:-1])
+
+
+def put(db: sqlite3.Connection, table: str, *columns: Value) -> None:
+    """Write one row, over the one with the same key."""
+    row = (*columns, checksum(columns))
+    marks = ", ".join("?" * len(row))
+    db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)
+
+
+def fetch(db: sqlite3.Connection, table: str, key: Value) -> Row | None:
+    """The row with this key; None when there is none that is sound."""
+    name = TABLES[table][0]
+    row = db.execute(f"SELECT * FROM {table} WHERE {name} = ?", (key,)).fetchone()
+    return row if row is not None and is_sound(row) else None
+
+
+def remove(db: sqlite3.Connection, table: str, key: Value) -> int:
+    """Delete the row with this key; how many there were (0 or 1)."""
+    name = TABLES[table][0]
+    return db.execute(f"DELETE FROM {table} WHERE {name} = ?", (key,)).rowcount
+
+
+def rows(db: sqlite3.Connection, table: str, order: str = "ASC") -> Iterator[Row]:
+    """All rows of a table by key, the damaged ones too."""
+    name = TABLES[table][0]
+    yield from db.execute(f"SELECT * FROM {table} ORDER BY {name} {order}")
+
+
+def plain(text: object, limit: int = 256) -> str:
+    """Text from outside as a column can hold it: valid UTF-8 of bounded length."""
+    return str(text).encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+
 
 PAGE_BYTES = 4096
 

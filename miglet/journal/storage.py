@@ -8,25 +8,172 @@ belongs to one process, and no shared memory file is needed beside it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
+import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from miglet.errors import UNAVAILABLE, JournalUnusable
-from miglet.journal.files import (
-    LOG_BYTES,
-    discard,
-    grow_log,
-    log_of,
-    put_back,
-    second_name,
-    sync,
+from miglet.journal.ledger import (
+    FILE_BYTES,
+    FORMAT,
+    PAGE_BYTES,
+    Counters,
+    Ledger,
+    create_tables,
+    has_tables,
 )
-from miglet.journal.ledger import FILE_BYTES, PAGE_BYTES, Counters, Ledger
-from miglet.journal.marks import Marks
-from miglet.journal.tables import FORMAT, create_tables, has_tables
+
+log = logging.getLogger(__name__)
+
+#: What the log is grown to.
+LOG_BYTES = 2 * 1024 * 1024
+
+#: How many files that were set aside are kept.
+ASIDE_FILES = 3
+
+
+def log_of(path: Path) -> Path:
+    """The path of the file's write-ahead log."""
+    return path.with_name(path.name + "-wal")
+
+
+def grow_log(path: Path) -> None:
+    """Give the log its full size now; without it a full disk stops the journal."""
+    descriptor = os.open(log_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_size < LOG_BYTES:
+            os.posix_fallocate(descriptor, 0, LOG_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def second_name(log_path: Path) -> Path | None:
+    """Give the log a second name before the connection that owns it is closed."""
+    # SQLite deletes the log with the last connection; under a second name its room
+    # stays ours.
+    kept = log_path.with_name(log_path.name + "-kept")
+    try:
+        kept.unlink(missing_ok=True)
+        os.link(log_path, kept)
+    except OSError:
+        return None
+    return kept
+
+
+def put_back(kept: Path | None, log_path: Path) -> None:
+    """Give the log its own name back, emptied."""
+    if kept is None:
+        return
+    with contextlib.suppress(OSError):
+        if log_path.exists():  # not everything in it could be moved into the file
+            kept.unlink()
+            return
+        with kept.open("r+b") as emptied:
+            emptied.write(bytes(32))
+        kept.rename(log_path)
+
+
+def discard(path: Path) -> None:
+    """Delete a journal whose contents are elsewhere; OSError if that is impossible."""
+    for name in (log_of(path), path):
+        name.unlink(missing_ok=True)
+
+
+def set_aside(path: Path, why: str) -> Path:
+    """Rename the file and its log so that a new one can be made; the new name."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = _unused(path, f"{why}-{stamp}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(log_of(path), log_of(aside))
+    os.rename(path, aside)
+    _forget_old(path, why)
+    return aside
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive the loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unused(path: Path, ending: str) -> Path:
+    candidate, number = path.with_name(f"{path.name}.{ending}"), 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}.{ending}.{number}")
+    return candidate
+
+
+def _forget_old(path: Path, why: str) -> None:
+    aside = [
+        name
+        for name in path.parent.glob(f"{path.name}.{why}-*")
+        if not name.name.endswith("-wal")
+    ]
+    aside.sort(key=lambda name: name.stat().st_mtime)
+    for old in aside[:-ASIDE_FILES]:
+        log.info("deleted %s, an old journal that was set aside", old)
+        with contextlib.suppress(OSError):
+            discard(old)
+
+
+log = logging.getLogger(__name__)
+
+
+class Marks:
+    """One file for each of the journal's places; one that fails counts for nothing."""
+
+    def __init__(self, journals: Sequence[Path]) -> None:
+        opened = map(_opened, journals)
+        self._descriptors = [each for each in opened if each is not None]
+
+    def highest(self) -> int:
+        """The last sequence number that any of them knows; 0 when none does."""
+        return max(map(_number_in, self._descriptors), default=0)
+
+    def note(self, sequence: int) -> None:
+        """Have it known to all of them."""
+        for each in self._descriptors:
+            with contextlib.suppress(OSError):
+                os.pwrite(each, _text_of(sequence), 0)
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+def _opened(journal: Path) -> int | None:
+    name = journal.with_name(journal.name + "-sequence")
+    try:
+        name.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        log.warning("no mark of the sequence beside the journal: %s", error)
+        return None
+
+
+def _text_of(sequence: int) -> bytes:
+    return b"%020d %010d\n" % (sequence, zlib.crc32(b"%d" % sequence))
+
+
+def _number_in(descriptor: int) -> int:
+    try:
+        text = os.pread(descriptor, 64, 0)
+    except OSError as error:
+        log.warning("a mark of the sequence cannot be read: %s", error)
+        return 0
+    number = text.split(b" ")[0]
+    return int(number) if number.isdigit() and _text_of(int(number)) == text else 0
+
 
 Outcome = TypeVar("Outcome")
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from miglet.journal.clipping import EVENT_BYTES, fitted
 from miglet.journal.journal import Journal
-from miglet.journal.ledger import CLASS_OF, CLASSES, PENDING_ROWS
+from miglet.journal.ledger import CLASS_OF, CLASSES, EVENT_BYTES, PENDING_ROWS, fitted
 from tests.bench_journal import commits_per_second
 
 #: What one message to a worker may have.

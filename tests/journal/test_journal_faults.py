@@ -21,7 +21,7 @@ import pytest
 
 from miglet.errors import JournalUnusable
 from miglet.journal.journal import Journal
-from miglet.journal.tables import FORMAT
+from miglet.journal.ledger import FORMAT
 
 pytestmark = pytest.mark.integration
 
