@@ -26,7 +26,7 @@ from miglet.ctl.client import (
     fields,
     items,
 )
-from miglet.ctl.doctor import complaints
+from miglet.ctl.view import complaints
 
 SOCKET = "/run/miglet/control.sock"
 

@@ -13,6 +13,7 @@ import logging
 import signal
 import sqlite3
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,52 @@ from aiohttp import web
 
 from miglet.errors import MISCONFIGURED, UNAVAILABLE, MigletError
 from miglet.formats import rfc3339
-from miglet.reference.app import application
-from miglet.reference.auth import Door
-from miglet.reference.bells import Bells
-from miglet.reference.command_queue import LEASE_SECONDS
-from miglet.reference.database import open_database
-from miglet.reference.fleet import TokenSource, controller_on
+from miglet.reference.api import MOST_BODY_BYTES, AgentApi, OperatorApi
+from miglet.reference.fleet import (
+    Bells,
+    Controller,
+    TokenSource,
+    controller_on,
+)
+from miglet.reference.problems import Answer, Problem, tell_problems
+from miglet.reference.store import LEASE_SECONDS, open_database
 from miglet.reference.tokens import TokenFile
+
+
+class Door:
+    """Lets requests in, or answers 401 before anything else is looked at."""
+
+    def __init__(self, tokens: TokenFile | None, anonymous: bool = False) -> None:
+        self._tokens = tokens
+        self._anonymous = anonymous
+
+    def opens_to(self, request: web.Request) -> bool:
+        """Whether the request's token or certificate is one of ours."""
+        return self._anonymous or _certified(request) or self._bears_token(request)
+
+    @web.middleware
+    async def admit(self, request: web.Request, handler: Answer) -> web.StreamResponse:
+        """The door as aiohttp wants it: a middleware."""
+        if self.opens_to(request):
+            return await handler(request)
+        raise Problem(
+            401,
+            "neither a known bearer token nor a client certificate",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+    def _bears_token(self, request: web.Request) -> bool:
+        scheme, _, offered = request.headers.get("Authorization", "").partition(" ")
+        if self._tokens is None or scheme.lower() != "bearer":
+            return False
+        return self._tokens.accepts(offered.strip())
+
+
+def _certified(request: web.Request) -> bool:
+    """Whether TLS verified a client certificate (it does so against --client-ca)."""
+    transport = request.transport
+    return transport is not None and bool(transport.get_extra_info("peercert"))
+
 
 #: How long requests get to finish when the controller ends.
 END_SECONDS = 5.0
@@ -200,3 +240,28 @@ def _verification(options: Options) -> ssl.VerifyMode:
     """Where a token or nothing at all will do as well, a certificate need not come."""
     other_ways = options.token_file or options.anonymous
     return ssl.CERT_OPTIONAL if other_ways else ssl.CERT_REQUIRED
+
+
+log = logging.getLogger(__name__)
+
+
+def application(controller: Controller, door: Door) -> web.Application:
+    """All paths of the contract behind `door`."""
+    app = web.Application(
+        middlewares=[log_request, tell_problems, door.admit],
+        client_max_size=MOST_BODY_BYTES,
+    )
+    app.add_routes(AgentApi(controller).routes())
+    app.add_routes(OperatorApi(controller).routes())
+    return app
+
+
+@web.middleware
+async def log_request(request: web.Request, handler: Answer) -> web.StreamResponse:
+    """One line a request, at debug."""
+    began = time.monotonic()
+    response = await handler(request)
+    milliseconds = (time.monotonic() - began) * 1000
+    line = "%s %s %d in %.1f ms"
+    log.debug(line, request.method, request.path, response.status, milliseconds)
+    return response

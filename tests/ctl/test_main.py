@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from miglet.control import rpc
 from miglet.control.server import ControlServer
 from miglet.ctl import __main__ as ctl
-from miglet.ctl import client, doctor, view
+from miglet.ctl import client, view
 from tests.support import eventually
 
 pytestmark = pytest.mark.integration
@@ -439,13 +439,13 @@ ILLS = {
 
 @pytest.mark.parametrize("told", ILLS)
 def test_the_doctor_finds_it(told):
-    [complaint] = doctor.complaints({**STATUS, **ILLS[told]})
+    [complaint] = view.complaints({**STATUS, **ILLS[told]})
     assert told in complaint
     assert complaint.endswith(".") and "  " not in complaint
 
 
 def test_the_doctor_finds_nothing_wrong_with_the_well():
-    assert doctor.complaints(STATUS) == []
+    assert view.complaints(STATUS) == []
 
 
 def test_the_doctor_tells_by_the_exit_status(path):
@@ -473,7 +473,7 @@ ANYTHING = st.recursive(
 @example({"state": {"uptime_seconds": float("inf")}})
 @given(st.dictionaries(st.sampled_from(list(STATUS)), ANYTHING))
 def test_any_status_can_be_shown(status):
-    for line in [*view.status_lines(status), *doctor.complaints(status)]:
+    for line in [*view.status_lines(status), *view.complaints(status)]:
         assert line.isprintable() or view.clean(line) == line
     view.change_line("12:00:00", status)
     view.measure_lines(status)
@@ -513,7 +513,7 @@ def test_it_imports_next_to_nothing():
     imported = set(done.stdout.split())
     ours = {name for name in imported if name.startswith("miglet.")}
     assert ours == {
-        f"miglet.ctl{name}" for name in ("", ".__main__", ".view", ".client", ".doctor")
+        f"miglet.ctl{name}" for name in ("", ".__main__", ".client", ".view")
     }
     heavy = {"logging", "asyncio", "subprocess", "dataclasses", "typing_extensions"}
     assert not imported & (

@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 
-from miglet.reference.verbs import BadArgument, parameters, plain
+from miglet.reference.cli import BadArgument, parameters, plain
 from tests.reference_process import COMMAND, ReferenceController, running_controller
 from tests.reference_samples import event
 from tests.support import eventually

@@ -13,8 +13,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from miglet.controller import contract
-from miglet.reference.command_queue import MOST_AT_ONCE, CommandQueue
-from miglet.reference.database import Arrival, open_database
+from miglet.reference.store import MOST_AT_ONCE, Arrival, CommandQueue, open_database
 from tests.reference_process import TOKEN, ReferenceController, running_controller
 from tests.reference_samples import event, heartbeat
 from tests.support import Stopwatch, eventually

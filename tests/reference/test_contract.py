@@ -8,10 +8,9 @@ import pytest
 from jsonschema import Draft7Validator
 
 from miglet.controller import contract
-from miglet.reference.api import AgentApi
-from miglet.reference.database import open_database
+from miglet.reference.api import AgentApi, OperatorApi
 from miglet.reference.fleet import TokenSource, controller_on
-from miglet.reference.operator_api import OperatorApi
+from miglet.reference.store import open_database
 from tests.reference_process import running_controller
 from tests.reference_samples import event, heartbeat
 

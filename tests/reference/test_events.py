@@ -11,9 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from miglet.reference.database import Arrival, open_database
-from miglet.reference.store import Store
-from miglet.reference.views import Views
+from miglet.reference.store import Arrival, Store, Views, open_database
 from tests.reference_process import (
     is_problem,
     post,

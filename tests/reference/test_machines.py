@@ -7,10 +7,8 @@ import uuid
 
 import pytest
 
-from miglet.reference.database import Arrival, open_database
-from miglet.reference.pulses import Pulses, health
-from miglet.reference.store import Store
-from miglet.reference.views import Views
+from miglet.reference.fleet import Pulses, health
+from miglet.reference.store import Arrival, Store, Views, open_database
 from tests.reference_process import (
     REGISTRATION_TOKENS,
     is_problem,
