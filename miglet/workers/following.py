@@ -13,7 +13,7 @@ from miglet.messages.facts import JobSeen
 from miglet.runner.release import FolderRecord
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
-from miglet.workers.launching import description
+from miglet.workers.registration import description
 from miglet.workers.steps import Steps
 
 #: Seconds that killing a whole tree of processes may take.

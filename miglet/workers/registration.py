@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
+import uuid
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from miglet.controller.answers import RegistrationToken
-from miglet.errors import UNAVAILABLE, MigletError
+from miglet.controller.client import RemovalToken
+from miglet.errors import UNAVAILABLE, ControllerError, MigletError
 from miglet.http.retry import Backoff
+from miglet.job import hooks
+from miglet.job.diag import diag_folder, existing_logs
 from miglet.messages.facts import (
+    ControllerFailed,
     FaultNoted,
     RegistrationFailed,
     RunnerLaunched,
     TokenSpent,
 )
 from miglet.messages.orders import ProvideRunner
+from miglet.redaction import remember_secret
 from miglet.runner import metadata_firewall
-from miglet.runner.environment import account_environment, proxy_environment
-from miglet.runner.installation import forget_registration, registered
-from miglet.runner.launcher import LAUNCH_SECONDS
-from miglet.runner.launchers import configuration_launcher
+from miglet.runner.environment import (
+    Hooks,
+    account_environment,
+    proxy_environment,
+    runner_environment,
+)
+from miglet.runner.installation import forget_registration, registered, runner_version
+from miglet.runner.launcher import LAUNCH_SECONDS, LaunchSpec
+from miglet.runner.launchers import configuration_launcher, runner_launcher
 from miglet.runner.outcome import Next, Outcome
 from miglet.runner.registration import Configuration, Registration
 from miglet.runner.release import REINSTALL
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.privileges import Account, account
-from miglet.workers.launching import description, launch
 from miglet.workers.steps import (
     EXIT_STATUSES,
     POLL_SECONDS,
@@ -39,7 +50,7 @@ from miglet.workers.steps import (
     Steps,
     failure_of,
 )
-from miglet.workers.token_request import RegistrationTokens, digest
+from miglet.workers.token_request import RegistrationTokens, digest, request_token
 
 #: Registration tokens that one registration may use.
 MOST_TOKENS = 3
@@ -198,3 +209,145 @@ def refusal(outcome: Outcome) -> RegistrationFailed:
     return RegistrationFailed(
         outcome.category, outcome.kind, outcome.message, outcome.hint, status
     )
+
+
+#: The scripts that the runner calls before and after a job.
+HOOKS = Path(hooks.__file__).with_name("hooks")
+
+
+def launch(host: Host, name: str, account: Account | None) -> Run:
+    """Start the Listener; from here on the run's folder knows of it."""
+    settings = host.settings
+    directory = Path(settings.runner.directory)
+    job, perflog = (Path(settings.paths.runtime) / each for each in ("job", "perflog"))
+    for folder in (job, perflog):
+        hooks.prepare(folder, account)
+    diag = diag_folder(directory)
+    spec = LaunchSpec(
+        run_id=uuid.uuid4().hex,
+        name=name,
+        directory=directory,
+        argv=(str(directory / "bin" / "Runner.Listener"), "run"),
+        environment=environment(host, account, job, perflog),
+        account=account,
+        job_directory=job,
+        diag_directory=diag,
+        earlier_logs=existing_logs(diag),
+    )
+    host.be_patient(LAUNCH_SECONDS)
+    host.folder.note_registration()
+    reach("runner.launching")
+    run = runner_launcher(settings).start(spec)
+    reach("runner.launched")
+    return run
+
+
+def environment(
+    host: Host, account: Account | None, job: Path, perflog: Path
+) -> dict[str, str]:
+    """The Listener's environment, and with it every job's."""
+    features = host.settings.features
+    scripts = Hooks(HOOKS / "job-started.sh", HOOKS / "job-completed.sh")
+    return runner_environment(
+        account,
+        os.environ,
+        job,
+        scripts if features.job_hooks else None,
+        perflog if features.perflog else None,
+        host.settings.runner.proxy,
+    )
+
+
+def description(run: Run) -> dict[str, Any]:
+    """What the run itself and its folder tell of the runner."""
+    present = registered(run.directory)
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "pid": run.listener.pid,
+        "start_time": run.listener.start_time,
+        "unit": run.unit.name if run.unit else None,
+        "folder": str(run.folder),
+        "version": runner_version(run.directory),
+        "agent_id": present.agent_id if present else None,
+    }
+
+
+#: Most seconds that the removal token and config.sh may take, each.
+REMOVAL_SECONDS = 5.0
+
+
+class Removing:
+    """One attempt to leave no registration behind; the end does not wait for more."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._directory = Path(host.settings.runner.directory)
+
+    def run(self) -> Generator[float, None, str]:
+        """The whole way; returns what came of it, for people."""
+        if registered(self._directory) is None:
+            return "there was no registration left"
+        danger = self._danger()
+        if danger:
+            forget_registration(self._directory)
+            return f"left to the controller: {danger}"
+        reach("removal.asking")
+        token = yield from self._token()
+        reach("removal.asked")
+        if isinstance(token, str):
+            forget_registration(self._directory)
+            return token
+        try:
+            return (yield from self._removed(token))
+        except MigletError as error:
+            return f"config.sh remove could not be run: {error}"
+
+    def _danger(self) -> str:
+        """Why no removal token may be given to config.sh; empty: it may."""
+        try:
+            who = account(self._host.settings.runner.user)
+        except MigletError as error:
+            return str(error)
+        return self._host.folder.danger(who, removing=True)
+
+    def _token(self) -> Generator[float, None, RemovalToken | str]:
+        """The token, or why there is none."""
+        host = self._host
+        wanted = {"org_id": host.settings.org_id, "pool_id": host.settings.pool_id}
+        call = functools.partial(
+            host.client.removal_token, wanted, host.identity.trace_id
+        )
+        try:
+            reply = yield from request_token(
+                host, call, host.settings.controller.timeout
+            )
+        except ControllerError as error:
+            host.report(
+                ControllerFailed("removal-token", error.category, str(error), 0)
+            )
+            return f"no removal token: {error}"
+        if reply.removal is None:
+            return "the controller removes the runner itself"
+        return RemovalToken(**reply.removal)
+
+    def _removed(self, token: RemovalToken) -> Generator[float, None, str]:
+        remember_secret(token.token)
+        who = account(self._host.settings.runner.user)
+        proxy = proxy_environment(self._host.settings.runner.proxy)
+        self._host.be_patient(LAUNCH_SECONDS)
+        running = Configuration.remove(
+            configuration_launcher(self._host.settings),
+            self._directory,
+            account_environment(who, os.environ) | proxy,
+            who,
+            token.token,
+        )
+        deadline = time.monotonic() + REMOVAL_SECONDS
+        while (outcome := running.poll()) is None:
+            if time.monotonic() >= deadline:
+                outcome = running.kill()
+                break
+            yield POLL_SECONDS
+        reach("removal.ended")
+        return "removed" if outcome.good else f"not removed: {outcome.message}"

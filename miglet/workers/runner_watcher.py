@@ -39,9 +39,7 @@ from miglet.runner.release import FolderRecord
 from miglet.runner.run import Run
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.following import CLOSE_LOOK_SECONDS, Following
-from miglet.workers.launching import description
-from miglet.workers.registration import Registering
-from miglet.workers.removing import Removing
+from miglet.workers.registration import Registering, Removing, description
 from miglet.workers.steps import Hopeless, Steps
 
 

@@ -12,7 +12,7 @@ import pytest
 from miglet.runner.environment import Hooks, runner_environment
 from miglet.runner.identity import ProcessIdentity, ProcIncomplete, boot_id
 from miglet.supervisor.privileges import account
-from miglet.workers.launching import environment
+from miglet.workers.registration import environment
 from tests.launching import as_root
 from tests.sample_settings import sample_settings
 

@@ -10,8 +10,7 @@ import pytest
 from miglet.messages.events import Identity
 from miglet.messages.orders import ProvideRunner
 from miglet.runner.release import FolderRecord
-from miglet.workers.registration import Registering
-from miglet.workers.removing import Removing
+from miglet.workers.registration import Registering, Removing
 from miglet.workers.steps import Hopeless
 from tests.sample_settings import sample_settings
 
