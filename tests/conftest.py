@@ -61,6 +61,6 @@ def pytest_terminal_summary(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folder."""
     for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
+        folder = item.path.resolve().relative_to(TESTS).parts[0]
         for name in MARKERS.get(folder, ()):
             item.add_marker(name)
