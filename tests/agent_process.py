@@ -115,7 +115,7 @@ class Agent:
         gone, alive = psutil.wait_procs(workers.values(), timeout=5)
         assert not alive, f"workers outlived their parent: {alive}"
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         """The exit status."""
         assert self.process
         try:
@@ -147,7 +147,7 @@ class Agent:
             [self.commands / "miglet-ctl", "--socket", str(self.socket), *arguments],
             capture_output=True,
             text=True,
-            timeout=15,
+            timeout=60,
         )
 
     def status(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Agent:
         answer = self.ctl("--json", "status")
         return json.loads(answer.stdout)["state"] if answer.returncode == 0 else ""
 
-    def until(self, state: str, seconds: float = 15.0) -> None:
+    def until(self, state: str, seconds: float = 60.0) -> None:
         """Wait for a state."""
         eventually(
             lambda: self.state() == state,

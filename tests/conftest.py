@@ -20,6 +20,10 @@ MARKERS = {
     "systemd": ("integration",),
 }
 
+# Settings of who runs the tests are not those of the agents that they start.
+for name in [name for name in os.environ if name.startswith("MIGLET_")]:
+    del os.environ[name]
+
 IN_CI = "CI" in os.environ
 
 # How quick a machine is, is not what these tests are about: it may be busy. And the

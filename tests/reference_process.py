@@ -72,7 +72,7 @@ class ReferenceController:
         self,
         vm: str,
         type: str,
-        seconds: float = 10.0,
+        seconds: float = 60.0,
         count: int = 1,
         where: Callable[[dict[str, Any]], bool] = lambda event: True,
     ) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class ReferenceController:
         assert answer.status_code == 201, answer.text
         return answer.json()["id"]
 
-    def outcome(self, vm: str, id: str, seconds: float = 10.0) -> dict[str, Any]:
+    def outcome(self, vm: str, id: str, seconds: float = 60.0) -> dict[str, Any]:
         """The command once it is completed: outcome, reason, times_handed_out, ..."""
         status = self.ask(f"vms/{vm}/commands/{id}", wait=seconds)
         assert status["outcome"], f"not completed within {seconds:g} s: {status}"

@@ -13,7 +13,7 @@ Seen = TypeVar("Seen")
 
 
 def eventually(
-    condition: Callable[[], Seen], seconds: float = 10.0, what: str = ""
+    condition: Callable[[], Seen], seconds: float = 60.0, what: str = ""
 ) -> Seen:
     """The first true value of `condition`; fails with `what` after `seconds`."""
     deadline = time.monotonic() + seconds

@@ -6,11 +6,19 @@ import os
 
 import pytest
 
+from miglet.bootstrap import credentials
 from miglet.bootstrap.credentials import usable
 from miglet.bootstrap.framework import Notable
 from miglet.supervisor.privileges import account
+from tests.agent_process import let_pass
 from tests.authority import Authority
 from tests.preflight_machine import look, settings_of
+
+
+@pytest.fixture(autouse=True)
+def the_workers_stay_who_they_are(monkeypatch) -> None:
+    """A machine where MIGlet is installed has a user for them."""
+    monkeypatch.setattr(credentials, "miglet_account", lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +64,8 @@ def test_no_authentication_needs_nothing(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="modes do not bind us otherwise")
 def test_a_file_that_the_workers_may_not_read_is_told(tmp_path):
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
     path = tmp_path / "secret" / "token"
+    let_pass(path.parent)
     path.parent.mkdir(mode=0o700)
     path.write_text("token")
     with pytest.raises(Notable, match=f"nobody may not read .* .see {path.parent}"):

@@ -8,6 +8,7 @@ import os
 import pty
 import resource
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -404,7 +405,7 @@ def test_a_narrow_terminal_gets_no_wrapped_table(path, calls):
     if pid == 0:
         arguments = ["-m", "miglet.ctl", "--socket", str(path), "events"]
         command = [sys.executable, *arguments]
-        shell = "stty cols 30; exec " + " ".join(command)
+        shell = f"stty cols 30; exec {shlex.join(command)}"
         os.execvp("sh", ["sh", "-c", shell])
     shown = b""
     while select.select([terminal], [], [], 10)[0]:

@@ -27,7 +27,7 @@ class Machine:
     double: Double
     controller: ReferenceController
 
-    def event(self, kind: str, seconds: float = 15.0, count: int = 1) -> dict[str, Any]:
+    def event(self, kind: str, seconds: float = 60.0, count: int = 1) -> dict[str, Any]:
         """The `count`-th event of a kind, waited for."""
         try:
             return self.controller.wait_for(self.vm, kind, seconds, count)
@@ -47,7 +47,7 @@ class Machine:
         number = self.controller.command(self.vm, kind, parameters)
         return self.answer(number)
 
-    def answer(self, number: str, seconds: float = 10.0) -> dict[str, Any]:
+    def answer(self, number: str, seconds: float = 60.0) -> dict[str, Any]:
         """The CommandCompleted of a command."""
         found = self.controller.wait_for(
             self.vm,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from miglet.config import files
 from miglet.config.explanation import explain
 from miglet.config.load import salvage
 from miglet.errors import MISCONFIGURED, Misconfigured
@@ -43,6 +44,12 @@ SECRET = "hunter2-hunter2-hunter2"
 def secrets_are_forgotten() -> Iterator[None]:
     yield
     forget_secrets()
+
+
+@pytest.fixture(autouse=True)
+def this_machine_has_no_file(monkeypatch) -> None:
+    """A MIGlet that is installed here has one."""
+    monkeypatch.setattr(files, "DEFAULT_FILE", "/nonexistent/miglet.yaml")
 
 
 @pytest.fixture(params=sorted(FAKES))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -17,6 +17,7 @@ from miglet.runner.run import Run
 from miglet.runner.unit import Unit
 from miglet.runner.usage import SAMPLE_SECONDS, Usage, UsageSampler, usage_of
 from tests.launching import Place, launching
+from tests.paths import PYTHON
 from tests.support import eventually
 
 MIB = 1 << 20
@@ -63,21 +64,20 @@ def test_a_wait_is_no_cost():
 @contextmanager
 def process_with(memory_bytes: int, cpu_seconds: float) -> Iterator[int]:
     """A process that has used this and waits."""
-    waiting, ready = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        held = b"1" * memory_bytes
-        while time.process_time() < cpu_seconds:
-            pass
-        os.write(ready, b"r")
-        signal.pause()
-        os._exit(len(held) > 0)
-    os.read(waiting, 1)
-    os.close(waiting)
-    os.close(ready)
-    yield pid
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    code = f"""
+import sys, time
+held = b"1" * {memory_bytes}
+while time.process_time() < {cpu_seconds}:
+    pass
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    command = [PYTHON, "-ISc", code]
+    # Not forked: what a child has of this process would count as its own.
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdout and process.stdout.readline()
+        yield process.pid
+        process.kill()
 
 
 def test_memory_is_the_resident_set_and_cpu_time_is_told_to_the_millisecond():
