@@ -6,6 +6,7 @@ the program ends when nobody does anything about it. Only ``cli`` prints them.
 
 from __future__ import annotations
 
+import errno
 from typing import NamedTuple
 
 #: Exit statuses of ``miglet`` (sysexits.h where it has one). The systemd unit does
@@ -58,11 +59,26 @@ class Misconfigured(MigletError):
     """The configuration cannot be used; every mistake is listed, not the first."""
 
     category = "misconfig"
-    exit_status = MISCONFIGURED
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[Fault], exit_status: int = MISCONFIGURED) -> None:
         super().__init__("\n".join(map(str, faults)))
         self.faults = faults
+        self.exit_status = exit_status
+
+
+#: What the operating system says when something is used up: it may pass.
+NO_ROOM = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+)
+
+
+def status_after(error: OSError) -> int:
+    """The exit status when `error` keeps MIGlet from starting.
+
+    A full file system is no mistake of the configuration: the service manager tries
+    again.
+    """
+    return UNAVAILABLE if error.errno in NO_ROOM else MISCONFIGURED
 
 
 class ControllerError(MigletError):

@@ -7,7 +7,6 @@ while it reads YAML, this process imports what the workers will share.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import gc
 import importlib
@@ -21,7 +20,14 @@ from typing import Any
 from miglet.supervisor import lean_imports, signals
 
 # isort: split
-from miglet.errors import INTERNAL, UNAVAILABLE, Fault, MigletError, Misconfigured
+from miglet.errors import (
+    INTERNAL,
+    NO_ROOM,
+    UNAVAILABLE,
+    Fault,
+    MigletError,
+    Misconfigured,
+)
 from miglet.formats import one_line
 from miglet.messages.facts import (
     FaultNoted,
@@ -95,7 +101,7 @@ def lock(runtime: Path) -> Iterator[None]:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(runtime / "lock", flags, 0o600)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+        if error.errno in NO_ROOM:
             raise NoRoom(f"{runtime}: {error.strerror}") from None
         fault = Fault("paths.runtime", str(runtime), f"cannot be used: {error}")
         raise Misconfigured([fault]) from None

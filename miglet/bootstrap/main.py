@@ -19,7 +19,7 @@ from miglet.config.explanation import explanation
 from miglet.config.load import salvage
 from miglet.config.settings import Settings
 from miglet.config.validation import NOWHERE
-from miglet.errors import MISCONFIGURED, UNAVAILABLE, Misconfigured
+from miglet.errors import UNAVAILABLE, Misconfigured
 from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.metadata.keeping import keep_token
 from miglet.metadata.sources import Sources, sources_of
@@ -65,7 +65,7 @@ def refused(found: Sources, error: Misconfigured) -> SettingsRefused:
     settings = rest.as_dict() if rest else None
     # What only metadata could have told may be there at the next start.
     lacking = found.trouble and all(fault.source == NOWHERE for fault in error.faults)
-    status = UNAVAILABLE if lacking else MISCONFIGURED
+    status = UNAVAILABLE if lacking else error.exit_status
     return SettingsRefused(faults, settings, status)
 
 

@@ -38,7 +38,7 @@ from miglet.control.rpc import (
     reply,
     request_in,
 )
-from miglet.errors import MISCONFIGURED, UNAVAILABLE, MigletError
+from miglet.errors import MISCONFIGURED, NO_ROOM, UNAVAILABLE, MigletError
 
 #: Connections at a time, and those of one user who is neither root nor ourselves.
 CONNECTION_LIMIT = 16
@@ -68,9 +68,6 @@ MODE = 0o660
 
 #: From linux/socket.h; Python has no name for it.
 SO_PEERGROUPS = 59
-
-#: Errors that pass: a full disk is not a mistake in the configuration.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 log = logging.getLogger(__name__)
 

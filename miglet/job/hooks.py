@@ -199,16 +199,19 @@ def prepare(directory: Path, account: Account | None) -> None:
     JobDirectoryUnusable.
     """
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        if not directory.parent.is_dir():
+            directory.parent.mkdir(parents=True)
+            directory.parent.chmod(0o755)
         with contextlib.suppress(FileNotFoundError):
             directory.rename(directory.with_name(f"{_aside(directory)}{uuid.uuid4()}"))
+        # First, since the last job may have filled the file system.
+        _clear_away(directory)
         directory.mkdir(0o700)
         directory.chmod(0o700)
         if account and os.geteuid() == 0:
             os.chown(directory, account.uid, account.gid)
     except OSError as error:
         raise JobDirectoryUnusable(f"cannot make {directory}: {error}") from error
-    _clear_away(directory)
 
 
 def _aside(directory: Path) -> str:

@@ -12,7 +12,7 @@ import secrets
 from pathlib import Path
 
 from miglet.config.settings import Settings
-from miglet.errors import Fault, Misconfigured
+from miglet.errors import Fault, Misconfigured, status_after
 from miglet.metadata.settings import TOKEN_KEY, TOKEN_SOURCE
 from miglet.metadata.sources import Sources
 from miglet.supervisor.confinement import MIGLET_USER, miglet_user_exists
@@ -34,7 +34,7 @@ def keep_token(found: Sources, settings: Settings) -> None:
     except OSError as error:
         reason = f"cannot be kept in {found.token_path}: {error.strerror or error}"
         fault = Fault(TOKEN_KEY, TOKEN_SOURCE, reason)
-        raise Misconfigured([fault]) from None
+        raise Misconfigured([fault], status_after(error)) from None
 
 
 def write_private(path: Path, text: str) -> None:

@@ -211,6 +211,10 @@ def refusal(outcome: Outcome) -> RegistrationFailed:
     )
 
 
+#: The folder below paths.runtime that the runner's user may fill: in the packaged
+#: service a file system of its own.
+REPORTS = "job"
+
 #: The scripts that the runner calls before and after a job.
 HOOKS = Path(hooks.__file__).with_name("hooks")
 
@@ -219,7 +223,8 @@ def launch(host: Host, name: str, account: Account | None) -> Run:
     """Start the Listener; from here on the run's folder knows of it."""
     settings = host.settings
     directory = Path(settings.runner.directory)
-    job, perflog = (Path(settings.paths.runtime) / each for each in ("job", "perflog"))
+    reports = Path(settings.paths.runtime) / REPORTS
+    job, perflog = reports / "hooks", reports / "perflog"
     for folder in (job, perflog):
         hooks.prepare(folder, account)
     diag = diag_folder(directory)

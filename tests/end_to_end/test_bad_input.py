@@ -216,7 +216,7 @@ def test_a_forged_hook_report_is_refused_and_said_so(machine):
     vm = machine({"scenario": "job", "hold": True})
     vm.agent.start()
     vm.event("RunnerRegistered")
-    folder = vm.agent.folder / "run" / "job"
+    folder = vm.agent.folder / "run" / "job" / "hooks"
     (folder / "job-completed.json").symlink_to("/etc/shadow")
     (folder / "job-started.json").write_bytes(b"\xff" * 100_000)
     vm.double.release_job()
