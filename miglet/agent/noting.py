@@ -14,7 +14,7 @@ from typing import Any
 
 from miglet.agent.house import House
 from miglet.formats import one_line
-from miglet.journal.journal import Finding
+from miglet.journal.failover import JournalFinding
 from miglet.messages import facts
 from miglet.messages.codec import Fact
 from miglet.messages.events import CommandCompleted, Error
@@ -100,7 +100,7 @@ def report_findings(house: House) -> None:
         house.emit(error_of(found))
 
 
-def error_of(found: Finding) -> Error:
+def error_of(found: JournalFinding) -> Error:
     """The event that tells of a finding."""
     counts = ", ".join(f"{name}: {number}" for name, number in found.counts.items())
     message = f"{found.message} ({counts})" if counts else found.message

@@ -1,7 +1,9 @@
-"""Keeps the journal writable: when its file fails, the contents move to the next.
+"""Keeps the journal writable: when its file fails, it fails over to the next.
 
-The candidates are tried in order, memory is the last. A move happens inside the write
-that failed, and that write is then made in the new place: nothing committed is lost.
+The candidates are tried in order, memory is the last. A failover happens inside the
+write that failed, which is then repeated in the new place: nothing committed is lost.
+Only rows whose checksum is right are carried over; what is missing is counted as
+dropped, so that the counters add up in the new file too.
 """
 
 from __future__ import annotations
@@ -38,24 +40,26 @@ from miglet.journal.ledger import (
 )
 from miglet.journal.storage import (
     JournalNewer,
-    Marks,
+    SequenceFiles,
     Storage,
     connect,
     discard,
     in_memory,
     log_of,
     open_file,
-    set_aside,
+    quarantine,
 )
 
 log = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
 
 #: With a writable schema SQLite reads what there is of a file that lacks pages.
 _TOLERANT = ("writable_schema = ON", "locking_mode = EXCLUSIVE")
 
 
 @dataclass
-class Contents:
+class Snapshot:
     """The sound rows of every table by their key, and the counters if there are."""
 
     rows: dict[str, dict[Value, Row]] = field(default_factory=dict)
@@ -74,36 +78,36 @@ class Contents:
         return len(self.rows.get("pending", {}))
 
 
-def rescued(path: Path, spare: Path) -> Contents:
-    """What can be read of the file at `path`, however damaged it is.
+def recover(path: Path, scratch: Path) -> Snapshot:
+    """The rows that can be read of the file at `path`, however damaged it is.
 
-    It is read from a copy in the folder `spare`: SQLite cannot read a log on a
+    It is read from a copy in the folder `scratch`: SQLite cannot read a log on a
     read-only disk, and the original stays as it was found.
     """
     if not path.is_file():
-        return Contents()
+        return Snapshot()
     try:
-        with tempfile.TemporaryDirectory(dir=spare, prefix="rescue-") as folder:
-            return _contents_of_copy(path, Path(folder))
+        with tempfile.TemporaryDirectory(dir=scratch, prefix="recover-") as folder:
+            return _read_copy(path, Path(folder))
     except (OSError, sqlite3.Error) as error:
-        log.warning("nothing of %s can be rescued: %s", path, error)
-        return Contents(unreadable=str(error))
+        log.warning("nothing of %s can be recovered: %s", path, error)
+        return Snapshot(unreadable=str(error))
 
 
-def contents_of(db: sqlite3.Connection) -> Contents:
+def read_snapshot(db: sqlite3.Connection) -> Snapshot:
     """The sound rows that can be read; never an error."""
     try:
         if db.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
-            return Contents()
+            return Snapshot()
     except sqlite3.Error as error:
-        log.info("nothing to be rescued: %s", error)
-        return Contents()
+        log.info("nothing to recover: %s", error)
+        return Snapshot()
     found = {table: _sound_rows(db, table) for table in TABLES}
     counters = sound_json(found["facts"].get("counters"), 1)
-    return Contents(found, Counters.of_json(counters) if counters else None)
+    return Snapshot(found, Counters.of_json(counters) if counters else None)
 
 
-def load(storage: Storage, contents: Contents) -> None:
+def load(storage: Storage, contents: Snapshot) -> None:
     """Replace everything in `storage` by `contents`, as the newer generation."""
 
     def replace(ledger: Ledger) -> None:
@@ -114,7 +118,7 @@ def load(storage: Storage, contents: Contents) -> None:
         counters = contents.counters or Counters()
         ledger.counters = counters.copy()
         ledger.counters.generation = max(counters.generation + 1, int(time.time()))
-        _reconcile(ledger, storage.marks.highest())
+        _reconcile(ledger, storage.sequence_files.highest())
 
     storage.write(replace)
 
@@ -126,19 +130,19 @@ def audit(storage: Storage) -> int:
         counters = sound_json(fetch(ledger.db, "facts", "counters"), 1)
         ledger.counters = Counters.of_json(counters) if counters else Counters()
         damaged = sum(_purge(ledger, table) for table in TABLES)
-        _reconcile(ledger, storage.marks.highest())
+        _reconcile(ledger, storage.sequence_files.highest())
         return damaged
 
     return storage.write(examine)
 
 
-def _contents_of_copy(path: Path, folder: Path) -> Contents:
+def _read_copy(path: Path, folder: Path) -> Snapshot:
     copied = folder / path.name
     shutil.copyfile(path, copied)
     with contextlib.suppress(FileNotFoundError):
         shutil.copyfile(log_of(path), log_of(copied))
     with contextlib.closing(connect(copied, _TOLERANT)) as db:
-        return contents_of(db)
+        return read_snapshot(db)
 
 
 def _sound_rows(db: sqlite3.Connection, table: str) -> dict[Value, Row]:
@@ -182,13 +186,8 @@ def _asking(db: sqlite3.Connection) -> Callable[[str], int]:
     return lambda query: db.execute(query).fetchone()[0] or 0
 
 
-log = logging.getLogger(__name__)
-
-Outcome = TypeVar("Outcome")
-
-
-class Finding(NamedTuple):
-    """Something that happened to the journal and belongs into an ``Error`` event."""
+class JournalFinding(NamedTuple):
+    """Something that happened to the journal and becomes an ``Error`` event."""
 
     #: journal_reset, journal_newer, journal_moved, rows_damaged, other_boot or
     #: events_dropped.
@@ -197,28 +196,28 @@ class Finding(NamedTuple):
     counts: Mapping[str, int]
 
 
-class Chain:
-    """The storage in use, and where to go when it fails."""
+class FailoverStorage:
+    """The storage in use, and the candidates to which it fails over."""
 
     def __init__(self, candidates: Sequence[Path]) -> None:
         self.candidates = list(candidates)
-        self.findings: list[Finding] = []
+        self.findings: list[JournalFinding] = []
         #: Why the journal is not in the first of its places; None while it is.
         self.degraded: str | None = None
         self._position = 0
-        self._salvaged: list[Contents] = []
+        self._recovered: list[Snapshot] = []
         with contextlib.ExitStack() as undo:
-            self.marks = Marks(self.candidates)
-            undo.callback(self.marks.close)
-            self._miss()
-            self.storage = self._first_usable()
+            self.sequence_files = SequenceFiles(self.candidates)
+            undo.callback(self.sequence_files.close)
+            self._report_missing_journal()
+            self.storage = self._open_first_usable()
             self._adopt_newest()
             undo.pop_all()
 
     def close(self) -> None:
         """Close the storage in use; its file stays as large as it is."""
         self.storage.close()
-        self.marks.close()
+        self.sequence_files.close()
 
     def write(self, change: Callable[[Ledger], Outcome]) -> Outcome:
         """Make `change` in one transaction, wherever that is possible.
@@ -231,7 +230,7 @@ class Chain:
             except sqlite3.ProgrammingError:
                 raise
             except sqlite3.DatabaseError as error:
-                self._move(error)
+                self._fail_over(error)
 
     def read(self, query: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         """What `query` finds, wherever it can be read."""
@@ -241,17 +240,17 @@ class Chain:
             except sqlite3.ProgrammingError:
                 raise
             except sqlite3.DatabaseError as error:
-                self._move(error)
+                self._fail_over(error)
 
-    def find(self, code: str, message: str, counts: Mapping[str, int]) -> None:
-        """Note what is to be told."""
+    def report(self, code: str, message: str, counts: Mapping[str, int]) -> None:
+        """Log a finding and keep it for `take_findings`."""
         log.warning("journal: %s", message)
-        self.findings.append(Finding(code, message, counts))
+        self.findings.append(JournalFinding(code, message, counts))
 
-    def take_findings(self) -> list[Finding]:
-        """What was found since the last call, the drops since then as one of them.
+    def take_findings(self) -> list[JournalFinding]:
+        """The findings since the last call, the drops since then as one of them.
 
-        Drops are told once there is room: the telling would only drop another event.
+        Drops are reported once there is room: the report would only drop another event.
         """
         counters = self.storage.counters
         drops = Counter(counters.dropped) - Counter(counters.reported)
@@ -259,41 +258,41 @@ class Chain:
         if drops and roomy:
             self.write(_report_drops)
             text = f"{sum(drops.values())} events were dropped (no room, or damaged)"
-            self.find("events_dropped", text, dict(drops))
+            self.report("events_dropped", text, dict(drops))
         found, self.findings = self.findings, []
         return found
 
-    def _miss(self) -> None:
-        known = self.marks.highest()
+    def _report_missing_journal(self) -> None:
+        known = self.sequence_files.highest()
         if known and not any(path.exists() for path in self.candidates):
             text = f"the journal of {known} events is gone: what it held is lost"
-            self.find("journal_reset", text, {"events_rescued": 0})
+            self.report("journal_reset", text, {"events_rescued": 0})
 
-    def _first_usable(self) -> Storage:
+    def _open_first_usable(self) -> Storage:
         for path in self.candidates:
             try:
-                return self._opened(path)
+                return self._open_or_replace(path)
             except (OSError, sqlite3.Error) as error:
                 self._note_failure(path, error)
                 self._position += 1
-        return in_memory(self.marks)
+        return in_memory(self.sequence_files)
 
-    def _opened(self, path: Path) -> Storage:
+    def _open_or_replace(self, path: Path) -> Storage:
         try:
-            return self._audited(open_file(path, self.marks))
+            return self._audit(open_file(path, self.sequence_files))
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            return self._replaced(path, error)
+            return self._replace(path, error)
 
-    def _spare(self) -> Path:
+    def _scratch_folder(self) -> Path:
         # The last candidate is the one in memory, where the system has such a place.
         for path in reversed(self.candidates):
             if os.access(path.parent, os.W_OK):
                 return path.parent
         return Path(tempfile.gettempdir())
 
-    def _audited(self, storage: Storage) -> Storage:
+    def _audit(self, storage: Storage) -> Storage:
         try:
             damaged = audit(storage)
         except sqlite3.Error:
@@ -301,16 +300,16 @@ class Chain:
             raise
         if damaged:
             text = "rows with a wrong checksum were set aside"
-            self.find("rows_damaged", text, {"rows": damaged})
+            self.report("rows_damaged", text, {"rows": damaged})
         return storage
 
-    def _replaced(self, path: Path, error: sqlite3.Error) -> Storage:
+    def _replace(self, path: Path, error: sqlite3.Error) -> Storage:
         newer = isinstance(error, JournalNewer)
-        contents = Contents() if newer else rescued(path, self._spare())
-        self._salvaged.append(contents)
-        aside = set_aside(path, "newer" if newer else "corrupt")
-        storage = _fresh(path, contents, self.marks)
-        self.find(
+        contents = Snapshot() if newer else recover(path, self._scratch_folder())
+        self._recovered.append(contents)
+        aside = quarantine(path, "newer" if newer else "corrupt")
+        storage = create_with(path, contents, self.sequence_files)
+        self.report(
             "journal_newer" if newer else "journal_reset",
             f"{path} could not be used ({error}); it is kept as {aside.name}",
             {"events_rescued": contents.event_count},
@@ -320,51 +319,51 @@ class Chain:
     def _adopt_newest(self) -> None:
         # A fallback that was used later than the file that is in use now knows more.
         others = [path for path in self.candidates if path != self.storage.path]
-        found = [self._recovered(path) for path in others]
-        best = max(found + self._salvaged, key=_newness, default=Contents())
+        found = [self._recover(path) for path in others]
+        best = max(found + self._recovered, key=_age_key, default=Snapshot())
         if self.degraded or best.generation > self.storage.counters.generation:
-            own = contents_of(self.storage.db)
-            load(self.storage, max(best, own, key=_newness))
-        self._salvaged.clear()
+            own = read_snapshot(self.storage.db)
+            load(self.storage, max(best, own, key=_age_key))
+        self._recovered.clear()
         for path in self.candidates[self._position + 1 :]:
             with contextlib.suppress(OSError):
                 discard(path)
 
-    def _recovered(self, path: Path) -> Contents:
-        contents = rescued(path, self._spare())
+    def _recover(self, path: Path) -> Snapshot:
+        contents = recover(path, self._scratch_folder())
         if contents.unreadable:
             text = (
                 f"{path} cannot be read ({contents.unreadable}): what it held is lost"
             )
-            self.find("journal_reset", text, {"events_rescued": 0})
+            self.report("journal_reset", text, {"events_rescued": 0})
         return contents
 
-    def _move(self, error: sqlite3.Error) -> None:
-        failed, contents = self.storage, contents_of(self.storage.db)
+    def _fail_over(self, error: sqlite3.Error) -> None:
+        failed, contents = self.storage, read_snapshot(self.storage.db)
         contents.counters = failed.counters
         failed.abandon()
         if failed.path is None:
             raise JournalUnusable(f"the journal cannot be kept: {error}") from error
-        self._leave(failed.path, error)
-        self.storage = self._loaded(contents)
+        self._retire(failed.path, error)
+        self.storage = self._load_into_next(contents)
 
-    def _leave(self, path: Path, error: sqlite3.Error) -> None:
+    def _retire(self, path: Path, error: sqlite3.Error) -> None:
         if isinstance(error, sqlite3.OperationalError):
             self._note_failure(path, error)
             self._position += 1
         else:
             with contextlib.suppress(OSError):
-                set_aside(path, "corrupt")
-        self.find("journal_moved", f"{path} failed: {error}", {})
+                quarantine(path, "corrupt")
+        self.report("journal_moved", f"{path} failed: {error}", {})
 
-    def _loaded(self, contents: Contents) -> Storage:
+    def _load_into_next(self, contents: Snapshot) -> Storage:
         for path in self.candidates[self._position :]:
             try:
-                return _fresh(path, contents, self.marks)
+                return create_with(path, contents, self.sequence_files)
             except (OSError, sqlite3.Error) as error:
                 self._note_failure(path, error)
                 self._position += 1
-        storage = in_memory(self.marks)
+        storage = in_memory(self.sequence_files)
         load(storage, contents)
         return storage
 
@@ -383,14 +382,17 @@ def _report_drops(ledger: Ledger) -> None:
     ledger.counters.reported = dict(ledger.counters.dropped)
 
 
-def _newness(contents: Contents) -> tuple[int, bool]:
+def _age_key(contents: Snapshot) -> tuple[int, bool]:
     return contents.generation, contents.counters is not None
 
 
-def _fresh(path: Path, contents: Contents, marks: Marks) -> Storage:
+def create_with(
+    path: Path, contents: Snapshot, sequence_files: SequenceFiles
+) -> Storage:
+    """A new file at `path` that holds `contents`; OSError or sqlite3.Error if not."""
     if path.exists():
         discard(path)
-    storage = open_file(path, marks)
+    storage = open_file(path, sequence_files)
     try:
         load(storage, contents)
     except sqlite3.Error:

@@ -13,11 +13,9 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-from miglet.journal.failover import Chain, Finding
-from miglet.journal.ledger import TABLES, Ledger, fetch, is_sound, plain, sound_json
+from miglet.journal.failover import FailoverStorage, JournalFinding
+from miglet.journal.ledger import TABLES, Ledger, clip_text, fetch, is_sound, sound_json
 from miglet.supervisor.failpoints import reach
-
-__all__ = ["Counts", "Finding", "Journal"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Journal:
     or fills only makes it `degraded`.
     """
 
-    chain: Chain
+    storages: FailoverStorage
     boot_id: str
     #: The boot that wrote the saved state; None when there is none.
     saved_boot_id: str | None
@@ -51,16 +49,16 @@ class Journal:
 
         Raises JournalInUse when another process has the file.
         """
-        chain = Chain(candidates)
-        saved = _saved(chain).get("boot_id")
+        storages = FailoverStorage(candidates)
+        saved = _saved(storages).get("boot_id")
         if saved not in (None, boot_id):
-            chain.find("other_boot", f"the saved state is of boot {saved}", {})
-        return cls(chain, boot_id, saved)
+            storages.report("other_boot", f"the saved state is of boot {saved}", {})
+        return cls(storages, boot_id, saved)
 
     @property
     def degraded(self) -> str | None:
         """Why the journal is not in the first of its places; None while it is."""
-        return self.chain.degraded
+        return self.storages.degraded
 
     def record(
         self,
@@ -82,7 +80,7 @@ class Journal:
 
         if state is None and not events and not commands:
             return []
-        recorded = self.chain.write(step)
+        recorded = self.storages.write(step)
         if state is not None:
             self.saved_boot_id = self.boot_id
         reach("journal.recorded")
@@ -95,51 +93,51 @@ class Journal:
             f"SELECT * FROM pending WHERE sequence NOT IN ({others})"
             " ORDER BY sequence LIMIT 1"
         )
-        while row := self.chain.read(lambda db: db.execute(query).fetchone()):
+        while row := self.storages.read(lambda db: db.execute(query).fetchone()):
             if is_sound(row):
                 return json.loads(row[2])
-            self.chain.write(methodcaller("drop_damaged", row))
+            self.storages.write(methodcaller("drop_damaged", row))
         return None
 
     def pending(self, sequence: int) -> dict[str, Any] | None:
         """The undelivered event with this sequence."""
-        row = self.chain.read(lambda db: fetch(db, "pending", sequence))
+        row = self.storages.read(lambda db: fetch(db, "pending", sequence))
         return sound_json(row, 2)
 
     def delivered(self, sequence: int) -> None:
         """The event has arrived; one that is not pending changes nothing."""
-        self.chain.write(lambda ledger: ledger.deliver(sequence))
+        self.storages.write(lambda ledger: ledger.deliver(sequence))
         reach("journal.delivered")
 
     def refused(self, sequence: int, status: int | None, answer: str) -> None:
         """The controller refused the event with this HTTP status and answer."""
-        self.chain.write(lambda ledger: ledger.reject(sequence, status, answer))
+        self.storages.write(lambda ledger: ledger.reject(sequence, status, answer))
 
     def command(self, identity: str) -> dict[str, Any] | None:
         """The command with this id, open or done."""
-        row = self.chain.read(lambda db: fetch(db, "commands", plain(identity)))
+        row = self.storages.read(lambda db: fetch(db, "commands", clip_text(identity)))
         return sound_json(row, 3)
 
     def open_commands(self) -> dict[str, dict[str, Any]]:
         """Commands that were accepted and have no outcome, in their order."""
         query = "SELECT * FROM commands WHERE open = 1 ORDER BY place"
-        found = self.chain.read(lambda db: db.execute(query).fetchall())
+        found = self.storages.read(lambda db: db.execute(query).fetchall())
         still = [row for row in found if is_sound(row)]
         return {str(row[0]): sound_json(row, 3) for row in still}
 
     def state(self) -> dict[str, Any] | None:
         """The state last recorded, by whatever boot."""
-        return _saved(self.chain).get("state")
+        return _saved(self.storages).get("state")
 
     def discard_state(self) -> None:
         """Forget the saved state: it belongs to another boot."""
-        self.chain.write(lambda ledger: ledger.discard_state())
+        self.storages.write(lambda ledger: ledger.discard_state())
         self.saved_boot_id = None
 
     def recent(self, limit: int) -> list[dict[str, Any]]:
         """The newest events, oldest first, each with what became of it."""
         query = "SELECT * FROM recent ORDER BY sequence DESC LIMIT ?"
-        found = self.chain.read(
+        found = self.storages.read(
             lambda db: db.execute(query, (max(0, min(limit, 500)),)).fetchall()
         )
         sound = filter(is_sound, reversed(found))
@@ -147,28 +145,28 @@ class Journal:
 
     def counts(self) -> Counts:
         """How many events wait, arrived, were refused, were dropped."""
-        now = self.chain.storage.counters
+        now = self.storages.storage.counters
         dropped = dict(now.dropped)
         total = sum(dropped.values())
         return Counts(now.pending, now.delivered, now.rejected, total, dropped)
 
-    def take_findings(self) -> list[Finding]:
-        """What happened since the last call; each is to become one ``Error`` event.
+    def take_findings(self) -> list[JournalFinding]:
+        """The findings since the last call; each becomes one ``Error`` event.
 
-        Drops since then are one finding, ``events_dropped``, with counts by class; it
-        comes when there is room again, since telling it would drop another event.
+        Drops since then are one finding, ``events_dropped``, with counts by class, as
+        soon as there is room to report it.
         """
-        return self.chain.take_findings()
+        return self.storages.take_findings()
 
     def checkpoint(self) -> None:
         """Move the log into the file now, when nothing else is to be done."""
-        self.chain.storage.checkpoint()
+        self.storages.storage.checkpoint()
 
     def close(self) -> None:
         """Close the file; it stays as large as it is."""
-        self.chain.close()
+        self.storages.close()
 
 
-def _saved(chain: Chain) -> dict[str, Any]:
-    row = chain.read(lambda db: fetch(db, "facts", "state"))
+def _saved(storages: FailoverStorage) -> dict[str, Any]:
+    row = storages.read(lambda db: fetch(db, "facts", "state"))
     return sound_json(row, 1) or {}

@@ -21,38 +21,38 @@ EVENT_BYTES = 60 * 1024
 _DEPTH = 16
 
 
-def encoded(value: Any) -> bytes:
+def encode(value: Any) -> bytes:
     """The value as JSON, ASCII only; ValueError for NaN and infinities."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
-def fitted(event: dict[str, Any], limit: int = EVENT_BYTES) -> dict[str, Any]:
+def clip_event(event: dict[str, Any], limit: int = EVENT_BYTES) -> dict[str, Any]:
     """The event itself if it fits `limit` bytes, else one with clipped values.
 
     A clipped one says so with ``"truncated": true`` in its ``metadata``.
     """
-    if len(encoded(event)) <= limit:
+    if len(encode(event)) <= limit:
         return event
     for allowed in (4096, 1024, 256, 64, 16):
-        clipped = _marked(_clipped(event, allowed, _DEPTH))
-        if len(encoded(clipped)) <= limit:
+        clipped = _mark_truncated(_clip(event, allowed, _DEPTH))
+        if len(encode(clipped)) <= limit:
             return clipped
-    return _marked({**clipped, "data": {}, "metadata": {}})
+    return _mark_truncated({**clipped, "data": {}, "metadata": {}})
 
 
-def _marked(event: dict[str, Any]) -> dict[str, Any]:
+def _mark_truncated(event: dict[str, Any]) -> dict[str, Any]:
     return {**event, "metadata": {**(event.get("metadata") or {}), "truncated": True}}
 
 
-def _clipped(value: Any, allowed: int, depth: int) -> Any:
+def _clip(value: Any, allowed: int, depth: int) -> Any:
     if isinstance(value, str):
         return value[:allowed]
     if isinstance(value, (dict, list, tuple)) and depth == 0:
         return None
     if isinstance(value, dict):
-        return {key: _clipped(item, allowed, depth - 1) for key, item in value.items()}
+        return {key: _clip(item, allowed, depth - 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clipped(item, allowed, depth - 1) for item in value[: allowed // 8]]
+        return [_clip(item, allowed, depth - 1) for item in value[: allowed // 8]]
     return value
 
 
@@ -116,8 +116,8 @@ def is_sound(row: Row) -> bool:
 def put(db: sqlite3.Connection, table: str, *columns: Value) -> None:
     """Write one row, over the one with the same key."""
     row = (*columns, checksum(columns))
-    marks = ", ".join("?" * len(row))
-    db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)
+    sequence_files = ", ".join("?" * len(row))
+    db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({sequence_files})", row)
 
 
 def fetch(db: sqlite3.Connection, table: str, key: Value) -> Row | None:
@@ -139,7 +139,7 @@ def rows(db: sqlite3.Connection, table: str, order: str = "ASC") -> Iterator[Row
     yield from db.execute(f"SELECT * FROM {table} ORDER BY {name} {order}")
 
 
-def plain(text: object, limit: int = 256) -> str:
+def clip_text(text: object, limit: int = 256) -> str:
     """Text from outside as a column can hold it: valid UTF-8 of bounded length."""
     return str(text).encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
 
@@ -194,7 +194,7 @@ class Counters:
     delivered: int = 0
     rejected: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    #: The part of `dropped` that has been told to the controller.
+    #: The part of `dropped` that has been reported to the controller.
     reported: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -231,11 +231,11 @@ class Ledger:
 
     def save_counters(self) -> None:
         """Write the counters beside what they count."""
-        put(self.db, "facts", "counters", encoded(self.counters.as_json()))
+        put(self.db, "facts", "counters", encode(self.counters.as_json()))
 
     def save_state(self, state: dict[str, Any], boot_id: str) -> None:
         """Write the state a restart needs, and the boot it belongs to."""
-        put(self.db, "facts", "state", encoded({"boot_id": boot_id, "state": state}))
+        put(self.db, "facts", "state", encode({"boot_id": boot_id, "state": state}))
 
     def discard_state(self) -> None:
         """Forget the state."""
@@ -245,11 +245,11 @@ class Ledger:
         """Write commands by id; one with an ``outcome`` is done, others are open."""
         for name, command in commands.items():
             done = command.get("outcome") is not None
-            kept = fitted(command, COMMAND_BYTES) if done else command
-            key = plain(name)
+            kept = clip_event(command, COMMAND_BYTES) if done else command
+            key = clip_text(name)
             old = fetch(self.db, "commands", key)
             place = old[1] if old else _next_place(self.db)
-            put(self.db, "commands", key, place, 0 if done else 1, encoded(kept))
+            put(self.db, "commands", key, place, 0 if done else 1, encode(kept))
         if commands:
             self._trim("commands", "id", "open = 0", "place", COMMAND_ROWS)
 
@@ -260,8 +260,10 @@ class Ledger:
         this very event; a job's result is always kept.
         """
         self.counters.sequence += 1
-        numbered = fitted({**event, "sequence": self.counters.sequence}, EVENT_BYTES)
-        body, rank = encoded(numbered), class_of(event.get("type"))
+        numbered = clip_event(
+            {**event, "sequence": self.counters.sequence}, EVENT_BYTES
+        )
+        body, rank = encode(numbered), class_of(event.get("type"))
         put(self.db, "recent", *_summary(numbered))
         if self._make_room(len(body), rank):
             put(self.db, "pending", self.counters.sequence, rank, body)
@@ -284,8 +286,8 @@ class Ledger:
         event = sound_json(fetch(self.db, "pending", sequence), 2)
         if event is None:
             return
-        body = encoded(fitted(event, REJECTED_BYTES))
-        reason = plain(answer, ANSWER_BYTES)
+        body = encode(clip_event(event, REJECTED_BYTES))
+        reason = clip_text(answer, ANSWER_BYTES)
         put(self.db, "rejected", sequence, status, reason, body)
         remove(self.db, "pending", sequence)
         self.counters.rejected += 1
@@ -349,9 +351,9 @@ def _summary(event: dict[str, Any]) -> tuple[int, str, str, str | None, str]:
     job = event.get("job_id")
     return (
         event["sequence"],
-        plain(event.get("type")),
-        plain(event.get("timestamp")),
-        None if job is None else plain(job),
+        clip_text(event.get("type")),
+        clip_text(event.get("timestamp")),
+        None if job is None else clip_text(job),
         "pending",
     )
 

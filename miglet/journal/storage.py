@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 LOG_BYTES = 2 * 1024 * 1024
 
 #: How many files that were set aside are kept.
-ASIDE_FILES = 3
+QUARANTINED_FILES = 3
 
 
 def log_of(path: Path) -> Path:
@@ -52,7 +52,7 @@ def grow_log(path: Path) -> None:
         os.close(descriptor)
 
 
-def second_name(log_path: Path) -> Path | None:
+def link_log(log_path: Path) -> Path | None:
     """Give the log a second name before the connection that owns it is closed."""
     # SQLite deletes the log with the last connection; under a second name its room
     # stays ours.
@@ -65,7 +65,7 @@ def second_name(log_path: Path) -> Path | None:
     return kept
 
 
-def put_back(kept: Path | None, log_path: Path) -> None:
+def restore_log(kept: Path | None, log_path: Path) -> None:
     """Give the log its own name back, emptied."""
     if kept is None:
         return
@@ -84,14 +84,14 @@ def discard(path: Path) -> None:
         name.unlink(missing_ok=True)
 
 
-def set_aside(path: Path, why: str) -> Path:
+def quarantine(path: Path, why: str) -> Path:
     """Rename the file and its log so that a new one can be made; the new name."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = _unused(path, f"{why}-{stamp}")
+    aside = _unused_name(path, f"{why}-{stamp}")
     with contextlib.suppress(FileNotFoundError):
         os.rename(log_of(path), log_of(aside))
     os.rename(path, aside)
-    _forget_old(path, why)
+    _delete_old(path, why)
     return aside
 
 
@@ -104,7 +104,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _unused(path: Path, ending: str) -> Path:
+def _unused_name(path: Path, ending: str) -> Path:
     candidate, number = path.with_name(f"{path.name}.{ending}"), 1
     while candidate.exists():
         number += 1
@@ -112,14 +112,14 @@ def _unused(path: Path, ending: str) -> Path:
     return candidate
 
 
-def _forget_old(path: Path, why: str) -> None:
+def _delete_old(path: Path, why: str) -> None:
     aside = [
         name
         for name in path.parent.glob(f"{path.name}.{why}-*")
         if not name.name.endswith("-wal")
     ]
     aside.sort(key=lambda name: name.stat().st_mtime)
-    for old in aside[:-ASIDE_FILES]:
+    for old in aside[:-QUARANTINED_FILES]:
         log.info("deleted %s, an old journal that was set aside", old)
         with contextlib.suppress(OSError):
             discard(old)
@@ -128,22 +128,26 @@ def _forget_old(path: Path, why: str) -> None:
 log = logging.getLogger(__name__)
 
 
-class Marks:
-    """One file for each of the journal's places; one that fails counts for nothing."""
+class SequenceFiles:
+    """The last sequence number, in a small file beside each place of the journal.
+
+    With it numbers go on when the journal itself is lost or cannot be read. It is not
+    synced, since it is read only then; a file that fails is ignored.
+    """
 
     def __init__(self, journals: Sequence[Path]) -> None:
-        opened = map(_opened, journals)
+        opened = map(_open_sequence_file, journals)
         self._descriptors = [each for each in opened if each is not None]
 
     def highest(self) -> int:
         """The last sequence number that any of them knows; 0 when none does."""
-        return max(map(_number_in, self._descriptors), default=0)
+        return max(map(_read_sequence, self._descriptors), default=0)
 
     def note(self, sequence: int) -> None:
-        """Have it known to all of them."""
+        """Write it to all of them."""
         for each in self._descriptors:
             with contextlib.suppress(OSError):
-                os.pwrite(each, _text_of(sequence), 0)
+                os.pwrite(each, _encode_sequence(sequence), 0)
 
     def close(self) -> None:
         """Close the files."""
@@ -151,28 +155,30 @@ class Marks:
             os.close(self._descriptors.pop())
 
 
-def _opened(journal: Path) -> int | None:
+def _open_sequence_file(journal: Path) -> int | None:
     name = journal.with_name(journal.name + "-sequence")
     try:
         name.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        log.warning("no mark of the sequence beside the journal: %s", error)
+        log.warning("no sequence file beside the journal: %s", error)
         return None
 
 
-def _text_of(sequence: int) -> bytes:
+def _encode_sequence(sequence: int) -> bytes:
     return b"%020d %010d\n" % (sequence, zlib.crc32(b"%d" % sequence))
 
 
-def _number_in(descriptor: int) -> int:
+def _read_sequence(descriptor: int) -> int:
     try:
         text = os.pread(descriptor, 64, 0)
     except OSError as error:
-        log.warning("a mark of the sequence cannot be read: %s", error)
+        log.warning("a sequence file cannot be read: %s", error)
         return 0
     number = text.split(b" ")[0]
-    return int(number) if number.isdigit() and _text_of(int(number)) == text else 0
+    if not number.isdigit() or _encode_sequence(int(number)) != text:
+        return 0
+    return int(number)
 
 
 Outcome = TypeVar("Outcome")
@@ -212,10 +218,12 @@ class JournalNewer(JournalDamaged):
 class Storage:
     """An open journal file (``path`` is None in memory) and its counters."""
 
-    def __init__(self, path: Path | None, db: sqlite3.Connection, marks: Marks) -> None:
+    def __init__(
+        self, path: Path | None, db: sqlite3.Connection, sequence_files: SequenceFiles
+    ) -> None:
         self.path = path
         self.db = db
-        self.marks = marks
+        self.sequence_files = sequence_files
         self.counters = Counters()
 
     def write(self, change: Callable[[Ledger], Outcome]) -> Outcome:
@@ -229,7 +237,7 @@ class Storage:
         finally:
             self._roll_back()
         self.counters = ledger.counters
-        self.marks.note(self.counters.sequence)
+        self.sequence_files.note(self.counters.sequence)
         return outcome
 
     def checkpoint(self) -> None:
@@ -242,9 +250,9 @@ class Storage:
         self.checkpoint()
         if self.path is None:
             return self.abandon()
-        kept = second_name(log_of(self.path))
+        kept = link_log(log_of(self.path))
         self.abandon()
-        return put_back(kept, log_of(self.path))
+        return restore_log(kept, log_of(self.path))
 
     def abandon(self) -> None:
         """Close the connection as it is."""
@@ -257,7 +265,7 @@ class Storage:
                 self.db.execute("ROLLBACK")
 
 
-def open_file(path: Path, marks: Marks) -> Storage:
+def open_file(path: Path, sequence_files: SequenceFiles) -> Storage:
     """Open the journal at `path`, made first where there is none.
 
     Raises OSError or sqlite3.OperationalError where it cannot be written,
@@ -267,24 +275,24 @@ def open_file(path: Path, marks: Marks) -> Storage:
     if not path.exists():
         _create(path)
     grow_log(path)
-    return opened(path, marks)
+    return opened(path, sequence_files)
 
 
-def opened(path: Path, marks: Marks) -> Storage:
+def opened(path: Path, sequence_files: SequenceFiles) -> Storage:
     """The existing journal at `path`, checked and proven to be writable."""
     try:
-        return Storage(path, _owned(path), marks)
+        return Storage(path, _connect_exclusively(path), sequence_files)
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
             raise
         raise JournalInUse(f"{path} is in use by another process") from error
 
 
-def in_memory(marks: Marks) -> Storage:
+def in_memory(sequence_files: SequenceFiles) -> Storage:
     """A journal that ends with this process; the last resort."""
     db = connect(None)
     create_tables(db)
-    return Storage(None, db, marks)
+    return Storage(None, db, sequence_files)
 
 
 def _create(path: Path) -> None:
@@ -337,7 +345,7 @@ def connect(
         return db
 
 
-def _owned(path: Path) -> sqlite3.Connection:
+def _connect_exclusively(path: Path) -> sqlite3.Connection:
     with contextlib.ExitStack() as undo:
         db = undo.enter_context(contextlib.closing(connect(path)))
         # This takes the lock, and the connection keeps it as long as it lives.

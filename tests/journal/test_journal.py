@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from miglet.journal.journal import Journal
-from miglet.journal.ledger import CLASS_OF, CLASSES, EVENT_BYTES, PENDING_ROWS, fitted
+from miglet.journal.ledger import (
+    CLASS_OF,
+    CLASSES,
+    EVENT_BYTES,
+    PENDING_ROWS,
+    clip_event,
+)
 from tests.bench_journal import commits_per_second
 from tests.support import Stopwatch
 
@@ -44,15 +50,15 @@ def journal(path: Path) -> Iterator[Journal]:
 
 def reopened(journal: Journal, boot: str = "boot-1") -> Journal:
     """The same file in a new journal, as after a restart."""
-    path = journal.chain.storage.path
+    path = journal.storages.storage.path
     assert path is not None
     journal.close()
-    journal.chain = Journal.open([path], boot).chain
-    return Journal(journal.chain, boot, None)
+    journal.storages = Journal.open([path], boot).storages
+    return Journal(journal.storages, boot, None)
 
 
 def all_pending(journal: Journal) -> list[int]:
-    rows = journal.chain.read(
+    rows = journal.storages.read(
         lambda db: db.execute("SELECT sequence FROM pending ORDER BY 1").fetchall()
     )
     return [row[0] for row in rows]
@@ -96,7 +102,9 @@ def test_a_refused_event_is_set_aside_with_the_answer(journal: Journal):
     journal.refused(2**70, None, "")
     assert journal.counts().rejected == 1
     assert (journal.oldest() or {})["sequence"] == 2
-    row = journal.chain.read(lambda db: db.execute("SELECT * FROM rejected").fetchone())
+    row = journal.storages.read(
+        lambda db: db.execute("SELECT * FROM rejected").fetchone()
+    )
     assert row[:3] == (1, 422, "no such field?")
     assert json.loads(row[3])["type"] == "JobStarted"
 
@@ -104,7 +112,7 @@ def test_a_refused_event_is_set_aside_with_the_answer(journal: Journal):
 def test_refused_events_are_kept_in_bounded_number(journal: Journal):
     for one in journal.record(None, [event() for _ in range(300)]):
         journal.refused(one["sequence"], 400, "x" * 10_000)
-    kept = journal.chain.read(
+    kept = journal.storages.read(
         lambda db: db.execute("SELECT COUNT(*), MIN(sequence) FROM rejected").fetchone()
     )
     assert kept == (200, 101)
@@ -203,9 +211,9 @@ def test_a_step_is_one_transaction(journal: Journal):
 
 
 def test_nothing_to_record_writes_nothing(journal: Journal):
-    before = journal.chain.storage.db.total_changes
+    before = journal.storages.storage.db.total_changes
     assert journal.record(None, []) == []
-    assert journal.chain.storage.db.total_changes == before
+    assert journal.storages.storage.db.total_changes == before
 
 
 def test_an_event_too_large_for_a_message_is_clipped(journal: Journal):
@@ -219,7 +227,7 @@ def test_an_event_too_large_for_a_message_is_clipped(journal: Journal):
 
 def test_an_event_that_fits_is_not_touched():
     small = event(text="x" * (EVENT_BYTES - 200))
-    assert fitted(small) is small
+    assert clip_event(small) is small
 
 
 def test_an_event_of_countless_keys_or_depth_still_fits():
@@ -228,7 +236,7 @@ def test_an_event_of_countless_keys_or_depth_still_fits():
         deep = {"a": deep, "text": "x" * 1000}
     many = {str(number): number for number in range(20_000)}
     for content in (deep, many):
-        clipped = fitted(event(content=content, kind="x" * 70_000))
+        clipped = clip_event(event(content=content, kind="x" * 70_000))
         assert len(json.dumps(clipped)) < MESSAGE_BYTES
 
 

@@ -41,14 +41,14 @@ def copy_of(path: Path, place: Path) -> Path:
 
 
 def pending(journal: Journal) -> list[str]:
-    rows = journal.chain.read(
+    rows = journal.storages.read(
         lambda db: db.execute("SELECT body FROM pending ORDER BY sequence").fetchall()
     )
     return [str(row[0]).split('"id":"')[1].split('"')[0] for row in rows]
 
 
 def add_up(journal: Journal) -> bool:
-    counters = journal.chain.storage.counters
+    counters = journal.storages.storage.counters
     return counters.pending == len(pending(journal))
 
 
@@ -188,7 +188,7 @@ def test_a_flipped_bit_in_an_event_costs_that_event_alone(filled: Path):
         assert journal.counts().dropped_by_class == {"damaged": 1}
         assert codes(journal) == ["rows_damaged", "events_dropped"]
         assert add_up(journal)
-        kept = journal.chain.read(
+        kept = journal.storages.read(
             lambda db: db.execute(
                 "SELECT answer FROM rejected WHERE sequence = 5"
             ).fetchone()
@@ -198,7 +198,7 @@ def test_a_flipped_bit_in_an_event_costs_that_event_alone(filled: Path):
 
 def test_a_bit_that_flips_while_we_run_is_noticed_on_delivery(filled: Path):
     with opened(filled) as journal:
-        journal.chain.storage.db.execute(
+        journal.storages.storage.db.execute(
             "UPDATE pending SET body = CAST(replace(body, 'e3', 'e4') AS BLOB)"
             " WHERE sequence = 3"
         )
@@ -247,7 +247,7 @@ def test_a_torn_log_leaves_a_prefix_of_the_steps(tmp_path: Path):
     with opened(path) as journal:
         for number in range(1, 9):
             journal.record({"step": number}, [event(name=f"e{number}")])
-        size = journal.chain.storage.db.execute("PRAGMA page_size").fetchone()[0]
+        size = journal.storages.storage.db.execute("PRAGMA page_size").fetchone()[0]
         for trial in range(40):
             torn = copy_of(path, tmp_path / f"torn-{trial}")
             log_file = torn.with_name("journal.db-wal")
@@ -295,7 +295,7 @@ def test_a_death_within_a_step_leaves_the_old_state(filled: Path, stage: str):
             ledger.save_counters()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    died(filled, lambda journal: journal.chain.write(step))
+    died(filled, lambda journal: journal.storages.write(step))
     with opened(filled) as journal:
         assert pending(journal) == [f"e{n}" for n in range(3, 11)]
         assert journal.state() == {"state": "idle"}
@@ -325,7 +325,7 @@ def test_kills_at_random_moments_lose_no_step_that_was_told(tmp_path: Path):
             lines = [line for line in rest.read().split() if line]
         with opened(path) as journal:
             assert codes(journal) == []
-            recorded = journal.chain.storage.counters.sequence
+            recorded = journal.storages.storage.counters.sequence
             assert len(pending(journal)) == recorded > told
             assert not lines or recorded >= int(lines[-1])
             assert add_up(journal)
@@ -381,7 +381,7 @@ def test_a_death_while_closing_keeps_everything(filled: Path):
 
 def refuse_writes(journal: Journal) -> None:
     """From now on writes fail as they do on a disk that became read-only."""
-    journal.chain.storage.db.execute("PRAGMA query_only = ON")
+    journal.storages.storage.db.execute("PRAGMA query_only = ON")
 
 
 def test_a_disk_that_fails_moves_the_journal_with_all_it_holds(
@@ -392,7 +392,7 @@ def test_a_disk_that_fails_moves_the_journal_with_all_it_holds(
         refuse_writes(journal)
         recorded = journal.record({"state": "moved"}, [event(name="e11")])
         assert recorded[0]["sequence"] == 11
-        assert journal.chain.storage.path == second
+        assert journal.storages.storage.path == second
         assert "readonly" in (journal.degraded or "")
         assert codes(journal) == ["journal_moved"]
         assert pending(journal) == [f"e{n}" for n in range(3, 12)]
@@ -412,7 +412,7 @@ def test_what_happened_elsewhere_comes_home_at_the_next_start(
         journal.delivered(3)
     for _ in range(2):
         with opened(filled, second) as journal:
-            assert journal.chain.storage.path == filled
+            assert journal.storages.storage.path == filled
             assert journal.degraded is None
             assert journal.state() == {"state": "moved"}
             assert pending(journal) == [f"e{n}" for n in range(4, 12)]
@@ -426,7 +426,7 @@ def test_the_counts_move_along_even_when_their_row_is_damaged(
 ):
     with opened(filled, tmp_path / "run" / "journal.db") as journal:
         before = journal.counts()
-        journal.chain.storage.db.execute("UPDATE facts SET crc = crc + 1")
+        journal.storages.storage.db.execute("UPDATE facts SET crc = crc + 1")
         refuse_writes(journal)
         journal.delivered(3)
         assert journal.counts().delivered == before.delivered + 1
@@ -441,7 +441,7 @@ def test_a_second_failure_moves_on_into_memory_and_a_third_is_the_end(
         for name in ("e11", "e12"):
             refuse_writes(journal)
             journal.record(None, [event(name=name)])
-        assert journal.chain.storage.path is None
+        assert journal.storages.storage.path is None
         assert pending(journal) == [f"e{n}" for n in range(3, 13)]
         assert (journal.degraded or "").count(";") == 1
         refuse_writes(journal)
@@ -454,7 +454,7 @@ def test_damage_found_while_running_gives_a_new_file_in_the_same_place(
 ):
     with opened(filled, tmp_path / "run" / "journal.db") as journal:
         # All rows of the index are gone: deleting by it finds a malformed file.
-        db = journal.chain.storage.db
+        db = journal.storages.storage.db
         (root,) = db.execute(
             "SELECT rootpage FROM sqlite_master WHERE name = 'pending_by_class'"
         ).fetchone()
@@ -475,7 +475,7 @@ def test_no_place_at_all_is_memory(tmp_path: Path):
     occupied = tmp_path / "file"
     occupied.write_text("")
     with opened(occupied / "a.db", occupied / "b.db") as journal:
-        assert journal.degraded and journal.chain.storage.path is None
+        assert journal.degraded and journal.storages.storage.path is None
         assert journal.record({"s": 1}, [event(name="a")])[0]["sequence"] == 1
         assert journal.state() == {"s": 1} and pending(journal) == ["a"]
         journal.checkpoint()
@@ -485,12 +485,12 @@ def test_a_place_that_is_not_usable_is_named(tmp_path: Path):
     (tmp_path / "journal.db").mkdir()
     with opened(tmp_path / "journal.db", tmp_path / "run" / "j.db") as journal:
         assert str(tmp_path / "journal.db") in (journal.degraded or "")
-        assert journal.chain.storage.path == tmp_path / "run" / "j.db"
+        assert journal.storages.storage.path == tmp_path / "run" / "j.db"
         journal.record(None, [event(name="a")])
     (tmp_path / "journal.db").rmdir()
     with opened(tmp_path / "journal.db", tmp_path / "run" / "j.db") as journal:
         assert pending(journal) == ["a"]
-        assert journal.chain.storage.path == tmp_path / "journal.db"
+        assert journal.storages.storage.path == tmp_path / "journal.db"
 
 
 @contextlib.contextmanager
@@ -556,7 +556,7 @@ def test_a_disk_that_is_full_at_the_start_sends_the_journal_elsewhere(
         fill(disk)
         second = tmp_path / "run" / "j.db"
         with opened(disk / "journal.db", second) as journal:
-            assert journal.chain.storage.path == second
+            assert journal.storages.storage.path == second
             journal.record(None, [event(name="a")])
         (disk / "hog").unlink()
         assert not (disk / "journal.db.new").exists()
@@ -572,7 +572,7 @@ def test_a_read_only_remount_while_running_moves_the_journal(tmp_path: Path):
         died(path, lambda journal: journal.record({"s": 1}, [event(name="a")]))
         subprocess.run(remount, check=True)
         with opened(path, second) as journal:
-            assert journal.chain.storage.path == second
+            assert journal.storages.storage.path == second
             assert pending(journal) == ["a"] and journal.state() == {"s": 1}
             journal.record({"s": 2}, [event(name="b")])
             journal.delivered(1)
@@ -592,6 +592,6 @@ def test_a_limit_on_file_sizes_is_met_without_a_loss(tmp_path: Path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
         journal = Journal.open([path, second], "boot")
         journal.record({"s": 1}, [event(name="a")])
-        ok = journal.degraded and journal.chain.storage.path is None
+        ok = journal.degraded and journal.storages.storage.path is None
         os._exit(0 if ok and pending(journal) == ["a"] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -71,7 +71,7 @@ class JournalModel(RuleBasedStateMachine):
         return {"id": f"n{self.names}", "type": kind, "data": {"text": "x" * size}}
 
     def stored(self) -> dict[int, tuple[str, str]]:
-        rows = self.journal.chain.read(
+        rows = self.journal.storages.read(
             lambda db: db.execute("SELECT * FROM pending ORDER BY sequence").fetchall()
         )
         bodies = {row[0]: json.loads(row[2]) for row in rows}
@@ -80,7 +80,7 @@ class JournalModel(RuleBasedStateMachine):
 
     def used(self) -> int:
         """Bytes of the pages that hold something."""
-        db = self.journal.chain.storage.db
+        db = self.journal.storages.storage.db
         pages, free = (
             db.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count")
@@ -92,7 +92,7 @@ class JournalModel(RuleBasedStateMachine):
 
         An event is dropped when it or a later one of the last call came. Then nothing
         of a lower class was there any more, and nothing older of its own. What came
-        afterwards may be of a lower class, and still have fitted.
+        afterwards may be of a lower class, and still have clip_event.
         """
         kept = self.stored()
         gone = {n: one for n, one in self.waiting.items() if n not in kept}
@@ -182,7 +182,7 @@ class JournalModel(RuleBasedStateMachine):
         pid = os.fork()
         if pid == 0:
             self.open()
-            self.journal.chain.write(self.half_a_step)
+            self.journal.storages.write(self.half_a_step)
         assert os.waitpid(pid, 0)[1] == 0
         self.open()
 
@@ -193,22 +193,22 @@ class JournalModel(RuleBasedStateMachine):
         os._exit(0)
 
     # Not twice in a row: memory, the third place, does not outlive the process.
-    @precondition(lambda self: self.journal.chain.storage.path == self.path)
+    @precondition(lambda self: self.journal.storages.storage.path == self.path)
     @rule()
     def disk_fails(self) -> None:
-        self.journal.chain.storage.db.execute("PRAGMA query_only = ON")
+        self.journal.storages.storage.db.execute("PRAGMA query_only = ON")
 
     # Once: results are not dropped, and even memory has an end.
     @precondition(lambda self: not self.filled)
-    @precondition(lambda self: self.journal.chain.storage.path == self.path)
+    @precondition(lambda self: self.journal.storages.storage.path == self.path)
     @rule()
     def disk_is_full(self) -> None:
         # SQLite finds no room for another page.
         self.filled = True
-        db = self.journal.chain.storage.db
+        db = self.journal.storages.storage.db
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count = {pages}")
-        while self.journal.chain.storage.path == self.path:
+        while self.journal.storages.storage.path == self.path:
             results = [self.event("JobCompleted", 50_000) for _ in range(60)]
             self.note(self.journal.record(None, results))
             self.settle_drops()
@@ -258,7 +258,7 @@ class JournalModel(RuleBasedStateMachine):
         self.waiting = kept
         self.state = self.journal.state()
         self.commands = {}
-        self.base = self.journal.chain.storage.counters.base
+        self.base = self.journal.storages.storage.counters.base
         self.delivered, self.rejected = counts.delivered, counts.rejected
         self.dropped = counts.dropped
 
