@@ -40,7 +40,7 @@ quick: venv  ## unit tests: no processes, no servers; less than 30 seconds
 	$(BIN)/python -m pytest -q -n $(PROCESSORS) --dist worksteal --hypothesis-profile=quick \
 		-m "not ($(NOT_QUICK))" $(addprefix --ignore=tests/,$(NO_UNITS))
 
-NOT_QUICK := integration or fork or slow or fault or systemd or package
+NOT_QUICK := integration or slow or fault or systemd or package
 NO_UNITS := end_to_end faults image runner_double systemd
 
 test: venv  ## everything that needs neither root nor systemd; less than 4 minutes

@@ -23,7 +23,7 @@ from miglet.supervisor.children import Child, ChildTask, ChildTasks, RunningTask
 from miglet.supervisor.queues import Queue
 from tests.support import eventually
 
-pytestmark = pytest.mark.fork
+pytestmark = pytest.mark.integration
 
 FALLBACK = CommandExamined("id-1", "Drain", {}, ["it failed"])
 RESULT = CommandExamined("id-1", "Drain", {"reason": "r"})
