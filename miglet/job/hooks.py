@@ -22,7 +22,8 @@ from miglet.errors import RunnerError
 from miglet.job import signs
 from miglet.job.signs import JobIdentity, Sign, cut, identity_of
 from miglet.job.tail import readable
-from miglet.safefile import NotPlain, open_folder, open_plain
+from miglet.runner.installation import may, named
+from miglet.safefile import NotPlain, open_folder, open_plain, read_small
 from miglet.supervisor.privileges import Account
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,12 @@ log = logging.getLogger(__name__)
 SCRIPTS = Path(__file__).with_name("hooks")
 STARTED, COMPLETED = "job-started", "job-completed"
 LIMIT_BYTES = 65536
+
+#: The runner's variables for hooks, and our script for each.
+HOOK_VARIABLES = {
+    "ACTIONS_RUNNER_HOOK_JOB_STARTED": "job-started.sh",
+    "ACTIONS_RUNNER_HOOK_JOB_COMPLETED": "job-completed.sh",
+}
 
 _ENDING = b"}\n"
 _RAZED_AT_MOST = 100_000
@@ -141,6 +148,41 @@ def _report(values: dict[str, str]) -> HookReport:
     return HookReport(float(at) if _TIME.match(at) else None, identity)
 
 
+def closed(folder: Path, account: Account | None) -> str:
+    """Which folder on the way keeps `account` out; empty where none does."""
+    for place in [*reversed(folder.parents), folder]:
+        if not may(place, account, os.X_OK):
+            return f"{named(account)} may not enter {place}"
+    return ""
+
+
+def unreadable(scripts: Path, account: Account | None) -> str:
+    """Why `account` cannot run the hooks in this folder; empty where it can."""
+    if reason := closed(scripts, account):
+        return reason
+    for script in sorted(scripts.glob("*.sh")):
+        if not may(script, account, os.R_OK):
+            return f"{named(account)} may not read {script}"
+    return ""
+
+
+def replaced(runner: Path, scripts: Path) -> str:
+    """Which hook of ours the runner's `.env` replaces; empty where none.
+
+    The Listener reads that file at its start, over its environment (Program.cs).
+    """
+    try:
+        lines = read_small(runner / ".env", LIMIT_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+    for line in lines.splitlines():
+        key, _, value = line.partition("=")
+        ours = HOOK_VARIABLES.get(key)
+        if ours and value != str(scripts / ours):
+            return f"{runner / '.env'} sets {key}={readable(value.encode())[:200]}"
+    return ""
+
+
 class HookReports:
     """The two reports of a run, each told once, and each refusal once."""
 
@@ -199,9 +241,8 @@ def prepare(directory: Path, account: Account | None) -> None:
     JobDirectoryUnusable.
     """
     try:
-        if not directory.parent.is_dir():
-            directory.parent.mkdir(parents=True)
-            directory.parent.chmod(0o755)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        _let_in(directory.parent, account)
         with contextlib.suppress(FileNotFoundError):
             directory.rename(directory.with_name(f"{_aside(directory)}{uuid.uuid4()}"))
         # First, since the last job may have filled the file system.
@@ -212,6 +253,13 @@ def prepare(directory: Path, account: Account | None) -> None:
             os.chown(directory, account.uid, account.gid)
     except OSError as error:
         raise JobDirectoryUnusable(f"cannot make {directory}: {error}") from error
+
+
+def _let_in(folder: Path, account: Account | None) -> None:
+    """Let the runner's user pass through a folder of ours, whatever our umask was."""
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and not may(folder, account, os.X_OK):
+        folder.chmod(found.st_mode | 0o111)
 
 
 def _aside(directory: Path) -> str:

@@ -248,15 +248,14 @@ class RunObserver:
         features: Mapping[str, bool],
         limits: Limits,
         adopted: bool,
+        hooks_expected: bool = True,
         minimal: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.run = run
         #: What the facts say of the runner.
         self.runner = {**runner, "adopted": adopted}
-        self.evidence = Evidence(
-            hooks_expected=features.get("job_hooks", True) and not minimal
-        )
+        self.evidence = Evidence(hooks_expected=hooks_expected and not minimal)
         self.limits = limits
         self.ended = False
         #: Why we stopped the runner; see `ending.STOPS`.

@@ -1,4 +1,9 @@
-"""How a registered, listening runner comes about: token, config.sh, launch."""
+"""How a runner is registered and launched, and how its registration is taken back.
+
+Token, config.sh, launch; and at the end a removal token and `config.sh remove`, where
+the runner has not used its registration up. A controller without removal tokens removes
+the runner when it hears of the machine's end.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from miglet.config.settings import Settings
 from miglet.controller.answers import RegistrationToken
 from miglet.controller.client import RemovalToken
 from miglet.errors import UNAVAILABLE, ControllerError, MigletError
@@ -34,7 +40,7 @@ from miglet.runner.environment import (
     runner_environment,
 )
 from miglet.runner.installation import forget_registration, registered, runner_version
-from miglet.runner.launcher import LAUNCH_SECONDS, LaunchSpec
+from miglet.runner.launcher import LAUNCH_SECONDS, LaunchFailed, LaunchSpec
 from miglet.runner.launchers import configuration_launcher, runner_launcher
 from miglet.runner.outcome import Next, Outcome
 from miglet.runner.registration import Configuration, Registration
@@ -45,7 +51,7 @@ from miglet.supervisor.privileges import Account, account
 from miglet.workers.steps import (
     EXIT_STATUSES,
     POLL_SECONDS,
-    Hopeless,
+    GivenUp,
     Host,
     Steps,
     failure_of,
@@ -55,8 +61,12 @@ from miglet.workers.token_request import RegistrationTokens, digest, request_tok
 #: Registration tokens that one registration may use.
 MOST_TOKENS = 3
 
+#: How often config.sh, and the Listener's launch, are tried for one registration.
+MOST_ATTEMPTS = 10
+MOST_LAUNCHES = 5
 
-class Registering:
+
+class RunnerRegistration:
     """One attempt to provide a runner, from the order to the launched Listener."""
 
     def __init__(self, host: Host, order: ProvideRunner) -> None:
@@ -73,7 +83,7 @@ class Registering:
         self._tokens = RegistrationTokens(host, order.name, order.spent_tokens)
 
     def run(self) -> Generator[float, None, Run]:
-        """The whole way; returns the Run. Raises Hopeless when there is none."""
+        """The whole way; returns the Run. Raises GivenUp when there is none."""
         try:
             self._account = account(self._host.settings.runner.user)
             self._refuse_danger()
@@ -82,11 +92,11 @@ class Registering:
             yield from self._end_leftover()
             if not self._has_registration():
                 yield from self._configure()
-            return self._launch()
+            return (yield from self._launch())
         except MigletError as error:
-            if isinstance(error, Hopeless):
+            if isinstance(error, GivenUp):
                 raise
-            raise Hopeless(failure_of(error)) from error
+            raise GivenUp(failure_of(error)) from error
 
     def _has_registration(self) -> bool:
         """Whether the folder is registered under the name that is wanted."""
@@ -115,7 +125,7 @@ class Registering:
         leftover = Configuration.leftover(launcher)
         if leftover is None:
             return
-        yield from self._seen_to_end(leftover)
+        yield from self._wait_for(leftover)
         self._order = dataclasses.replace(self._order, keep_registration=True)
 
     def _run_config(self, token: RegistrationToken) -> Generator[float, None, Outcome]:
@@ -136,21 +146,21 @@ class Registering:
         reach("configuration.starting")
         running = Configuration.start(launcher, wanted, token.token)
         reach("configuration.started")
-        outcome = yield from self._seen_to_end(running)
+        outcome = yield from self._wait_for(running)
         reach("configuration.ended")
         return outcome
 
     def _refuse_danger(self) -> None:
-        """Hopeless where a job may have changed what would be started with a token."""
+        """GivenUp where a job may have changed what would be started with a token."""
         danger = self._host.folder.danger(self._account, removing=False)
         if danger:
             message = f"no token is given to {self._directory}: {danger}"
             code, status = "runner_folder_changeable", EXIT_STATUSES["misconfig"]
-            raise Hopeless(
+            raise GivenUp(
                 RegistrationFailed("misconfig", code, message, REINSTALL, status)
             )
 
-    def _seen_to_end(self, running: Configuration) -> Generator[float, None, Outcome]:
+    def _wait_for(self, running: Configuration) -> Generator[float, None, Outcome]:
         """Wait for config.sh, but not for ever; dropped on the way, it is killed."""
         limit = time.monotonic() + self._host.settings.github.registration_timeout
         try:
@@ -165,13 +175,13 @@ class Registering:
         return outcome
 
     def _after_failure(self, outcome: Outcome) -> float:
-        """Seconds until the next attempt; raises Hopeless when there is none."""
+        """Seconds until the next attempt; raises GivenUp when there is none."""
         if outcome.next is Next.NEW_TOKEN:
             self._token = None
             if self._tokens.count >= MOST_TOKENS:
-                raise Hopeless(refusal(outcome))
-        if outcome.next is Next.GIVE_UP:
-            raise Hopeless(refusal(outcome))
+                raise GivenUp(refusal(outcome))
+        if outcome.next is Next.GIVE_UP or self._attempts >= MOST_ATTEMPTS:
+            raise GivenUp(refusal(outcome))
         delay = self._backoff.delay()
         self._host.report(
             FaultNoted(
@@ -180,17 +190,28 @@ class Registering:
         )
         return delay
 
-    def _launch(self) -> Run:
-        run = launch(self._host, self._order.name, self._account)
-        self._host.report(RunnerLaunched(self.described(run)))
-        return run
+    def _launch(self) -> Generator[float, None, Run]:
+        """Start the Listener; a machine that is short of something may recover."""
+        for attempt in range(1, MOST_LAUNCHES + 1):
+            try:
+                run = launch(self._host, self._order.name, self._account)
+            except LaunchFailed as error:
+                if attempt == MOST_LAUNCHES:
+                    raise
+                fault = (error.category, "launch_failed", str(error), "runner")
+                self._host.report(FaultNoted(*fault, hint=error.hint))
+                yield self._backoff.delay()
+            else:
+                self._host.report(RunnerLaunched(self.describe(run)))
+                return run
+        raise AssertionError("the last attempt returns or raises")
 
-    def described(self, run: Run) -> dict[str, Any]:
+    def describe(self, run: Run) -> dict[str, Any]:
         """What the arbiter remembers of the runner."""
         token, github = self._token, self._host.settings.github
         present = registered(self._directory)
         return {
-            **description(run),
+            **describe(run),
             "labels": list(token.labels if token and token.labels else github.labels),
             "runner_group": present.pool_name if present else None,
             "runner_url": token.runner_url if token else None,
@@ -217,6 +238,10 @@ REPORTS = "job"
 
 #: The scripts that the runner calls before and after a job.
 HOOKS = Path(hooks.__file__).with_name("hooks")
+HOOK_HINT = (
+    f"make {HOOKS} readable for the runner's user, and call its scripts from hooks of"
+    " your own; results are told without them, but less is known of a failure"
+)
 
 
 def launch(host: Host, name: str, account: Account | None) -> Run:
@@ -250,20 +275,45 @@ def launch(host: Host, name: str, account: Account | None) -> Run:
 def environment(
     host: Host, account: Account | None, job: Path, perflog: Path
 ) -> dict[str, str]:
-    """The Listener's environment, and with it every job's."""
+    """The Listener's environment, and with it every job's.
+
+    Without our hooks where they could not be read: a job fails whose hook is missing.
+    """
     features = host.settings.features
     scripts = Hooks(HOOKS / "job-started.sh", HOOKS / "job-completed.sh")
+    problem = hook_problem(host.settings, account) if features.job_hooks else ""
+    if problem:
+        host.report(
+            FaultNoted("misconfig", "job_hooks_unusable", problem, "runner", HOOK_HINT)
+        )
+    usable = features.job_hooks and not hooks.unreadable(HOOKS, account)
     return runner_environment(
         account,
         os.environ,
         job,
-        scripts if features.job_hooks else None,
+        scripts if usable else None,
         perflog if features.perflog else None,
         host.settings.runner.proxy,
     )
 
 
-def description(run: Run) -> dict[str, Any]:
+def hook_problem(settings: Settings, who: Account | None) -> str:
+    """Why our hooks are not going to report; empty where they are."""
+    return (
+        hooks.unreadable(HOOKS, who)
+        or hooks.closed(Path(settings.paths.runtime), who)
+        or hooks.replaced(Path(settings.runner.directory), HOOKS)
+    )
+
+
+def hooks_report(settings: Settings) -> bool:
+    """Whether our hooks report, so that their silence means something."""
+    return settings.features.job_hooks and not hook_problem(
+        settings, account(settings.runner.user)
+    )
+
+
+def describe(run: Run) -> dict[str, Any]:
     """What the run itself and its folder tell of the runner."""
     present = registered(run.directory)
     return {
@@ -282,31 +332,34 @@ def description(run: Run) -> dict[str, Any]:
 REMOVAL_SECONDS = 5.0
 
 
-class Removing:
+class RegistrationRemoval:
     """One attempt to leave no registration behind; the end does not wait for more."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._directory = Path(host.settings.runner.directory)
 
-    def run(self) -> Generator[float, None, str]:
-        """The whole way; returns what came of it, for people."""
+    def run(self) -> Generator[float, None, tuple[str, str]]:
+        """Returns what became of the registration, and that in words for people."""
+        try:
+            return (yield from self._remove())
+        except MigletError as error:
+            return "failed", f"not removed: {error}"
+
+    def _remove(self) -> Generator[float, None, tuple[str, str]]:
         if registered(self._directory) is None:
-            return "there was no registration left"
+            return "not_registered", "there was no registration left"
         danger = self._danger()
         if danger:
             forget_registration(self._directory)
-            return f"left to the controller: {danger}"
+            return "left_to_controller", f"left to the controller: {danger}"
         reach("removal.asking")
         token = yield from self._token()
         reach("removal.asked")
-        if isinstance(token, str):
-            forget_registration(self._directory)
-            return token
-        try:
-            return (yield from self._removed(token))
-        except MigletError as error:
-            return f"config.sh remove could not be run: {error}"
+        if isinstance(token, RemovalToken):
+            return (yield from self._run_config(token))
+        forget_registration(self._directory)
+        return token
 
     def _danger(self) -> str:
         """Why no removal token may be given to config.sh; empty: it may."""
@@ -316,8 +369,8 @@ class Removing:
             return str(error)
         return self._host.folder.danger(who, removing=True)
 
-    def _token(self) -> Generator[float, None, RemovalToken | str]:
-        """The token, or why there is none."""
+    def _token(self) -> Generator[float, None, RemovalToken | tuple[str, str]]:
+        """The token, or what becomes of the registration without one, and why."""
         host = self._host
         wanted = {"org_id": host.settings.org_id, "pool_id": host.settings.pool_id}
         call = functools.partial(
@@ -331,12 +384,14 @@ class Removing:
             host.report(
                 ControllerFailed("removal-token", error.category, str(error), 0)
             )
-            return f"no removal token: {error}"
+            return "failed", f"no removal token: {error}"
         if reply.removal is None:
-            return "the controller removes the runner itself"
+            return "left_to_controller", "the controller removes the runner itself"
         return RemovalToken(**reply.removal)
 
-    def _removed(self, token: RemovalToken) -> Generator[float, None, str]:
+    def _run_config(
+        self, token: RemovalToken
+    ) -> Generator[float, None, tuple[str, str]]:
         remember_secret(token.token)
         who = account(self._host.settings.runner.user)
         proxy = proxy_environment(self._host.settings.runner.proxy)
@@ -355,4 +410,6 @@ class Removing:
                 break
             yield POLL_SECONDS
         reach("removal.ended")
-        return "removed" if outcome.good else f"not removed: {outcome.message}"
+        if outcome.good:
+            return "removed", "removed"
+        return "failed", f"not removed: {outcome.message}"

@@ -1,19 +1,23 @@
-"""Provides, watches and ends the runner; the only worker that touches it.
+"""Provides, observes and ends the runner; the only worker that touches it.
 
-What takes time is written as steps that yield: between two of them the worker hears
-orders, shows its pulse and looks at the run.
+What takes time is written as steps that yield: between two of them the worker handles
+orders, sends its liveness pings and looks at the run.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.job.evidence import Evidence
+from miglet.job.observer import FINISH_SECONDS, Limits, RunObserver
 from miglet.job.verdict import Ending
+from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
 from miglet.messages.facts import (
     ControllerAnswered,
@@ -34,13 +38,25 @@ from miglet.messages.facts import (
     TokenSpent,
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
+from miglet.runner.launcher import Launcher
 from miglet.runner.launchers import runner_launcher
 from miglet.runner.release import FolderRecord
 from miglet.runner.run import Run
+from miglet.supervisor.failpoints import reach
 from miglet.workers.base import SILENCE_MARGIN, Worker
-from miglet.workers.following import CLOSE_LOOK_SECONDS, Following
-from miglet.workers.registration import Registering, Removing, description
-from miglet.workers.steps import Hopeless, Steps
+from miglet.workers.registration import (
+    RegistrationRemoval,
+    RunnerRegistration,
+    describe,
+    hooks_report,
+)
+from miglet.workers.steps import GivenUp, Steps
+
+#: Seconds that killing a whole tree of processes may take.
+KILL_SECONDS = 5.0
+
+#: Seconds between two looks while something is about to end.
+CLOSE_LOOK_SECONDS = 0.02
 
 
 class RunnerWatcher(Worker):
@@ -69,14 +85,22 @@ class RunnerWatcher(Worker):
     )
     privileged = True
 
-    def __init__(self, settings: Settings, identity: Identity) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        client: Client | None = None,
+        launcher: Launcher | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(settings, identity)
-        self.client = Client(settings.controller, identity.vm_id)
+        self.client = client or Client(settings.controller, identity.vm_id)
         self.folder = FolderRecord(
             Path(settings.paths.state), Path(settings.runner.directory)
         )
-        self._launcher = runner_launcher(settings)
-        self._following = Following(self)
+        self.now = now
+        self._launcher = launcher or runner_launcher(settings)
+        self._observed = ObservedRun(self)
         #: What was last to be provided: the name, and the run that it comes after.
         self._provision = ("", "")
         self._tasks: deque[Steps] = deque()
@@ -89,15 +113,15 @@ class RunnerWatcher(Worker):
     def changed(self, before: Settings) -> None:
         """Calls that follow are made, and the run is watched, with the new settings."""
         self.client.apply(self.settings.controller)
-        self._following.apply(self.settings)
+        self._observed.apply(self.settings)
 
     def work(self) -> None:
-        """Look at the run, then go on with what is under way."""
-        self._following.look()
+        """Look at the run, then go on with the task under way."""
+        self._observed.look()
         self._advance()
-        dues = [1.0, self._following.due_in()]
+        dues = [1.0, self._observed.due_in()]
         if self._tasks:
-            dues.append(self._task_due - time.monotonic())
+            dues.append(self._task_due - self.now())
         self.period = max(0.0, min(dues))
 
     def be_patient(self, seconds: float) -> None:
@@ -119,28 +143,28 @@ class RunnerWatcher(Worker):
         provision = order.name, order.former_run
         if provision != self._provision:
             self._provision = provision
-            self._begin(self._provided(order))
+            self._begin(self._provide(order))
 
     def watch(self, order: WatchRunner) -> None:
-        """Go on watching a run that was launched before."""
-        if self._following.is_of(order.run_id):
+        """Go on observing a run that was launched before."""
+        if self._observed.is_of(order.run_id):
             return
         run = self._launcher.find()
         if run is None or run.run_id != order.run_id:
-            self.report(vanished(order.run_id))
+            self.report(end_of_vanished_run(order.run_id))
             return
-        self._following.begin(run, adopted=True, minimal=order.minimal)
+        self._observed.begin(run, adopted=True, minimal=order.minimal)
 
     def drain(self, order: DrainRunner) -> None:
         """Stop an idle listener; leave a busy one alone."""
-        self._begin(self._drained())
+        self._begin(self._drain())
 
     def stop(self, order: StopRunner) -> None:
         """Drop what is under way and end the runner."""
         for task in self._tasks:
             task.close()
         self._tasks.clear()
-        self._begin(self._stopped(order))
+        self._begin(self._stop_runner(order))
 
     orders = {
         ProvideRunner: provide,
@@ -153,83 +177,88 @@ class RunnerWatcher(Worker):
 
     def _begin(self, task: Steps) -> None:
         self._tasks.append(task)
-        self._task_due = 0.0
-        self.hurry()
+        self.wake()
 
     def _advance(self) -> None:
         """Take the next step of the task under way, if it is due."""
-        if not self._tasks or time.monotonic() < self._task_due:
+        if not self._tasks or self.now() < self._task_due:
             return
         try:
-            self._task_due = time.monotonic() + next(self._tasks[0])
+            self._task_due = self.now() + next(self._tasks[0])
         except StopIteration:
             self._tasks.popleft()
             self._task_due = 0.0
-        except Hopeless as error:
+        except GivenUp as error:
             self._tasks.popleft()
             self.report(error.fact)
 
-    def _provided(self, order: ProvideRunner) -> Steps:
+    def _provide(self, order: ProvideRunner) -> Steps:
         run = self._launcher.find()
         if run and run.name == order.name and _is_wanted(run, order.former_run):
-            self.report(RunnerLaunched(description(run)))
-            self._following.begin(run, adopted=True)
+            self.report(RunnerLaunched(describe(run)))
+            self._observed.begin(run, adopted=True)
             return
         if run:
-            yield from self._over_and_done(run, order.instead_of)
+            yield from self._end_former_run(run, order.instead_of)
         yield order.delay_seconds
-        registering = Registering(self, order)
-        run = yield from registering.run()
-        self._following.begin(run, adopted=False, told=registering.described(run))
-        yield from self._ready()
+        registration = RunnerRegistration(self, order)
+        run = yield from registration.run()
+        described = registration.describe(run)
+        self._observed.begin(run, adopted=False, described=described)
+        yield from self._await_listening()
 
-    def _over_and_done(self, run: Run, instead_of: str) -> Steps:
-        """See a former run end, and forget it: what it told is in the journal."""
-        if not self._following.is_of(run.run_id):
-            self._following.begin(run, adopted=True)
+    def _end_former_run(self, run: Run, instead_of: str) -> Steps:
+        """See a former run end and forget it: what it did is in the journal.
+
+        A Worker that outlived its Listener finishes its job first.
+        """
+        if not self._observed.is_of(run.run_id):
+            self._observed.begin(run, adopted=True)
         if run.run_id != instead_of:
-            yield from self._following.awaited(self.settings.runner.drain_settle)
-        yield from self._following.interrupted()
-        self._following.forget()
+            yield from self._observed.wait(self.settings.runner.drain_settle)
+            if run.orphaned():
+                yield from self._observed.wait(self.settings.runner.orphan_timeout)
+        yield from self._observed.stop()
+        self._observed.forget()
         run.forget()
 
-    def _ready(self) -> Steps:
-        """A listener that does not listen in time is of no use."""
-        deadline = time.monotonic() + self.settings.runner.ready_timeout
-        while (watch := self._following.watch) and not watch.listening:
-            if time.monotonic() >= deadline:
-                self._following.kill()
+    def _await_listening(self) -> Steps:
+        """Kill a Listener that is not ready in time."""
+        deadline = self.now() + self.settings.runner.ready_timeout
+        while (present := self._observed.present) and not present.listening:
+            if self.now() >= deadline:
+                self._observed.kill()
                 return
             yield 1.0
 
-    def _drained(self) -> Steps:
+    def _drain(self) -> Steps:
         """Give a job that was already assigned the time to show itself."""
-        settle = time.monotonic() + self.settings.runner.drain_settle
-        while watch := self._following.watch:
-            if watch.busy:
+        settle = self.now() + self.settings.runner.drain_settle
+        while present := self._observed.present:
+            if present.busy:
                 return
-            if time.monotonic() >= settle:
-                yield from self._following.interrupted()
+            if self.now() >= settle:
+                yield from self._observed.stop()
                 return
             yield CLOSE_LOOK_SECONDS
 
-    def _stopped(self, order: StopRunner) -> Steps:
-        run = None if self._following.watch else self._launcher.find()
+    def _stop_runner(self, order: StopRunner) -> Steps:
+        run = None if self._observed.present else self._launcher.find()
         if run and (run.alive() or run.orphaned()):
             # Launched by a watcher that died before it could say so.
-            self._following.begin(run, adopted=True)
-        yield from self._following.awaited(order.settle_seconds)
-        yield from self._following.interrupted(order.grace_seconds, order.cause)
-        detail = yield from Removing(self).run()
-        self.report(RunnerRemoved(detail))
+            self._observed.begin(run, adopted=True)
+        yield from self._observed.wait(order.settle_seconds)
+        yield from self._observed.stop(order.grace_seconds, order.cause)
+        removal, detail = yield from RegistrationRemoval(self).run()
+        self.report(RunnerRemoved(detail, removal))
 
 
 def _is_wanted(run: Run, former_run: str) -> bool:
-    """Whether the arbiter is to hear of this run: it lives, or nobody told of it."""
+    """Whether the arbiter needs this run: it lives, or its end was not reported."""
     return run.alive() or not (run.run_id == former_run or run.settled)
 
 
-def vanished(run_id: str) -> RunnerExited:
+def end_of_vanished_run(run_id: str) -> RunnerExited:
     """The end of a run of which nothing is left."""
     return RunnerExited(
         run_id=run_id,
@@ -238,3 +267,124 @@ def vanished(run_id: str) -> RunnerExited:
         usage={},
         last_lines=[],
     )
+
+
+class ObservedRun:
+    """The one run that is observed, if any; nothing of it is reported twice."""
+
+    def __init__(self, watcher: RunnerWatcher) -> None:
+        self._watcher = watcher
+        self._observer: RunObserver | None = None
+        self._descriptors: set[int] = set()
+
+    @property
+    def present(self) -> RunObserver | None:
+        """The observer of the run, as long as the run has not ended."""
+        if self._observer and not self._observer.ended:
+            return self._observer
+        return None
+
+    def is_of(self, run_id: str) -> bool:
+        """Whether this run is observed, or was until its end."""
+        return self._observer is not None and self._observer.run.run_id == run_id
+
+    def begin(
+        self,
+        run: Run,
+        adopted: bool,
+        described: dict[str, Any] | None = None,
+        minimal: bool = False,
+    ) -> None:
+        """Observe this run; `described` is what facts about the runner say of it."""
+        self.forget()
+        settings = self._watcher.settings
+        self._observer = RunObserver(
+            run,
+            described or describe(run),
+            settings.features.as_dict(),
+            limits_of(settings),
+            adopted,
+            hooks_report(settings),
+            minimal,
+        )
+        self._listen(self._observer.descriptors())
+        self._watcher.hurry()
+
+    def apply(self, settings: Settings) -> None:
+        """Let changed settings hold for the run in view, too."""
+        if self._observer:
+            self._observer.limits = limits_of(settings)
+
+    def forget(self) -> None:
+        """Observe nothing."""
+        self._listen(set())
+        if self._observer:
+            self._observer.close()
+        self._observer = None
+
+    def look(self) -> None:
+        """Report what is new.
+
+        When nothing of the runner is left, what its job left running is killed before
+        the last is read: nobody can then write while it is read.
+        """
+        present = self.present
+        if present is None:
+            return
+        self._report(present.look(self._watcher.now()))
+        if present.over:
+            self._listen(set())
+            self._watcher.be_patient(KILL_SECONDS + FINISH_SECONDS)
+            present.run.kill(KILL_SECONDS)
+            self._report(present.finish())
+            present.close()
+        else:
+            self._listen(present.descriptors())
+
+    def due_in(self) -> float:
+        """Seconds until the next look."""
+        return self.present.due_in() if self.present else 1.0
+
+    def kill(self) -> None:
+        """End the run and everything it started, now."""
+        if self.present:
+            self._watcher.be_patient(KILL_SECONDS)
+            self.present.run.kill(KILL_SECONDS)
+            self.look()
+
+    def wait(self, seconds: float) -> Steps:
+        """Wait for the run to end by itself."""
+        deadline = self._watcher.now() + seconds
+        while self.present and self._watcher.now() < deadline:
+            yield CLOSE_LOOK_SECONDS
+
+    def stop(
+        self, grace_seconds: float | None = None, cause: str = "shutdown"
+    ) -> Steps:
+        """Ask the runner to end, wait for the grace period, then kill all of it."""
+        if self.present:
+            self.present.stop(cause)
+        configured = self._watcher.settings.shutdown.grace_period
+        yield from self.wait(configured if grace_seconds is None else grace_seconds)
+        self.kill()
+
+    def _report(self, facts: Iterator[Fact]) -> None:
+        for fact in facts:
+            reach(f"watcher.saw.{type(fact).__name__}")
+            if isinstance(fact, JobSeen):
+                self._watcher.folder.note_job()
+            self._watcher.report(fact)
+            reach(f"watcher.told.{type(fact).__name__}")
+
+    def _listen(self, wanted: set[int]) -> None:
+        """Be woken by these descriptors and no others."""
+        for descriptor in self._descriptors - wanted:
+            self._watcher.ignore(descriptor)
+        for descriptor in wanted - self._descriptors:
+            self._watcher.listen(descriptor, self._watcher.hurry)
+        self._descriptors = wanted
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How long a runner may be stuck."""
+    return Limits(settings.runner.ghost_timeout, settings.runner.finish_timeout)

@@ -26,7 +26,7 @@ POLL_SECONDS = 0.03
 EXIT_STATUSES = {"misconfig": MISCONFIGURED, "permanent": REFUSED}
 
 
-class Hopeless(MigletError):
+class GivenUp(MigletError):
     """No runner can be registered; carries the fact to report."""
 
     def __init__(self, fact: RegistrationFailed) -> None:

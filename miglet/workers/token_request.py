@@ -43,7 +43,7 @@ from miglet.supervisor import confinement
 from miglet.supervisor.children import ChildTask, RunningTask
 from miglet.supervisor.queues import Queue
 from miglet.workers.failures import report_failure
-from miglet.workers.steps import Hopeless, Host, failure_of
+from miglet.workers.steps import GivenUp, Host, failure_of
 
 #: What the client's methods return here; None: the controller does without.
 Token = RegistrationToken | RemovalToken | None
@@ -76,7 +76,7 @@ class RegistrationTokens:
         self.count = 0
 
     def next(self) -> Generator[float, None, RegistrationToken]:
-        """Another token, however long it takes; raises Hopeless where none is given."""
+        """Another token, however long it takes; raises GivenUp where none is given."""
         while True:
             answer = (yield from self._from_metadata()) or (
                 yield from self._from_controller()
@@ -110,7 +110,7 @@ class RegistrationTokens:
             reply = yield from request_token(host, call, settings.controller.timeout)
             token = registration_token_in(reply)
         except Refused as error:
-            raise Hopeless(failure_of(error)) from error
+            raise GivenUp(failure_of(error)) from error
         except BadRegistration as error:
             return self._cannot_use("bad_registration", str(error), error.hint)
         except ControllerError as error:
@@ -126,11 +126,11 @@ class RegistrationTokens:
         return token
 
     def _cannot_use(self, code: str, reason: str, hint: str) -> float:
-        """Seconds until another token is asked for; raises Hopeless at last."""
+        """Seconds until another token is asked for; raises GivenUp at last."""
         self._unusable += 1
         if self._unusable >= MOST_UNUSABLE:
             failed = RegistrationFailed("permanent", code, reason, hint, REFUSED)
-            raise Hopeless(failed)
+            raise GivenUp(failed)
         delay = self._backoff.delay()
         log.warning("%s; asking again in %.1f s", reason, delay)
         self._host.report(FaultNoted("permanent", code, reason, "controller", hint))

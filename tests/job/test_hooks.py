@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from miglet.job.hooks import (
     Refusal,
     prepare,
     read_report,
+    replaced,
+    unreadable,
 )
 from miglet.job.signs import JobIdentity
 from miglet.safefile import open_folder
@@ -425,3 +428,58 @@ def test_what_still_writes_into_the_old_folder_does_not_reach_the_new_one(tmp_pa
 def test_a_folder_that_cannot_be_made_is_told_with_its_reason():
     with pytest.raises(JobDirectoryUnusable, match="/proc/nowhere/job"):
         prepare(Path("/proc/nowhere/job"), None)
+
+
+# Whether our hooks can report at all.
+
+
+def test_a_folder_made_under_a_strict_umask_lets_the_runner_pass(tmp_path):
+    before = os.umask(0o077)
+    try:
+        prepare(tmp_path / "run" / "job", account_of_nobody())
+    finally:
+        os.umask(before)
+    if os.geteuid() == 0:
+        assert (tmp_path / "run").stat().st_mode & 0o001
+
+
+def account_of_nobody():
+    return Account("nobody", 65534, 65534, "/")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="asks for another user")
+def test_hooks_that_the_runner_cannot_read_are_named():
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        scripts = Path(name) / "hooks"
+        scripts.mkdir()
+        (scripts / "job-started.sh").touch(0o600)
+        Path(name).chmod(0o755)
+        assert unreadable(scripts, account_of_nobody()) == (
+            f"user nobody may not read {scripts}/job-started.sh"
+        )
+        (scripts / "job-started.sh").chmod(0o644)
+        assert unreadable(scripts, account_of_nobody()) == ""
+        scripts.chmod(0o700)
+        assert unreadable(scripts, account_of_nobody()) == (
+            f"user nobody may not enter {scripts}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("LANG=C.UTF-8\n", False),
+        ("ACTIONS_RUNNER_HOOK_JOB_STARTED=/opt/site/started.sh\n", True),
+        ("A=1\nACTIONS_RUNNER_HOOK_JOB_COMPLETED=\n", True),
+        (f"ACTIONS_RUNNER_HOOK_JOB_STARTED={SCRIPTS}/job-started.sh\n", False),
+    ],
+)
+def test_a_site_hook_that_replaces_ours_is_named(tmp_path, content, named):
+    assert replaced(tmp_path, SCRIPTS) == ""
+    (tmp_path / ".env").write_text(content)
+    assert bool(replaced(tmp_path, SCRIPTS)) == named
+
+
+def test_an_environment_file_that_is_a_trap_names_nothing(tmp_path):
+    os.mkfifo(tmp_path / ".env")
+    assert replaced(tmp_path, SCRIPTS) == ""

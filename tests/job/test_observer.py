@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,12 @@ class FakeRun:
     interrupts: int = 0
     used: Usage = field(default_factory=Usage)
     run_id: str = "run-1"
+    name: str = "vm-1"
+    unit: None = None
+    settled: bool = False
+    kills: int = 0
+    forgotten: bool = False
+    on_kill: Callable[[], Any] = lambda: None
 
     def __post_init__(self):
         self.directory = self.root / "runner"
@@ -117,6 +124,29 @@ class FakeRun:
 
     def interrupt(self):
         self.interrupts += 1
+
+    def kill(self, seconds):
+        self.kills += 1
+        self.on_kill()
+
+    def orphaned(self):
+        worker = self.worker_process
+        return self.status is not None and worker is not None and not worker.gone
+
+    def forget(self):
+        self.forgotten = True
+
+    def end(self, code=None, signal=None):
+        """The Listener ends."""
+        self.status = ExitStatus(code, signal, ended_at=time.time())
+
+    @property
+    def folder(self):
+        return self.root / "run"
+
+    def log_name(self, kind):
+        begun = time.gmtime(self.started_at + 1)
+        return time.strftime(f"{kind}_%Y%m%d-%H%M%S-utc.log", begun)
 
 
 class Play:
@@ -153,14 +183,12 @@ class Play:
         assert len(found) <= 1
         return found[0] if found else None
 
-    def prints(self, text: str, stamped: bool = True) -> None:
-        stamp = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
-        append(self.run.output_path, f"{stamp}: {text}\n" if stamped else f"{text}\n")
+    def prints(self, text: str) -> None:
+        append(self.run.output_path, stamped(text))
 
     def logs(self, kind: str, component: str, text: str) -> None:
-        begun = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self.run.started_at + 1))
         stamp = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
-        path = self.run.diag_directory / f"{kind}_{begun}-utc.log"
+        path = self.run.diag_directory / self.run.log_name(kind)
         append(path, f"[{stamp} INFO {component}] {text}\n")
 
     def begin(self, name: str = "build") -> FakeWorker:
@@ -175,7 +203,12 @@ class Play:
         return worker
 
     def listener_ends(self, code: int | None = 0, signal: int | None = None) -> None:
-        self.run.status = ExitStatus(code, signal, ended_at=time.time())
+        self.run.end(code, signal)
+
+
+def stamped(text: str) -> str:
+    """A line of the Listener's."""
+    return time.strftime(f"%Y-%m-%d %H:%M:%SZ: {text}\n", time.gmtime())
 
 
 def append(path: Path, text: str) -> None:
@@ -556,7 +589,7 @@ def test_a_folder_that_was_moved_away_costs_only_its_figure(play):
 def test_long_lines_fit_in_the_message_that_reports_the_end(play):
     worker = play.begin()
     for _ in range(20):
-        play.prints("é" * 8000, stamped=False)
+        append(play.run.output_path, "é" * 8000 + "\n")
     worker.end(signal=9)
     play.listener_ends(None, 9)
     play.look()

@@ -17,8 +17,8 @@ from miglet.runner import metadata_firewall
 from miglet.runner.metadata_firewall import MetadataOpen, Unblockable
 from miglet.runner.release import FolderRecord
 from miglet.supervisor.privileges import Account
-from miglet.workers.registration import Registering
-from miglet.workers.steps import Hopeless
+from miglet.workers.registration import RunnerRegistration
+from miglet.workers.steps import GivenUp
 from tests.preflight_machine import look
 from tests.runner.test_metadata_firewall import NOBODY, settings
 
@@ -206,8 +206,8 @@ def test_where_it_cannot_be_loaded_no_runner_is_registered(nft, tmp_path):
     wanted = settings(tmp_path, True)
     assert look("runner_metadata", wanted)["status"] == "ok"
     watcher = Watcher(wanted)
-    with pytest.raises(Hopeless) as caught:
-        next(Registering(watcher, ProvideRunner("vm-1")).run())
+    with pytest.raises(GivenUp) as caught:
+        next(RunnerRegistration(watcher, ProvideRunner("vm-1")).run())
     fact = caught.value.fact
     assert (fact.category, fact.exit_status) == ("infrastructure", 69)
     assert "no such filter" in fact.message and fact.hint

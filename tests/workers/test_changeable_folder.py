@@ -10,8 +10,8 @@ import pytest
 from miglet.messages.events import Identity
 from miglet.messages.orders import ProvideRunner
 from miglet.runner.release import FolderRecord
-from miglet.workers.registration import Registering, Removing
-from miglet.workers.steps import Hopeless
+from miglet.workers.registration import RegistrationRemoval, RunnerRegistration
+from miglet.workers.steps import GivenUp
 from tests.sample_settings import sample_settings
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root starts other users")
@@ -51,8 +51,8 @@ def watcher(tmp_path) -> Watcher:
 
 def test_no_runner_is_registered_again_where_a_job_could_change_config_sh(watcher):
     watcher.folder.note_job()
-    with pytest.raises(Hopeless) as caught:
-        next(Registering(watcher, ProvideRunner("vm-1")).run())
+    with pytest.raises(GivenUp) as caught:
+        next(RunnerRegistration(watcher, ProvideRunner("vm-1")).run())
     fact = caught.value.fact
     assert (fact.code, fact.exit_status) == ("runner_folder_changeable", 78)
     assert "install-runner" in fact.hint
@@ -61,11 +61,13 @@ def test_no_runner_is_registered_again_where_a_job_could_change_config_sh(watche
 def test_its_registration_is_left_to_the_controller(watcher):
     watcher.folder.note_job()
     with pytest.raises(StopIteration) as ended:
-        next(Removing(watcher).run())
-    assert ended.value.value.startswith("left to the controller: a job has run there")
+        next(RegistrationRemoval(watcher).run())
+    removal, detail = ended.value.value
+    assert removal == "left_to_controller"
+    assert detail.startswith("left to the controller: a job has run there")
     assert not (Path(watcher.settings.runner.directory) / ".runner").exists()
 
 
 def test_before_the_first_job_a_token_is_asked_for(watcher):
     with pytest.raises(AssertionError, match="a token is asked for"):
-        next(Removing(watcher).run())
+        next(RegistrationRemoval(watcher).run())

@@ -30,7 +30,7 @@ from miglet.http.transport import DeadlinePassed, TlsFailed
 from miglet.messages.facts import ControllerAnswered, FaultNoted
 from miglet.redaction import forget_secrets, redact
 from miglet.workers import token_request
-from miglet.workers.steps import Hopeless
+from miglet.workers.steps import GivenUp
 from miglet.workers.token_request import (
     RegistrationTokens,
     TokenReply,
@@ -249,7 +249,7 @@ def test_a_request_that_fails_is_repeated_and_reported_once_after_max_attempts(
 
 def test_a_refusal_is_final(monkeypatch):
     host = Host(monkeypatch, Refused("POST ... failed: 403 Forbidden", 403, "no"))
-    with pytest.raises(Hopeless, match="403 Forbidden") as caught:
+    with pytest.raises(GivenUp, match="403 Forbidden") as caught:
         host.next(tokens_of(host))
     assert caught.value.fact.exit_status == 77
 
@@ -271,7 +271,7 @@ def test_labels_that_cannot_be_registered_are_reported_and_asked_for_again(monke
 
 def test_three_answers_that_cannot_be_registered_end_the_machine_with_77(monkeypatch):
     host = Host(monkeypatch, bad("a,b"))
-    with pytest.raises(Hopeless, match="label 'a,b'") as caught:
+    with pytest.raises(GivenUp, match="label 'a,b'") as caught:
         host.next(tokens_of(host))
     assert len(host.client.of("registration_token")) == 3
     assert len([fact for fact in host.facts if isinstance(fact, FaultNoted)]) == 2
@@ -282,7 +282,7 @@ def test_three_answers_that_cannot_be_registered_end_the_machine_with_77(monkeyp
 def test_three_tokens_that_had_expired_end_the_machine_with_77(monkeypatch):
     old = replace(TOKEN, expires_at=time.time() - 1.0)
     host = Host(monkeypatch, old)
-    with pytest.raises(Hopeless, match="already expired") as caught:
+    with pytest.raises(GivenUp, match="already expired") as caught:
         host.next(tokens_of(host))
     assert len(host.client.of("registration_token")) == 3
     assert caught.value.fact.code == "registration_token_expired"
