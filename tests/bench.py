@@ -1,7 +1,9 @@
 """``make bench``: what MIGlet costs and how fast it is, beside supervisord.
 
-Prints medians of several runs and never judges: a slow machine is not a failure. What
-is measured is the real thing: real processes, the reference controller, the double.
+Prints figures of several runs and never judges: a slow machine is not a failure. What
+is measured is the real thing: real processes, the reference controller over http and
+over https with an authority of its own, and the double in the official runner's times.
+The runner's own share of every time is shown apart from MIGlet's.
 """
 
 from __future__ import annotations
@@ -17,24 +19,35 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests import bench_supervisord
 from tests.agent_process import BIN, Agent, configured, ended
+from tests.authority import Authority
+from tests.bench_instruments import (
+    Clock,
+    cpu_seconds,
+    median,
+    megabytes,
+    percent,
+    quantiles,
+    wall_times,
+)
 from tests.bench_journal import commits_per_second
 from tests.paths import ROOT
 from tests.reference_process import ReferenceController, running_controller
 from tests.runner_double import Double, install
-from tests.support import eventually
+from tests.terminal import Terminal
 
 STARTS = 7
-JOBS = 30
+JOBS = 20
 KILLS = 12
-CALLS = 15
-REST_SECONDS = 30.0
-CPU_SECONDS = 60.0
+REST_SECONDS = 60.0
+JOB_LIMIT_SECONDS = 20.0 * JOBS
 
 #: The commands as Debian's packages install them, but from this checkout.
 DEBIAN = {"miglet": "miglet.cli", "miglet-ctl": "miglet.ctl.__main__"}
@@ -49,27 +62,116 @@ RESTING: dict[str, Any] = {
     "controller": {"timeout": "30s", "command_wait": "25s", "command_interval": "5s"},
     "heartbeat": {"interval": "15s", "timeout": "60s"},
     "metrics": {"collection_interval": "10s"},
+    "runner": {"ghost_timeout": "2m", "ready_timeout": "60s"},
     "logging": {"level": "info"},
 }
+#: Figure, its name in the table, and what is wanted; the runner's own share comes last.
+FIGURES = (
+    ("start", "start -> first request", "300 ms"),
+    ("started", "job's message in the log -> JobStarted, p50 / p95", "10 / 30 ms"),
+    ("completed", "Worker's end -> JobCompleted, p50 / p95", "30 / 60 ms"),
+    ("result", "result printed -> JobCompleted, p50 / p95", ""),
+    ("replaced", "SIGKILL of a worker -> its successor", "10 ms"),
+    ("alive", "SIGKILL of a worker -> successor's first ping", ""),
+    ("status", "miglet-ctl / supervisorctl status", "50 ms"),
+    ("memory", "memory at rest (PSS, whole tree)", "50 MB"),
+    ("processor", "processor at rest", "0.3 %"),
+    ("commits", "journal commits per second", ""),
+    ("runner_message", "  runner: job taken -> its message in the log", ""),
+    ("runner_result", "  runner: last step -> result told to GitHub", ""),
+    ("runner_line", "  runner: Worker's end -> result printed", ""),
+    ("runner_end", "  runner: result printed -> Listener's end", ""),
+)
+
+Figures = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where machines of one benchmark live: a folder, and the controller they call."""
+
+    terminal: Terminal
+    clock: Clock
+    folder: Path
+    controller: ReferenceController
+    #: Further settings of `controller`.
+    trust: dict[str, Any]
+
+    @contextlib.contextmanager
+    def machine(
+        self, name: str, plan: Any, **settings: Any
+    ) -> Iterator[tuple[Agent, Double]]:
+        """An agent with its double, not started yet."""
+        double = install(self.folder / f"{name}-runner", plan)
+        both = {**RESTING, **settings, "vm_id": name}
+        both["controller"] = {**RESTING["controller"], **self.trust}
+        agent = configured(
+            self.folder / name,
+            self.controller.endpoint,
+            self.controller.token_path,
+            self.folder / f"{name}-runner",
+            **both,
+        )
+        try:
+            with ended(agent):
+                yield agent, double
+        finally:
+            double.kill()
+
+    def say(self, text: str) -> None:
+        scheme = self.controller.endpoint.partition(":")[0]
+        self.terminal.say(scheme, text)
 
 
 def main() -> None:
-    """Measure everything; the whole takes about four minutes."""
+    """Measure everything; the whole takes about seven minutes."""
+    terminal = Terminal()
+    clock = Clock(terminal)
     compile_all()
+    columns: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory(prefix="miglet-bench-") as name:
         folder = Path(name)
-        peer = measured_supervisord(folder / "supervisord")
+        with site(terminal, clock, folder / "http", encrypted=False) as plain:
+            columns["http"] = {**measured(plain), **journal(folder)}
+            columns["Debian"] = debian(plain)
+        with site(terminal, clock, folder / "https", encrypted=True) as private:
+            columns["https"] = measured(private)
+        terminal.say("supervisord", "four programs that do nothing")
+        columns["supervisord"] = bench_supervisord.measured(clock, folder / "peer")
+    show(terminal, columns)
+
+
+def show(terminal: Terminal, columns: dict[str, Figures]) -> None:
+    """The table."""
+    order = ("http", "https", "Debian", "supervisord")
+    terminal.line()
+    head = "".join(f"{name:>18}" for name in order)
+    terminal.line(terminal.styled(f"{'figure':<50}{head}{'wanted':>14}", "bold"))
+    for key, label, wanted in FIGURES:
+        cells = "".join(f"{columns[name].get(key, '-'):>18}" for name in order)
+        terminal.line(f"{label:<50}{cells}{wanted:>14}")
+    terminal.line()
+    terminal.line(
+        "Debian: with Debian's own Python and packages, where they are installed."
+    )
+
+
+@contextlib.contextmanager
+def site(
+    terminal: Terminal, clock: Clock, folder: Path, encrypted: bool
+) -> Iterator[Site]:
+    """A controller over http, or over https with a private authority."""
+    folder.mkdir()
+    if not encrypted:
         with running_controller(folder) as controller:
-            rows = [
-                *starts(folder, controller),
-                *rest(folder, controller, peer),
-                installed_memory(folder, controller),
-                *jobs(folder, controller),
-                *journal(folder),
-            ]
-    print(f"\n{'figure':<46}{'MIGlet':>16}{'supervisord':>16}{'target':>12}")
-    for row in rows:
-        print(f"{row[0]:<46}{row[1]:>16}{row[2]:>16}{row[3]:>12}")
+            yield Site(terminal, clock, folder, controller, {})
+        return
+    authority = Authority(folder, "private")
+    certificate, key = authority.issue("controller")
+    with running_controller(folder, tls_cert=certificate, tls_key=key) as controller:
+        controller.session.verify = str(authority.path)
+        trust = {"auth": {"ca_path": str(authority.path)}}
+        yield Site(terminal, clock, folder, controller, trust)
 
 
 def compile_all() -> None:
@@ -79,98 +181,66 @@ def compile_all() -> None:
         subprocess.run(command, check=False)
 
 
-def milliseconds(seconds: list[float], fraction: float = 0.5) -> str:
-    """A quantile of some durations; by default the median."""
-    ordered = sorted(seconds)
-    place = min(len(ordered) - 1, round(fraction * (len(ordered) - 1)))
-    return f"{ordered[place] * 1000:.1f} ms"
+def measured(site: Site) -> Figures:
+    """All figures of one scheme."""
+    return {**starts(site), **rest(site), **jobs(site)}
 
 
-@contextlib.contextmanager
-def machine(
-    folder: Path,
-    reference: ReferenceController,
-    name: str,
-    plan: Any,
-    /,
-    **settings: Any,
-) -> Iterator[tuple[Agent, Double]]:
-    """An agent with its double, not started yet."""
-    double = install(folder / f"{name}-runner", plan)
-    agent = configured(
-        folder / name,
-        reference.endpoint,
-        reference.token_path,
-        folder / f"{name}-runner",
-        **{"vm_id": name, **settings},
-    )
-    try:
-        with ended(agent):
-            yield agent, double
-    finally:
-        double.kill()
-
-
-def starts(folder: Path, controller: ReferenceController) -> list[tuple[str, ...]]:
+def starts(site: Site) -> Figures:
     """From the start of the process to its first request at the controller."""
     took = []
     for number in range(STARTS):
-        idle = {"listener": {"scenario": "idle"}}
-        with machine(folder, controller, f"start-{number}", idle) as (agent, _):
+        site.say(f"start {number + 1} of {STARTS}")
+        name = f"start-{number}"
+        with site.machine(name, {"listener": {"scenario": "idle"}}) as (agent, _):
             began = time.monotonic()
             agent.start()
-            event = controller.wait_for(f"start-{number}", "VMStarted")
+            event = site.controller.wait_for(name, "VMStarted")
             took.append(event["received_mono"] - began)
             agent.signal(signal.SIGTERM)
-            agent.wait()
-    return [("start -> first request", milliseconds(took), "-", "< 400 ms")]
+            agent.wait(30)
+    return {"start": median(took)}
 
 
-def rest(
-    folder: Path, controller: ReferenceController, peer: dict[str, str]
-) -> list[tuple[str, ...]]:
+def rest(site: Site) -> Figures:
     """Memory, processor, replacement of workers and the status call, while idle."""
-    plan = {"listener": {"scenario": "idle"}}
-    with machine(folder, controller, "rest", plan, **RESTING) as (agent, _):
+    with site.machine("rest", {"listener": {"scenario": "idle"}}) as (agent, _):
         agent.start()
-        agent.until("idle")
-        wait(REST_SECONDS)
-        tree = tree_of(agent)
-        memory = megabytes(tree)
-        share = f"{cpu_percent(tree, CPU_SECONDS):.2f} %"
+        memory, processor = at_rest(site, agent)
         calls = wall_times([BIN / "miglet-ctl", "--socket", agent.socket, "status"])
-        kills = [replaced(agent, name) for name in kill_order(agent)]
-    return [
-        ("memory at rest (PSS, whole tree)", memory, peer["memory"], "< 50 MB"),
-        ("processor at rest", share, peer["cpu"], "< 0.5 %"),
-        (
-            "SIGKILL of a worker -> successor's pulse",
-            milliseconds(kills),
-            peer["kill"],
-            "< 50 ms",
-        ),
-        (
-            "miglet-ctl / supervisorctl status",
-            milliseconds(calls),
-            peer["status"],
-            "< 80 ms",
-        ),
-    ]
+        site.say(f"{KILLS} workers are killed")
+        kills = [replaced(agent, name) for name in kill_order(site.clock, agent)]
+    return {
+        "memory": memory,
+        "processor": processor,
+        "replaced": median([forked for forked, _ in kills]),
+        "alive": median([pinged for _, pinged in kills]),
+        "status": median(calls),
+    }
 
 
-def installed_memory(folder: Path, controller: ReferenceController) -> tuple[str, ...]:
+def at_rest(site: Site, agent: Agent) -> tuple[str, str]:
+    """Memory and processor of an idle machine."""
+    site.clock.until(lambda: agent.state() == "idle", "the machine gets ready")
+    site.say(f"{REST_SECONDS:.0f} s at rest")
+    tree = [psutil.Process(agent.pid), *agent.workers().values()]
+    site.clock.wait(REST_SECONDS / 2, "the machine comes to rest")
+    before = cpu_seconds(tree)
+    site.clock.wait(REST_SECONDS / 2, "the machine is at rest")
+    share = percent(cpu_seconds(tree) - before, REST_SECONDS / 2)
+    return megabytes(tree), share
+
+
+def debian(site: Site) -> Figures:
     """Memory at rest with the Python and the packages that the .deb depends on."""
-    name = "memory at rest, with Debian's packages"
     there = subprocess.run([DEBIAN_PYTHON, "-c", IMPORTS], capture_output=True)
     if there.returncode:
-        return (name, "not installed", "-", "< 50 MB")
-    idle = {"listener": {"scenario": "idle"}}
-    with machine(folder, controller, "debian", idle, **RESTING) as (agent, _):
-        agent.commands = debian_commands(folder / "bin")
+        return {"memory": "not installed"}
+    with site.machine("debian", {"listener": {"scenario": "idle"}}) as (agent, _):
+        agent.commands = debian_commands(site.folder / "bin")
         agent.start()
-        agent.until("idle")
-        wait(REST_SECONDS)
-        return (name, megabytes(tree_of(agent)), "-", "< 50 MB")
+        memory, processor = at_rest(site, agent)
+    return {"memory": memory, "processor": processor}
 
 
 def debian_commands(folder: Path) -> Path:
@@ -185,75 +255,19 @@ def debian_commands(folder: Path) -> Path:
     return folder
 
 
-def tree_of(agent: Agent) -> list[psutil.Process]:
-    """The parent and its workers."""
-    return [psutil.Process(agent.pid), *agent.workers().values()]
-
-
-def megabytes(tree: list[psutil.Process]) -> str:
-    """Memory of all of them."""
-    return f"{sum(map(pss_bytes, tree)) / 1e6:.1f} MB"
-
-
-def kill_order(agent: Agent) -> Iterator[str]:
+def kill_order(clock: Clock, agent: Agent) -> Iterator[str]:
     """Workers in turn, with so long between two deaths of one that it has settled."""
     names = list(agent.workers())
     for number in range(KILLS):
         if number and number % (2 * len(names)) == 0:
-            wait(11.0)
+            clock.wait(11.0, "the workers settle")
         yield names[number % len(names)]
 
 
-def jobs(folder: Path, controller: ReferenceController) -> list[tuple[str, ...]]:
-    """From what the runner prints to what the controller has."""
-    job = {"scenario": "job", "seconds": 0.3, "after": 0.1}
-    settings = {**RESTING, "runner": {"after_job": "register"}}
-    with machine(folder, controller, "jobs", {"listener": job}, **settings) as (
-        agent,
-        double,
-    ):
-        agent.start()
-        controller.wait_for("jobs", "JobCompleted", seconds=120, count=JOBS)
-        agent.signal(signal.SIGTERM)
-        agent.wait()
-        began = latencies(controller, double, "JobStarted", "running_job")
-        over = latencies(controller, double, "JobCompleted", "result")
-    return [
-        ("'Running job' printed -> JobStarted, p50", milliseconds(began), "-", ""),
-        (
-            "'Running job' printed -> JobStarted, p95",
-            milliseconds(began, 0.95),
-            "-",
-            "< 150 ms",
-        ),
-        ("result printed -> JobCompleted, p50", milliseconds(over), "-", ""),
-        (
-            "result printed -> JobCompleted, p95",
-            milliseconds(over, 0.95),
-            "-",
-            "< 100 ms",
-        ),
-    ]
-
-
-def latencies(
-    controller: ReferenceController, double: Double, event: str, what: str
-) -> list[float]:
-    """Seconds from each line of the double to its event's arrival."""
-    arrived = [each["received_mono"] for each in controller.events("jobs", event)]
-    printed = [each["mono"] for each in double.truth(what)]
-    return [end - start for start, end in zip(printed, arrived, strict=False)][:JOBS]
-
-
-def journal(folder: Path) -> list[tuple[str, ...]]:
-    """How many transitions the journal can commit."""
-    rates = [commits_per_second(folder / f"journal-{n}.db", 1.0) for n in range(3)]
-    return [("journal commits per second", f"{statistics.median(rates):.0f}", "-", "")]
-
-
-def replaced(agent: Agent, name: str) -> float:
-    """Seconds from a worker's SIGKILL to its successor's first pulse."""
+def replaced(agent: Agent, name: str) -> tuple[float, float]:
+    """Seconds from a worker's SIGKILL to its successor, and to its first ping."""
     before = agent.status()["workers"][name]["pid"]
+    forked = None
     with socket.socket(socket.AF_UNIX) as control:
         control.connect(str(agent.socket))
         lines = control.makefile("rwb")
@@ -263,112 +277,60 @@ def replaced(agent: Agent, name: str) -> float:
             lines.write(b'{"jsonrpc":"2.0","id":1,"method":"status","params":{}}\n')
             lines.flush()
             worker = json.loads(lines.readline())["result"]["workers"][name]
-            if (
-                worker["pid"] not in (before, None)
-                and worker["last_seen_seconds"] is not None
-            ):
-                return time.monotonic() - began
-            wait(0.001)
+            now = time.monotonic() - began
+            if worker["pid"] not in (before, None):
+                forked = now if forked is None else forked
+                if worker["last_seen_seconds"] is not None:
+                    return forked, now
+            time.sleep(0.001)
 
 
-# The peer.
+def jobs(site: Site) -> Figures:
+    """From what the runner does to what the controller has stored of it."""
+    job = {"scenario": "job", "seconds": 0.3}
+    runner = {**RESTING["runner"], "after_job": "register"}
+    with site.machine("jobs", {"listener": job}, runner=runner) as (agent, double):
+        agent.start()
+        for number in range(1, JOBS + 1):
+            site.say(f"job {number} of {JOBS}")
+            site.controller.wait_for(
+                "jobs", "JobCompleted", seconds=JOB_LIMIT_SECONDS, count=number
+            )
+        agent.signal(signal.SIGTERM)
+        agent.wait(60)
+        return latencies(site.controller, double)
 
 
-def measured_supervisord(folder: Path) -> dict[str, str]:
-    """The same figures of supervisord with four programs that do nothing."""
-    folder.mkdir()
-    program = folder / "program.py"
-    program.write_text(
-        "import sys, time\n"
-        "open(sys.argv[1], 'a').write('%r\\n' % time.monotonic())\n"
-        "time.sleep(100000)\n"
-    )
-    config = folder / "supervisord.conf"
-    config.write_text(
-        f"[supervisord]\nnodaemon=true\nlogfile={folder}/log\npidfile={folder}/pid\n"
-        f"[unix_http_server]\nfile={folder}/sock\n"
-        f"[supervisorctl]\nserverurl=unix://{folder}/sock\n"
-        "[rpcinterface:supervisor]\n"
-        "supervisor.rpcinterface_factory ="
-        " supervisor.rpcinterface:make_main_rpcinterface\n"
-        + "".join(
-            f"[program:p{n}]\ncommand={sys.executable} {program} {folder}/starts-{n}\n"
-            for n in range(4)
-        )
-    )
-    command = [BIN / "supervisord", "-c", config]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            return peer_figures(folder, config, psutil.Process(process.pid))
-        finally:
-            process.terminate()
+def latencies(controller: ReferenceController, double: Double) -> Figures:
+    """MIGlet's share, and the runner's."""
 
+    def happened(what: str) -> list[float]:
+        return [each["mono"] for each in double.truth(what)][:JOBS]
 
-def peer_figures(folder: Path, config: Path, daemon: psutil.Process) -> dict[str, str]:
-    """Measure a running supervisord."""
-    eventually(lambda: len(started(folder)) == 4, 20, "supervisord's programs")
-    wait(2.0)
-    tree = [daemon, *daemon.children()]
-    memory = megabytes(tree)
-    share = cpu_percent(tree, 20.0)
-    calls = wall_times([BIN / "supervisorctl", "-c", config, "status"])
-    kills = []
-    for _ in range(4):
-        before = len(started(folder))
-        victim = daemon.children()[0]
-        began = time.monotonic()
-        victim.kill()
-        eventually(lambda n=before: len(started(folder)) > n, 10, "the restart")
-        kills.append(max(started(folder)) - began)
-        wait(1.5)
+    def stored(event: str) -> list[float]:
+        found = controller.events("jobs", event)
+        return [each["received_mono"] for each in found][:JOBS]
+
+    def gaps(first: list[float], second: list[float]) -> list[float]:
+        return [end - start for start, end in zip(first, second, strict=False)]
+
+    message, gone, printed = map(happened, ("job_message", "worker_gone", "result"))
+    told, completed = happened("reported"), stored("JobCompleted")
     return {
-        "memory": memory,
-        "cpu": f"{share:.2f} %",
-        "kill": milliseconds(kills),
-        "status": milliseconds(calls),
+        "started": quantiles(gaps(message, stored("JobStarted"))),
+        "completed": quantiles(gaps(gone, completed)),
+        "result": quantiles(gaps(printed, completed)),
+        "runner_message": quantiles(gaps(happened("running_job"), message)),
+        "runner_result": quantiles(gaps(happened("step_exit"), told)),
+        "runner_line": quantiles(gaps(gone, printed)),
+        "runner_end": quantiles(gaps(printed, happened("listener_exit"))),
     }
 
 
-def started(folder: Path) -> list[float]:
-    """When supervisord's programs were started."""
-    lines = [
-        line for path in folder.glob("starts-*") for line in path.read_text().split()
-    ]
-    return [float(line) for line in lines]
-
-
-# Instruments.
-
-
-def wait(seconds: float) -> None:
-    """Let time pass: here it is what is measured over."""
-    time.sleep(seconds)
-
-
-def pss_bytes(process: psutil.Process) -> int:
-    """The process's share of memory, proc_pid_smaps(5)."""
-    text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("Pss:")]
-    return int(line.split()[1]) * 1024
-
-
-def cpu_percent(tree: list[psutil.Process], seconds: float) -> float:
-    """Of one processor, all processes together, over some time."""
-    before = sum(sum(process.cpu_times()[:2]) for process in tree)
-    began = time.monotonic()
-    wait(seconds)
-    after = sum(sum(process.cpu_times()[:2]) for process in tree)
-    return (after - before) / (time.monotonic() - began) * 100
-
-
-def wall_times(command: list[Any]) -> list[float]:
-    """Wall time of each of several calls, the first one not counted."""
-    took = []
-    for _ in range(CALLS + 1):
-        began = time.monotonic()
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-        took.append(time.monotonic() - began)
-    return took[1:]
+def journal(folder: Path) -> Figures:
+    """How many transitions the journal can commit."""
+    rates = [commits_per_second(folder / f"journal-{n}.db", 1.0) for n in range(3)]
+    return {"commits": f"{statistics.median(rates):.0f}"}
 
 
 if __name__ == "__main__":

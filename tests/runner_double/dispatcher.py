@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CANCEL_SECONDS = 300.0
 LEAST_CANCEL_SECONDS = 60.0
 KILL_MARGIN_SECONDS = 15.0
+SERVER_ERROR = "Internal Server Error"
 CRASHED = (
     "indicate worker encounter an unhandled exception or app crash, attach worker"
     " stdout/stderr to JobRequest result."
@@ -144,14 +145,44 @@ class Dispatcher:
         ends = None if until is True else time.monotonic() + until
         while ends is None or time.monotonic() < ends:
             for left in range(times.REQUEST_TRIES - 1, -1, -1):
-                self._host.call("renew", status=500)
-                log_refusal(self._listener, "renew job", "Internal Server Error", left)
+                self._fail_renewal(left)
                 self._listener.pause(times.BACK_OFF)
             self._host.trace.write(
                 "JobDispatcher",
                 f"Retrying lock renewal for job {self._job['job_id']}. The first job"
                 " renew request has failed.",
             )
+
+    def _fail_renewal(self, left: int) -> None:
+        """One renewal that the service refuses; so many tries are left."""
+        self._host.call("renew", status=500)
+        if left:
+            log_refusal(self._listener, "renew job", SERVER_ERROR, left)
+            return
+        trace = self._host.trace
+        trace.write(
+            "JobDispatcher",
+            f"Catch exception during renew runner job {self._job['job_id']}.",
+            "ERR",
+        )
+        trace.write("JobDispatcher", failure("renew job", SERVER_ERROR), "ERR")
+
+    def _fail_renewals(self, left: int = times.REQUEST_TRIES - 1) -> None:
+        """The lock cannot be renewed any more: after the last try the job is given up.
+
+        The tries end as long after the job's start as was measured.
+        """
+        if self._worker is None or self._worker.poll() is not None:
+            return
+        self._fail_renewal(left)
+        if left:
+            again = (times.ABANDONED - times.RENEWAL) / (times.REQUEST_TRIES - 1)
+            self._host.loop.call_later(
+                self._host.plan.scaled(again), lambda: self._fail_renewals(left - 1)
+            )
+        else:
+            self._host.count("JobRenewReachLimit")
+            self._cancel("Abandoned", LEAST_CANCEL_SECONDS)
 
     def _renew(self) -> None:
         job = self._job
@@ -168,7 +199,8 @@ class Dispatcher:
             "JobDispatcher",
             f"Successfully renew {renewed}, job is valid till {stamp()}",
         )
-        self._host.loop.call_later(self._host.plan.scaled(times.RENEWAL), self._renew)
+        following = self._fail_renewals if job.get("renewal_fails") else self._renew
+        self._host.loop.call_later(self._host.plan.scaled(times.RENEWAL), following)
 
     def _start_worker(self) -> None:
         host = self._host
@@ -225,8 +257,6 @@ class Dispatcher:
         worker, loop = self._worker, self._host.loop
         ended = os.pidfd_open(worker.pid)
         loop.add_reader(ended, lambda: loop.remove_reader(ended))
-        if self._job.get("renewal_fails"):
-            loop.call_later(self._host.plan.scaled(times.ABANDONED), self._abandon)
         while worker.poll() is None:
             self._handle_messages()
             loop.run_once()
@@ -258,10 +288,6 @@ class Dispatcher:
                 " timeout 5 minutes.",
             )
             self._cancel("Canceled", order.get("timeout", CANCEL_SECONDS))
-
-    def _abandon(self) -> None:
-        self._host.count("JobRenewReachLimit")
-        self._cancel("Abandoned", LEAST_CANCEL_SECONDS)
 
     def _cancel(self, as_result: str, timeout: float) -> None:
         self._cancelled_as = as_result
@@ -309,6 +335,7 @@ class Dispatcher:
             f"Worker finished for job {self._job['job_id']}. Code: {code}",
         )
         if 100 <= code < 100 + len(RESULTS):
+            self._host.rest(times.RESULT)
             return RESULTS[code - 100]
         trace.write("JobDispatcher", f"Return code {code} {CRASHED}")
         self._host.rest(self._host.plan.times.crash_report)
@@ -331,13 +358,16 @@ def lose_registration(listener: Listener) -> None:
     host.terminal.error(NOT_REGISTERED)
 
 
+def failure(request: str, reason: str) -> str:
+    """The exception of a request that is refused, as logs show it."""
+    return f"System.Exception: Failed to {request}: Error: {reason}."
+
+
 def log_refusal(listener: Listener, request: str, reason: str, left: int) -> None:
     """How the log tells of one refused request to the run service."""
     trace = listener.host.trace
     trace.write("RunServer", "Catch exception during request", "ERR")
-    trace.write(
-        "RunServer", f"System.Exception: Failed to {request}: Error: {reason}.", "ERR"
-    )
+    trace.write("RunServer", failure(request, reason), "ERR")
     if left:
         trace.write(
             "RunServer",

@@ -829,6 +829,8 @@ PIPELINES_TIMES: dict[str, Range] = {
     "acquire": (0.096, 0.173),
     "crash_report": (0.80, 0.84),
 }
+#: From the Worker's end to the result's line.
+RESULT_PRINTED: Range = (0.005, 0.020)
 #: From the result's line to the Listener's end.
 LISTENER_END: Range = (0.042, 0.100)
 #: From a SIGINT to the result of a job whose step does not answer it.

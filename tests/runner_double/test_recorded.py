@@ -249,6 +249,20 @@ def test_renewals_that_work_again_let_the_job_run_as_usual(stage: Stage) -> None
     assert double.calls().count("renew") > 5
 
 
+def test_a_lock_that_cannot_be_renewed_any_more_abandons_the_job(
+    stage: Stage,
+) -> None:
+    double = stage.ready({"scenario": "abandoned"}, scale=0.01)
+    stdout, _ = stage.listener(double).communicate(timeout=20)
+    assert "Job build completed with result: Abandoned\n" in stdout
+    renewals = [each for each in double.truth("call") if each["name"] == "renew"]
+    assert [each.get("status") for each in renewals] == [None, *5 * (500,)]
+    assert "Catch exception during renew runner job " in double.log("Runner")
+    took = moment(double, "result") - moment(double, "running_job")
+    assert took >= 110 * 0.01
+    assert double.truth("reported")[0]["result"] == "Canceled"
+
+
 def test_an_acquisition_without_an_answer_is_waited_for_in_silence(
     stage: Stage,
 ) -> None:
@@ -301,6 +315,7 @@ def test_the_listener_outlives_its_result_as_long_as_was_recorded() -> None:
 
 #: What happens, after what, and how long after that it comes at the earliest.
 GAPS = [
+    ("worker_gone", "result", recorded.RESULT_PRINTED[0]),
     ("message_received", "running_job", recorded.BROKER_TIMES["acquire"][0]),
     ("running_job", "job_message", recorded.BROKER_TIMES["job_message"][0]),
     ("step_exit", "reported", recorded.BROKER_TIMES["complete"][0]),

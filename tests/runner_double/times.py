@@ -58,6 +58,8 @@ PIPELINES = Times(
     crash_report=0.83,
 )
 
+#: From the Worker's end to the line with its result, where nothing has to be reported.
+RESULT = 0.01
 #: From the result's line to the session's end, and from there to the Listener's end.
 DELETE_SESSION = 0.03
 EXIT = 0.04
