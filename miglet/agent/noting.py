@@ -60,6 +60,11 @@ def note_failure(house: House, fact: facts.ControllerFailed) -> None:
     house.known.missed(fact)
 
 
+def note_token(house: House, fact: facts.ControllerTokenTaken) -> None:
+    """A heartbeat at once shows whether the controller takes it; events follow."""
+    house.herald.beat(house.vm, at_once=True)
+
+
 def note_delivery(house: House, fact: facts.EventDelivered) -> None:
     """The event has left the journal."""
     house.uplink.delivered(fact)
@@ -114,6 +119,7 @@ NOTES: dict[type[Fact], Callable[[House, Any], None]] = {
     facts.PreflightDone: note_machine,
     facts.ControllerAnswered: note_answer,
     facts.ControllerFailed: note_failure,
+    facts.ControllerTokenTaken: note_token,
 }
 
 #: What is noted of each fact once its consequences are on disk.

@@ -103,7 +103,8 @@ def token_in(content: bytes, path: str | Path) -> str:
 def unusable(path: str | Path, reason: str) -> CredentialUnusable:
     return CredentialUnusable(
         f"token file {path}: {reason}; write the controller's token into it"
-        " (controller.auth.token_path) and let MIGlet's user read it"
+        " (controller.auth.token_path) and let MIGlet's user read it, or, in a cloud,"
+        " set the instance's attribute miglet-controller-token"
     )
 
 

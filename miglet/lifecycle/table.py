@@ -380,6 +380,7 @@ IGNORED_ANYWHERE: dict[type[Fact], str] = {
     facts.RunKilled: "what was to be told of the run is told",
     facts.ControllerAnswered: _FOR_ARBITER,
     facts.ControllerFailed: _FOR_ARBITER,
+    facts.ControllerTokenTaken: _FOR_ARBITER,
     facts.MachineSampled: _FOR_ARBITER,
     facts.EventsFlushed: _NOT_FLUSHING,
 }

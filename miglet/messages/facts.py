@@ -527,6 +527,11 @@ class EventsFlushed(Fact):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class ControllerTokenTaken(Fact):
+    """The controller's token came by metadata, or is another now; it is in its file."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class TerminationNoticed(Fact):
     """The cloud announced the end of this machine."""
 

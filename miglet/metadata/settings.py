@@ -19,14 +19,11 @@ from miglet.config.sources import (
     unusable,
 )
 from miglet.errors import Fault
-from miglet.formats import is_printable_word
 from miglet.metadata.cloud import Metadata
+from miglet.metadata.credential import CONTROLLER_TOKEN, LONGEST_TOKEN, usable_token
 from miglet.redaction import redact, remember_secret
 
 SOURCE = "metadata"
-
-#: The attribute that holds the controller's bearer token itself.
-CONTROLLER_TOKEN = "miglet-controller-token"
 
 #: The attribute that a registration token may lie in; read when it is needed.
 REGISTRATION_TOKEN = "miglet-registration-token"
@@ -35,9 +32,6 @@ TOKEN_SOURCE = f"{SOURCE} {CONTROLLER_TOKEN}"
 
 #: The setting that names the file with the controller's token.
 TOKEN_KEY = "controller.auth.token_path"
-
-#: Beyond this a server commonly refuses the header that the token travels in.
-LONGEST_TOKEN = 8192
 
 #: The first line of user data that is our document as a whole, and of user data
 #: (https://cloudinit.readthedocs.io/) in which a section may be ours.
@@ -75,17 +69,15 @@ def usual(attributes: Mapping[str, str]) -> dict[str, str]:
 
 def controller_token(metadata: Metadata) -> str | None:
     """The controller's token; None if there is none that can be used."""
-    text = usual(metadata.attributes).get(CONTROLLER_TOKEN)
-    return None if text is None or token_faults(text) else text.strip()
+    return usable_token(usual(metadata.attributes).get(CONTROLLER_TOKEN, ""))
 
 
 def token_faults(text: str | None) -> tuple[Fault, ...]:
     """What is wrong with the controller's token, without a word of it."""
-    token = (text or "").strip()
-    if text is None or (is_printable_word(token) and len(token) <= LONGEST_TOKEN):
+    if text is None or usable_token(text):
         return ()
     reason = f"expected one printable ASCII word of at most {LONGEST_TOKEN} characters"
-    found = "something else" if token else "nothing"
+    found = "something else" if text.strip() else "nothing"
     return (Fault(TOKEN_KEY, TOKEN_SOURCE, f"{reason}, found {found}"),)
 
 

@@ -24,11 +24,11 @@ from miglet.config.validation import NOWHERE
 from miglet.errors import Fault, Misconfigured
 from miglet.messages.facts import FaultNoted
 from miglet.metadata.cloud import Metadata, cloud_called
+from miglet.metadata.credential import CONTROLLER_TOKEN, token_path
 from miglet.metadata.faults import MetadataUnavailable
 from miglet.metadata.firmware import cloud_name
 from miglet.metadata.limits import Limits
 from miglet.metadata.settings import (
-    CONTROLLER_TOKEN,
     SOURCE,
     TOKEN_KEY,
     TOKEN_SOURCE,
@@ -38,9 +38,6 @@ from miglet.metadata.settings import (
     redacted,
     secret_names,
 )
-
-#: The name of the file in ``paths.runtime`` that the controller's token is kept in.
-TOKEN_FILE = "controller-token"
 
 #: The setting that keeps the runner's user from the metadata server.
 BLOCK_KEY = "runner.block_metadata"
@@ -60,7 +57,7 @@ class Sources:
     trouble: MetadataUnavailable | None = None
     #: What reading the metadata took.
     milliseconds: float = 0.0
-    #: The controller's token, where the metadata has it.
+    #: The controller's token, where the metadata has it; empty: it is awaited.
     token: str | None = field(default=None, repr=False)
     #: The file that the token belongs in.
     token_path: str = ""
@@ -150,7 +147,7 @@ def sources_of(
     if metadata is None:
         log.warning("no metadata of %s: %s", name, trouble)
         layers = layers_of(environ, **sources)
-        return with_block(Sources(layers, name, None, trouble, took))
+        return with_block(with_token(Sources(layers, name, None, trouble, took)))
     layers = layers_of(
         environ,
         **sources,
@@ -174,14 +171,27 @@ def asked(
 
 
 def with_token(found: Sources) -> Sources:
-    """`found`, with the token's file as ``token_path`` where nobody named another."""
+    """`found`, with the token's file as ``token_path`` where nobody named another.
+
+    Where there is neither an attribute nor the usual file, the attribute is awaited:
+    managed instance groups make the machine before the controller knows of it.
+    """
     token = controller_token(found.metadata) if found.metadata else None
     runtime = drafted(found.layers).values.get("paths.runtime")
-    if token is None or not isinstance(runtime, str):
+    if token is None and not is_awaited(found) or not isinstance(runtime, str):
         return found
-    path = f"{runtime.rstrip('/')}/{TOKEN_FILE}"
-    found = with_machine_value(found, TOKEN_KEY, Value(path, TOKEN_SOURCE))
-    return dataclasses.replace(found, token=token, token_path=path)
+    path = token_path(runtime)
+    source = TOKEN_SOURCE if token else f"{TOKEN_SOURCE}, which is awaited"
+    found = with_machine_value(found, TOKEN_KEY, Value(path, source))
+    return dataclasses.replace(found, token=token or "", token_path=path)
+
+
+def is_awaited(found: Sources) -> bool:
+    """Whether only an attribute that is still to be set can bring the token."""
+    if drafted(found.layers).values.get("controller.auth.type") != "bearer":
+        return False
+    named = any(TOKEN_KEY in layer.values for layer in found.layers)
+    return not named and not os.path.exists(KEYS[TOKEN_KEY].rules["default"])
 
 
 def with_block(found: Sources) -> Sources:
@@ -206,8 +216,8 @@ def secret_in(found: Sources) -> str:
     if values.get("github.token_source") == "metadata":
         names.append("github.metadata_path")
     if values.get("controller.auth.type") == "bearer" and not found.token:
-        token_path = values.get(TOKEN_KEY)
-        if not (isinstance(token_path, str) and os.path.exists(token_path)):
+        path = values.get(TOKEN_KEY)
+        if path == found.token_path or not os.path.exists(str(path)):
             # It is awaited: as a file, or as this attribute.
             names.append(CONTROLLER_TOKEN)
     return names[0] if names else ""

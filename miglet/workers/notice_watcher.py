@@ -12,10 +12,14 @@ import signal
 from miglet.config.settings import Settings
 from miglet.errors import MigletError
 from miglet.messages.events import Identity
-from miglet.messages.facts import TerminationNoticed
+from miglet.messages.facts import ControllerTokenTaken, TerminationNoticed
+from miglet.metadata.credential import awaited_token
 from miglet.metadata.firmware import cloud_name
 from miglet.metadata.notices import notices_of
 from miglet.workers.base import SILENCE_MARGIN, Worker
+
+#: Where a token that comes by another way than metadata usually is.
+USUAL_TOKEN_PATH = "/etc/miglet/token"
 
 #: Seconds that one look may take: GCE answers at once when something changes.
 LOOK_SECONDS = 60.0
@@ -29,7 +33,7 @@ class NoticeWatcher(Worker):
     """Asks the metadata server, again and again."""
 
     name = "notice-watcher"
-    facts = frozenset({TerminationNoticed})
+    facts = frozenset({TerminationNoticed, ControllerTokenTaken})
 
     def __init__(self, settings: Settings, identity: Identity) -> None:
         super().__init__(settings, identity)
@@ -45,14 +49,21 @@ class NoticeWatcher(Worker):
         if self._cloud is None:
             raise NoCloud("there is no cloud to watch")
         self._notices = notices_of(self._cloud, os.environ)
+        self._token = awaited_token(
+            self.settings, self._cloud, os.environ, USUAL_TOKEN_PATH
+        )
 
     def close(self) -> None:
         """Drop the connection."""
         self._notices.close()
+        if self._token:
+            self._token.close()
 
     def work(self) -> None:
-        """One look."""
+        """One look at the token, and one at the notices, which may wait for news."""
         self.pulse(LOOK_SECONDS + SILENCE_MARGIN)
+        if self._token and self._token.look():
+            self.report(ControllerTokenTaken())
         for notice in self._notices.poll(LOOK_SECONDS):
             self.report(TerminationNoticed(notice.kind, notice.deadline, notice.source))
         self.period = self._notices.interval

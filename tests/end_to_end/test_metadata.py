@@ -17,6 +17,8 @@ import yaml
 from tests.agent_process import BIN
 from tests.end_to_end.conftest import IDLE, Machine, job
 from tests.metadata_fakes import FAKES, Fake
+from tests.reference_process import TOKEN
+from tests.support import eventually
 
 
 @pytest.fixture(params=sorted(FAKES))
@@ -31,7 +33,9 @@ def gce() -> Iterator[Fake]:
         yield fake
 
 
-def moved(vm: Machine, cloud: Fake, **attributes: str) -> Machine:
+def moved(
+    vm: Machine, cloud: Fake, with_token: bool = True, **attributes: str
+) -> Machine:
     """The machine with all that its file said in its metadata, and an empty file."""
     settings: dict[str, Any] = yaml.safe_load(vm.agent.config.read_text())
     vm.vm = settings.pop("vm_id")
@@ -42,7 +46,7 @@ def moved(vm: Machine, cloud: Fake, **attributes: str) -> Machine:
         {
             "miglet-config": yaml.safe_dump(settings),
             "miglet-vm-id": vm.vm,
-            "miglet-controller-token": token,
+            **({"miglet-controller-token": token} if with_token else {}),
             **spelt,
         }
     )
@@ -155,3 +159,26 @@ def test_a_machine_that_cannot_keep_a_job_from_a_secret_in_metadata_takes_none(
     told = said_by_command(vm, "check")
     assert told.returncode == 78
     assert "fail  runner_metadata" in told.stdout
+
+
+def test_a_token_that_comes_after_the_machine_is_taken_within_seconds(machine, cloud):
+    vm = moved(machine(IDLE), cloud, with_token=False)
+    vm.agent.start()
+    vm.agent.until("waiting_for_controller")
+    eventually(lambda: "set the instance's attribute" in vm.agent.log())
+    cloud.describe({"miglet-controller-token": TOKEN})
+    vm.agent.until("idle", 20)
+    assert TOKEN not in vm.agent.log()
+
+
+def test_a_rotated_token_is_taken_and_proved_by_a_command(machine, gce):
+    vm = moved(machine(IDLE), gce)
+    vm.agent.start()
+    vm.agent.until("idle")
+    kept = vm.agent.folder / "run" / "controller-token"
+    gce.describe({"miglet-controller-token": "not-the-controllers"})
+    eventually(lambda: kept.read_text() == "not-the-controllers\n")
+    eventually(lambda: not vm.agent.status()["controller"]["reachable"], 15)
+    gce.describe({"miglet-controller-token": TOKEN})
+    eventually(lambda: vm.agent.status()["controller"]["reachable"], 15)
+    assert vm.order("RotateCredentials")["outcome"] == "done"
