@@ -12,9 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from miglet.runner import transient
-from miglet.runner.exitstatus import ExitStatus
-from miglet.runner.launcher import Begin, Launcher, LaunchSpec, in_session
+from miglet.runner.launcher import (
+    RUNNER_UNIT,
+    Launcher,
+    LaunchSpec,
+    StartShim,
+    TransientUnit,
+    start_in_session,
+)
+from miglet.runner.records import ExitStatus
 from miglet.runner.run import Run
 from miglet.supervisor.privileges import Account
 from tests.agent_process import IN_UNITS
@@ -24,9 +30,9 @@ from tests.support import eventually
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 
 
-def begin_of(kind: transient.Transient) -> Begin:
+def begin_of(kind: TransientUnit) -> StartShim:
     """How the launcher under test begins a run of this kind."""
-    return kind.begin if IN_UNITS else in_session
+    return kind.start if IN_UNITS else start_in_session
 
 
 class Place:
@@ -36,7 +42,7 @@ class Place:
         self.directory = top / "runner"
         self.directory.mkdir()
         self.root = top / "runtime"
-        self.launcher = Launcher(self.root, begin_of(transient.RUNNER))
+        self.launcher = Launcher(self.root, begin_of(RUNNER_UNIT))
 
     def spec(self, script: str, account: Account | None = None) -> LaunchSpec:
         """A program that is this shell script."""

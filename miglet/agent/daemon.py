@@ -35,7 +35,7 @@ from miglet.messages.facts import (
     SettingsRefused,
 )
 from miglet.runner.identity import ProcessIdentity, boot_id
-from miglet.runner.launchers import runner_launcher
+from miglet.runner.launcher import runner_launcher
 from miglet.supervisor import confinement
 from miglet.supervisor.children import RunningTask
 from miglet.supervisor.systemd import Notifier

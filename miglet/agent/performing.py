@@ -21,7 +21,7 @@ from miglet.lifecycle.vm import Policy
 from miglet.messages import orders
 from miglet.messages.events import Error
 from miglet.messages.facts import RunKilled
-from miglet.runner.launchers import runner_launcher
+from miglet.runner.launcher import runner_launcher
 from miglet.supervisor.children import ChildTask, by_name
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.queues import Queue

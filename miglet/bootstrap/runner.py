@@ -16,7 +16,7 @@ from miglet.runner.installation import (
     registration_files,
     runner_version,
 )
-from miglet.runner.launchers import unit_wanted
+from miglet.runner.launcher import unit_wanted
 from miglet.runner.release import REINSTALL, same_user, weakness
 from miglet.supervisor.privileges import Account, UnknownAccount, account
 from miglet.supervisor.systemd import systemd_usable

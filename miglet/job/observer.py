@@ -39,7 +39,7 @@ from miglet.messages.facts import (
     RunnerListening,
     RunnerTroubled,
 )
-from miglet.runner.exitstatus import ExitStatus
+from miglet.runner.records import ExitStatus
 from miglet.runner.run import Run
 from miglet.runner.usage import Usage
 from miglet.runner.worker_process import WorkerProcess

@@ -1,7 +1,7 @@
-"""Who a process is: its pid, when it started, and in which boot of the machine.
+"""The identity of a process: its pid, when it started, and in which boot.
 
-A pid is reused and a record outlives a boot, so nothing is ever signalled or believed
-alive on a pid alone.
+Pids are reused and records outlive a boot, so nothing is ever signalled or believed
+to be alive on a pid alone. Not a part of `procfs`: the shim does without dataclasses.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from miglet.errors import MISCONFIGURED, MigletError
 from miglet.runner import procfs
-from miglet.runner.procfs import BOOT_ID, START, lives, send, stat_of
+from miglet.runner.procfs import BOOT_ID, START, is_running, send_signal, stat_of
 
 
 class ProcIncomplete(MigletError):
@@ -66,12 +66,12 @@ class ProcessIdentity:
         stat = stat_of(self.pid)
         return (
             stat is not None
-            and lives(stat)
+            and is_running(stat)
             and int(stat[START]) == self.start_time
             and boot_id(boot_id_path) == self.boot_id
         )
 
     def signal(self, number: int, boot_id_path: str = BOOT_ID) -> bool:
-        """Signal this very process; false when it is gone or not ours to signal."""
+        """Signal this very process; false if it has ended or we may not signal it."""
         this_boot = boot_id(boot_id_path) == self.boot_id
-        return this_boot and send(self.pid, self.start_time, number)
+        return this_boot and send_signal(self.pid, self.start_time, number)

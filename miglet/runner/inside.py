@@ -1,7 +1,8 @@
-"""The shim as a transient unit's main process: `keep.py inside FOLDER UNIT DOOR`.
+"""The shim as a transient unit's main process: `keep.py inside FOLDER UNIT ADDRESS`.
 
-Through the launcher's socket in the folder come its lock, the end to answer on, and
-the order: it is in no file, on no command line, and in no property for others to read.
+Through the launcher's socket in the folder come its lock, the pipe to report on, and
+the order: that is in no file, on no command line, and in no property that any user can
+read.
 """
 
 from __future__ import annotations
@@ -12,25 +13,25 @@ import socket
 from miglet.runner import cgroup, shim
 
 
-def passed(folder: str, door: str) -> list[int]:
-    """The two descriptors that come before the order, which is left on our stdin."""
+def receive_descriptors(folder: str, address: str) -> list[int]:
+    """The two descriptors that come before the order, which is left on stdin."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as launcher:
         os.chdir(folder)  # a path may be longer than an address (unix(7))
-        launcher.connect(door)
+        launcher.connect(address)
         os.chdir("/")
         _, descriptors, _, _ = socket.recv_fds(launcher, 1, 2)
         os.dup2(launcher.fileno(), 0)
     return descriptors
 
 
-def main(folder: str, unit: str, door: str) -> None:
-    """Keep the program, and end as it ended, so that systemd tells the truth too."""
-    shim.settle()
-    lock, ready = passed(folder, door)
-    order = shim.ordered()
+def main(folder: str, unit: str, address: str) -> None:
+    """Run the program, and end with its status, so that systemd shows the same."""
+    shim.detach()
+    lock, report = receive_descriptors(folder, address)
+    order = shim.read_order()
     order["unit"] = {
         "name": unit,
         "invocation_id": os.environ["INVOCATION_ID"],
         "group": cgroup.own(),
     }
-    os._exit(shim.keep(folder, order, lock, ready))
+    os._exit(shim.run(folder, order, lock, report))

@@ -1,7 +1,8 @@
-"""What launchers run: `python -ISE keep.py MODULE WORD...`, a module of this package.
+"""What launchers run: `python -ISE keep.py MODULE ARGUMENT...`, a module beside it.
 
-Isolated mode knows no site directory, so this file puts MIGlet's own behind the
-standard library's, and does nothing else: `shim`, `inside` and `recorder` do.
+Isolated mode has no site directory, so this file adds MIGlet's own behind the standard
+library's, and does nothing else: `shim`, `inside` and `recorder` do. Units of running
+jobs carry its path and arguments, so they stay as they are.
 """
 
 from __future__ import annotations
@@ -13,5 +14,5 @@ from importlib import import_module
 if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path.append(os.path.dirname(os.path.dirname(here)))
-    name, *words = sys.argv[1:]
-    import_module(f"miglet.runner.{name}").main(*words)
+    name, *arguments = sys.argv[1:]
+    import_module(f"miglet.runner.{name}").main(*arguments)

@@ -1,7 +1,7 @@
-"""Living processes, read from /proc and signalled through pidfds.
+"""Processes, read from /proc and signalled through pidfds.
 
-The shim imports this: standard library only, and as little of it as can be. A pid
-alone names nobody; here a process is its pid and the tick at which it started.
+The shim imports this: only the smallest modules of the standard library. A pid alone
+identifies no process; here that is its pid and the clock tick at which it started.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def boot_id(path: str = BOOT_ID) -> str:
 def content(path: str) -> bytes:
     """What is in a small file of /proc; raises OSError.
 
-    A third of the time that a file object takes, and there may be thousands to read.
+    Without a file object, which takes as long as the kernel: there may be thousands.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -105,21 +105,21 @@ def entries(folder: str) -> list[str]:
         return []
 
 
-def lives(stat: list[bytes]) -> bool:
+def is_running(stat: list[bytes]) -> bool:
     """Whether it still runs: a zombie does not, unless only its main thread ended."""
     return stat[STATE] not in b"ZX" or int(stat[THREADS]) > 1
 
 
-def census() -> dict[int, list[bytes]]:
-    """The stat fields of every living process on the machine, by pid."""
-    seen = {int(name): stat_of(name) for name in entries("/proc")}
-    return {pid: stat for pid, stat in seen.items() if stat and lives(stat)}
+def snapshot() -> dict[int, list[bytes]]:
+    """The stat fields of every running process on the machine, by pid."""
+    found = {int(name): stat_of(name) for name in entries("/proc")}
+    return {pid: stat for pid, stat in found.items() if stat and is_running(stat)}
 
 
-def descendants(root: int, people: Mapping[int, list[bytes]]) -> list[int]:
-    """The living processes below `root` in a census, parents before children."""
+def descendants(root: int, processes: Mapping[int, list[bytes]]) -> list[int]:
+    """The running processes below `root` in a snapshot, parents before children."""
     children: dict[int, list[int]] = {}
-    for pid, stat in people.items():
+    for pid, stat in processes.items():
         children.setdefault(int(stat[PARENT]), []).append(pid)
     found: list[int] = []
     waiting = [root]
@@ -130,50 +130,50 @@ def descendants(root: int, people: Mapping[int, list[bytes]]) -> list[int]:
     return found
 
 
-def send(pid: int, start: int, number: int) -> bool:
+def send_signal(pid: int, start: int, number: int) -> bool:
     """Signal the process that is `pid` since tick `start`, and no other.
 
-    False: it is gone, or it is not ours to signal. The start time is compared after
-    the pid has been pinned by a pidfd, so that a reused pid is never hit.
+    False: it has ended, or we may not signal it. The start time is compared after a
+    pidfd has been opened, so that a process which reuses the pid is never hit.
     """
     try:
-        pinned = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid)
     except OSError:
         return False
     try:
         stat = stat_of(pid)
         if stat is None or int(stat[START]) != start:
             return False
-        signal.pidfd_send_signal(pinned, number)
+        signal.pidfd_send_signal(pidfd, number)
     except OSError:
         return False
     finally:
-        os.close(pinned)
+        os.close(pidfd)
     return True
 
 
-def end_all(root: int) -> int:
-    """SIGKILL everything below `root`, and say how many there were.
+def kill_descendants(root: int) -> int:
+    """SIGKILL everything below `root`; the number of processes.
 
-    All are stopped first, over and over until nobody new turns up: who is stopped
+    All are stopped first, over and over until no new one is found: a stopped process
     cannot fork, so a fork bomb does not outrun the killing.
     """
     found: dict[int, int] = {}
     for _ in range(50):
-        people = census()
-        fresh = [pid for pid in descendants(root, people) if pid not in found]
-        for pid in fresh:
-            found[pid] = int(people[pid][START])
-            send(pid, found[pid], signal.SIGSTOP)
-        if not fresh:
+        processes = snapshot()
+        new = [pid for pid in descendants(root, processes) if pid not in found]
+        for pid in new:
+            found[pid] = int(processes[pid][START])
+            send_signal(pid, found[pid], signal.SIGSTOP)
+        if not new:
             break
     for pid, start in found.items():
-        send(pid, start, signal.SIGKILL)
+        send_signal(pid, start, signal.SIGKILL)
     return len(found)
 
 
 def identity(pid: int) -> dict:
-    """Who `pid` is, in the JSON form of `miglet.runner.identity`; it must exist."""
+    """The JSON form of a `ProcessIdentity`, without importing it; `pid` must exist."""
     stat = stat_of(pid)
     assert stat is not None
     return {"pid": pid, "start_time": int(stat[START]), "boot_id": boot_id()}

@@ -1,7 +1,7 @@
-"""One launched program, as anybody finds it: the launcher that started it, or its heir.
+"""One launched program, for the launcher that started it and for its successors.
 
 All that is known of a run is in its folder, which the shim writes; a `Run` holds no
-process and no descriptor, so it can be had again after any death of MIGlet.
+process and no descriptor, so it can be found again after any death of MIGlet.
 """
 
 from __future__ import annotations
@@ -17,23 +17,31 @@ from pathlib import Path
 from typing import Any
 
 from miglet.errors import RunnerError
-from miglet.runner.exitstatus import ExitStatus, stopped, told, untold
 from miglet.runner.identity import ProcessIdentity
-from miglet.runner.procfs import SESSION, START, census, descendants
-from miglet.runner.records import discard, read_record, tail
+from miglet.runner.procfs import SESSION, START, descendants, snapshot
+from miglet.runner.records import (
+    ExitStatus,
+    discard,
+    read_record,
+    recorded_exit,
+    tail,
+    unit_record,
+    unknown_exit,
+)
+from miglet.runner.shim import EXIT_RECORD, RUN_RECORD
 from miglet.runner.unit import Unit
 from miglet.runner.usage import Usage, usage_of
 from miglet.runner.worker_process import WorkerProcess, find_worker
 
 #: How long `ended` waits for the shim to record an end that has just happened.
-SETTLE_SECONDS = 0.5
+RECORD_SECONDS = 0.5
 
-#: The note in a run's folder that its end has been told.
+#: The file in a run's folder that says that its end has been reported.
 SETTLED = "settled"
 
 
 class RunnerPresent(RunnerError):
-    """A run lives, or has ended and nobody has read how; there is only ever one."""
+    """A run lives, or has ended and was not reported; there is only ever one."""
 
     hint = "wait for its end or kill it, then forget it"
 
@@ -58,15 +66,15 @@ class Run:
     output_path: Path
     #: Where the runner writes its logs.
     diag_directory: Path
-    #: Runner logs that were there before it, with their sizes.
+    #: Runner logs that existed before it, with their sizes.
     earlier_logs: Mapping[str, int]
     #: The transient unit that it has to itself; None: only a session of its own.
     unit: Unit | None = None
 
     @classmethod
     def found_in(cls, folder: Path) -> Run | None:
-        """The run that `folder` records; None when it records none, or rubbish."""
-        document = read_record(folder / "run.json")
+        """The run that `folder` has a record of; None where that cannot be read."""
+        document = read_record(folder / RUN_RECORD)
         try:
             return document and run_of(folder, document) or None
         except (KeyError, TypeError, ValueError):
@@ -85,8 +93,8 @@ class Run:
     def worker(self) -> WorkerProcess | None:
         """The runner's Worker, living or ended; None: none has been seen so far.
 
-        It has a descriptor: the caller closes it, and keeps it rather than ask again.
-        Asking costs some reads of /proc as long as there is none.
+        The caller closes it, and keeps it rather than ask again: while there is none,
+        each call reads some files of /proc.
         """
         return find_worker(self.folder, self.listener, self.shim)
 
@@ -99,35 +107,35 @@ class Run:
             return not worker.ended()
 
     def ended(self) -> ExitStatus | None:
-        """How it ended; None while it lives.
+        """How the program ended, whatever became of its Worker; None while it lives.
 
         In the moment between the end and its record this waits for the shim, half a
         second at the most; then None means that the shim has been stopped.
         """
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + RECORD_SECONDS
         while True:
-            keeper_gone = not self.shim.alive()
-            keeper_gone = keeper_gone and not self.unit_ending()
-            if status := told(self.folder):
+            # asked before the record is looked for: it may come in between
+            recorder_gone = not self.shim.alive() and not self.unit_ending()
+            if status := recorded_exit(self.folder / EXIT_RECORD):
                 return status
             if self.alive() or time.monotonic() > deadline:
                 return None
-            if keeper_gone:
-                return untold(self.folder)
+            if recorder_gone:
+                return unknown_exit(self.folder)
             pause(0.002)
 
     def unit_ending(self) -> bool:
         """Whether systemd is about to record what the shim did not."""
         present = self.unit is not None and self.unit.present()
-        return present and not stopped(self.folder)
+        return present and not unit_record(self.folder)
 
     def oom_kills(self) -> int:
-        """How many of its processes the kernel has killed for want of memory.
+        """How many of its processes the kernel has killed for lack of memory.
 
-        Only a unit counts them; both of its life and after it.
+        Only a unit counts them, while it lives and after its end.
         """
         living = self.unit.oom_kills() if self.unit else None
-        end = stopped(self.folder)
+        end = unit_record(self.folder)
         at_least = 1 if end.get("result") == "oom-kill" else 0
         return max(living or 0, end.get("oom_kills", 0), at_least)
 
@@ -146,12 +154,12 @@ class Run:
             return worker.signal(signal.SIGTERM)
 
     def kill(self, seconds: float = 5.0) -> bool:
-        """SIGKILL the program and all its descendants; true when nobody is left.
+        """SIGKILL the program and all its descendants; true when none is left.
 
         The shim is told first: it goes on should we die here. We kill as well, so that
         it works without the shim, and wait until it has recorded the end and is gone.
         After half of the time a shim that does not answer is killed, too. False after
-        `seconds`: what the kernel does not let end ends when it does.
+        `seconds`: a process that is stuck in the kernel ends when that lets it.
         """
         self.shim.signal(signal.SIGTERM)
         deadline = time.monotonic() + seconds
@@ -184,60 +192,60 @@ class Run:
     def tree(self) -> list[ProcessIdentity]:
         """The living processes of the run: the program and all its descendants.
 
-        Without a shim orphans have another parent: then whoever still is in the
-        program's session is found, and who left it is not.
+        Without a shim orphans have another parent: then those in the program's session
+        are found, and those that left it are not.
         """
-        people = census()
+        processes = snapshot()
         boot = self.listener.boot_id
         return [
-            ProcessIdentity(pid, int(people[pid][START]), boot)
-            for pid in sorted(self.members(people))
+            ProcessIdentity(pid, int(processes[pid][START]), boot)
+            for pid in sorted(self.members(processes))
         ]
 
-    def members(self, people: Mapping[int, list[bytes]]) -> set[int]:
-        """The pids of the run's processes in a census."""
+    def members(self, processes: Mapping[int, list[bytes]]) -> set[int]:
+        """The pids of the run's processes in a snapshot."""
         roots = [who.pid for who in (self.shim, self.listener) if who.alive()]
-        found = {pid for root in roots for pid in descendants(root, people)}
+        found = {pid for root in roots for pid in descendants(root, processes)}
         found |= {self.listener.pid} & set(roots)
         if not self.shim.alive():
-            found |= self.session(people)
+            found |= self.session(processes)
         elif self.unit:
             found |= set(self.unit.pids()) - {self.shim.pid}
-        return found & people.keys()
+        return found & processes.keys()
 
-    def session(self, people: Mapping[int, list[bytes]]) -> set[int]:
-        """Who is in the program's session; nobody once another has its pid."""
+    def session(self, processes: Mapping[int, list[bytes]]) -> set[int]:
+        """The pids in the program's session; none once another process has its pid."""
         leader = self.listener
-        if leader.pid in people and not leader.alive():
+        if leader.pid in processes and not leader.alive():
             return set()
         return {
             pid
-            for pid, stat in people.items()
+            for pid, stat in processes.items()
             if int(stat[SESSION]) == leader.pid
             and int(stat[START]) >= leader.start_time
         }
 
     def leftovers(self) -> list[ProcessIdentity]:
-        """Those descendants that have outlived the program, or still live beside it."""
+        """Its descendants that live, whether the program itself does or not."""
         return [who for who in self.tree() if who != self.listener]
 
     def usage(self) -> Usage:
         """What the run uses now; `UsageSampler` keeps the peak.
 
-        Processes are looked at only for what the control group does not tell.
+        Processes are looked at only for what the control group does not count.
         """
-        told = self.unit.figures() if self.unit else {}
-        if told.keys() >= Usage.__dataclass_fields__.keys():
-            return Usage(**told)
-        people = census()
-        keeper = self.shim.pid if self.shim.alive() else None
-        counted = usage_of(people, self.members(people), keeper)
-        return replace(counted, **told)
+        measured = self.unit.figures() if self.unit else {}
+        if measured.keys() >= Usage.__dataclass_fields__.keys():
+            return Usage(**measured)
+        processes = snapshot()
+        shim = self.shim.pid if self.shim.alive() else None
+        counted = usage_of(processes, self.members(processes), shim)
+        return replace(counted, **measured)
 
     def wait_descriptor(self) -> int | None:
         """A pidfd that is readable when the program has ended; the caller closes it.
 
-        None: it is gone already.
+        None: it has ended already.
         """
         try:
             descriptor = os.pidfd_open(self.listener.pid)
@@ -249,15 +257,15 @@ class Run:
         return None
 
     def settle(self) -> None:
-        """Note that all that it did is told: a new life is not to tell it again.
+        """Record that all of it has been reported: MIGlet does not report it again.
 
-        Raises OSError where there is no room for the note.
+        Raises OSError on a full disk.
         """
         (self.folder / SETTLED).touch(mode=0o600)
 
     @property
     def settled(self) -> bool:
-        """Whether all that it did is told."""
+        """Whether all of it has been reported."""
         return (self.folder / SETTLED).exists()
 
     def forget(self) -> None:

@@ -1,8 +1,10 @@
-"""The runner's keeper: a tiny process between MIGlet and the program it launches.
+"""The shim: a tiny process between MIGlet and the program that it launches.
 
-It owns the launched process, so that the process, its output and its exit status
-outlive any death of MIGlet. It stays in memory for as long as the runner does, so it
-imports next to nothing: the standard library's smallest parts, and `processes`.
+It is the parent of the launched process, so that the process, its output and its exit
+status outlive any death of MIGlet. When that process dies and leaves a Worker behind,
+the shim adopts the Worker and records its exit status, too. It stays in memory for as
+long as the runner does, so it imports next to nothing: the smallest modules of the
+standard library, `connector` and `procfs`.
 """
 
 from __future__ import annotations
@@ -16,43 +18,50 @@ import signal
 import time
 from contextlib import suppress
 
-from miglet.runner.capped import CHUNK_BYTES, Output
 from miglet.runner.connector import ChildExits
 from miglet.runner.procfs import (
     START,
     USER_TICKS,
     WAITED_TICKS_END,
     boot_id,
-    census,
     descendants,
-    end_all,
     identity,
     is_child,
+    kill_descendants,
     named_stat,
     oldest_child,
+    snapshot,
 )
 
-#: No pipe holds more (fs.pipe-max-size for the unprivileged): what was printed before
-#: the launched process ended has been read after this much.
+#: Size at which `output` becomes `output.1`: at most twice this is on the disk.
+OUTPUT_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 16
+
+#: No pipe is larger (fs.pipe-max-size for ordinary users): after this much all that was
+#: printed before the end of the launched process has been read.
 PIPE_BYTES = 1 << 20
 
 #: Records are padded to this, so that the last one needs no new room on a full disk.
 RECORD_BYTES = 4096
+
+#: Records in a run's folder: what was launched, how that ended, which process the
+#: Worker is, and how that ended.
+RUN_RECORD = "run.json"
+EXIT_RECORD = "exit.json"
+WORKER_RECORD = "worker.json"
+WORKER_EXIT_RECORD = "worker-exit.json"
 
 #: What the kernel calls the runner's Worker (comm in proc(5)). Any process can take
 #: that name, so it counts only together with the parent; /proc/PID/exe would need
 #: CAP_SYS_PTRACE.
 WORKER_NAME = b"Runner.Worker"
 
-#: Files in a run's folder: which process the Worker is, and how it ended.
-WORKER_RECORD = "worker.json"
-WORKER_EXIT_RECORD = "worker-exit.json"
-
-#: Between two rounds of killing: a process that the kernel does not let end may be left
+#: Between two rounds of killing: a process that is stuck in the kernel may stay there
 #: for hours.
 FIRST_KILL_PAUSE_MS = 5
 LONGEST_KILL_PAUSE_MS = 1000
 
+#: linux/prctl.h
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -77,9 +86,9 @@ def reserve(folder: str, name: str, text: str = "") -> str:
     return path
 
 
-def exit_of(status: int) -> dict:
-    """How a process ended, from its wait status, and when: now."""
-    code = os.waitstatus_to_exitcode(status)
+def exit_status(wait_status: int) -> dict:
+    """The JSON form of a wait status, with the present as the time of the end."""
+    code = os.waitstatus_to_exitcode(wait_status)
     return {
         "exit_code": code if code >= 0 else None,
         "signal": -code if code < 0 else None,
@@ -87,109 +96,151 @@ def exit_of(status: int) -> dict:
     }
 
 
-def ending(status: int) -> dict:
-    """The exit record: how it ended, and what it and its descendants have used.
+def exit_record(wait_status: int) -> dict:
+    """How a child ended, and what all our children and their descendants have used.
 
     CPU time includes that of descendants which live on: when the Listener is killed
     during a job, nearly all of it is still the Worker's.
     """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    collected_seconds = used.ru_utime + used.ru_stime
     return {
-        **exit_of(status),
-        "cpu_seconds": round(used.ru_utime + used.ru_stime + owed_seconds(), 3),
+        **exit_status(wait_status),
+        "cpu_seconds": round(collected_seconds + living_cpu_seconds(), 3),
         "max_memory_bytes": used.ru_maxrss * 1024,
         "io_read_bytes": used.ru_inblock * 512,
         "io_write_bytes": used.ru_oublock * 512,
     }
 
 
-def owed_seconds() -> float:
+def living_cpu_seconds() -> float:
     """CPU time of our living descendants, and of those that they waited for."""
-    people = census()
-    below = [people[pid] for pid in descendants(os.getpid(), people)]
-    ticks = [
-        int(field) for stat in below for field in stat[USER_TICKS:WAITED_TICKS_END]
-    ]
+    living = snapshot()
+    stats = [living[pid] for pid in descendants(os.getpid(), living)]
+    ticks = [int(each) for stat in stats for each in stat[USER_TICKS:WAITED_TICKS_END]]
     return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
 
-class Shim:
-    """Starts one process, pumps its output, reaps its family, records its end.
+class Output:
+    """The last few megabytes of what was printed, in `output.1` and `output`.
 
-    The end of its Worker is recorded too: what the kernel announces of it while the
-    process lives, and what we collect ourselves once that has died and left us its
-    Worker.
+    Plain bytes, stdout and stderr as they came; readers follow the renaming.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.path = f"{folder}/output"
+        self.open()
+
+    def open(self) -> None:
+        """Begin a new file."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self.file = os.open(self.path, flags, 0o600)
+        self.room = OUTPUT_BYTES
+
+    def write(self, chunk: bytes) -> None:
+        """Append `chunk`; what does not fit on a full disk is lost, nothing else."""
+        if len(chunk) > self.room:
+            self.rotate()
+        self.room -= len(chunk)
+        try:
+            left = chunk[os.write(self.file, chunk) :]
+        except OSError:
+            left = chunk
+        if left:
+            self.make_room(left)
+
+    def rotate(self) -> None:
+        """Drop everything but the last `OUTPUT_BYTES`."""
+        os.close(self.file)
+        os.replace(self.path, f"{self.path}.1")
+        self.open()
+
+    def make_room(self, chunk: bytes) -> None:
+        """Drop the older file of a full disk: the newest lines have the result."""
+        try:
+            os.truncate(f"{self.path}.1", 0)
+            os.write(self.file, chunk)
+        except OSError:
+            self.room += len(chunk)
+
+
+class Shim:
+    """Starts one process, reads its output, reaps its descendants, records its end.
+
+    Of its Worker it records what the kernel announces while the process lives, and
+    what it reaps itself once the process has died.
     """
 
     def __init__(self, folder: str, order: dict) -> None:
         self.folder = folder
         self.order = order
         self.output = Output(folder)
+        #: The wait status of the process, once it has ended.
         self.status: int | None = None
-        #: Pid and start of the Worker that we have adopted.
+        #: Pid and start of the Worker that the process has left to us.
         self.adopted: tuple[int, int] | None = None
-        self.told_to_kill = False
-        self.bell, bell_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(bell_end, warn_on_full_buffer=False)
+        self.killing = False
+        self.wakeup, wakeup_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
 
     def start(self) -> None:
-        """Fork the process, record who it is, and only then let it begin.
+        """Fork the process, record which it is, and only then let it go on.
 
-        Should we die before the record is written, the process reads end-of-file
-        instead of the word to go, and ends: nothing ever runs unrecorded.
+        If we die before the record is written, the process reads end-of-file instead
+        of the word to go, and ends: nothing ever runs unrecorded.
         """
         self.printed, printing = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.printed, False)
-        waiting, word = os.pipe2(os.O_CLOEXEC)
+        waiting, go = os.pipe2(os.O_CLOEXEC)
         self.child = os.fork()
         if not self.child:
-            os.close(word)
-            begin(self.order, printing, waiting)
+            os.close(go)
+            run_program(self.order, printing, waiting)
         os.close(printing)
         os.close(waiting)
-        self.exits = announced_exits(self.child)
-        reserve(self.folder, "exit.json")
+        self.exits = open_exits(self.child)
+        reserve(self.folder, EXIT_RECORD)
         reserve(self.folder, WORKER_EXIT_RECORD)
-        record(self.folder, "run.json", self.recorded())
-        os.write(word, b"g")
-        os.close(word)
+        record(self.folder, RUN_RECORD, self.run_record())
+        os.write(go, b"g")
+        os.close(go)
 
-    def recorded(self) -> dict:
-        """The run record: what was ordered without the environment, and who runs it."""
+    def run_record(self) -> dict:
+        """What was ordered, without the environment, and which processes run it."""
         kept = {key: self.order[key] for key in self.order if key != "environment"}
-        keeper, child = identity(os.getpid()), identity(self.child)
-        return {**kept, "started_at": time.time(), "shim": keeper, "listener": child}
+        processes = {"shim": identity(os.getpid()), "listener": identity(self.child)}
+        return {**kept, "started_at": time.time(), **processes}
 
     def serve(self) -> None:
-        """Pump and reap until nobody is left; kill everybody when told to."""
+        """Read and reap until no descendant is left; kill them all when told to."""
         poll = select.poll()
         poll.register(self.printed, select.POLLIN)
-        poll.register(self.bell, select.POLLIN)
+        poll.register(self.wakeup, select.POLLIN)
         if self.exits:
             poll.register(self.exits, select.POLLIN)
         pause_ms = FIRST_KILL_PAUSE_MS
         while self.reap():
-            if self.told_to_kill:
-                end_all(os.getpid())
+            if self.killing:
+                kill_descendants(os.getpid())
                 pause_ms = min(2 * pause_ms, LONGEST_KILL_PAUSE_MS)
-            for descriptor, _ in poll.poll(pause_ms if self.told_to_kill else None):
-                if descriptor == self.bell:
-                    self.hear()
+            for descriptor, _ in poll.poll(pause_ms if self.killing else None):
+                if descriptor == self.wakeup:
+                    self.handle_signals()
                 elif self.exits and descriptor == self.exits.fileno():
                     self.note_exits(self.exits)
-                elif self.pump() == b"":
+                elif self.read_output() == b"":
                     poll.unregister(self.printed)
 
-    def hear(self) -> None:
-        """SIGTERM means kill them all; SIGCHLD only wakes us up."""
-        if signal.SIGTERM in os.read(self.bell, CHUNK_BYTES):
-            self.told_to_kill = True
+    def handle_signals(self) -> None:
+        """SIGTERM means to kill all descendants; SIGCHLD only wakes us up."""
+        if signal.SIGTERM in os.read(self.wakeup, CHUNK_BYTES):
+            self.killing = True
 
-    def pump(self) -> bytes | None:
-        """Read what is there and keep it; None: nothing there; empty: never again.
+    def read_output(self) -> bytes | None:
+        """Read and write a chunk; None: none is there; empty: none will come.
 
         After the end of the process we go on reading, so that an orphan which still
-        prints is not held up, but nobody asks what it said.
+        prints does not block, but what it prints is dropped.
         """
         try:
             chunk = os.read(self.printed, CHUNK_BYTES)
@@ -200,48 +251,51 @@ class Shim:
         return chunk
 
     def reap(self) -> bool:
-        """Collect the dead; false when there is nobody left to wait for.
+        """Reap what has exited; false when there is nothing left to wait for.
 
         The process comes before its orphans: its end tells which of them is its Worker.
         """
         while True:
             try:
-                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                exited = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return False
-            if dead is None:
+            if exited is None:
                 return True
             if self.status is None:
                 pid, status = os.waitpid(self.child, os.WNOHANG)
                 if pid:
-                    self.end(status)
+                    self.record_exit(status)
                     continue
-            pid, status = os.waitpid(dead.si_pid, 0)
+            pid, status = os.waitpid(exited.si_pid, 0)
             if self.adopted and pid == self.adopted[0]:
-                self.record_worker_exit(*self.adopted, ending(status))
+                self.record_worker_exit(*self.adopted, exit_record(status))
 
-    def end(self, status: int) -> None:
-        """Keep the last words, then record the end: who sees it can read them."""
+    def record_exit(self, status: int) -> None:
+        """Read the rest of the output, then record the end: who sees it can read all.
+
+        The same holds for the Worker: who sees the end knows whether we adopted one.
+        """
         read = 0
-        while read < PIPE_BYTES and (chunk := self.pump()):
+        while read < PIPE_BYTES and (chunk := self.read_output()):
             read += len(chunk)
         self.status = status
         if self.exits:
             self.note_exits(self.exits)
         self.adopted = self.adopted_worker()
-        record(self.folder, "exit.json", ending(status))
+        record(self.folder, EXIT_RECORD, exit_record(status))
 
     def adopted_worker(self) -> tuple[int, int] | None:
         """Our child that is the Worker of the process that has just ended, if any.
 
-        Among a job's orphans any may have taken the name; the Worker is the one that
-        was written down while its parent lived, else the oldest.
+        Any orphan of a job can take the name; the Worker is the one that was recorded
+        while its parent lived, else the oldest.
         """
-        if recorded := recorded_worker(self.folder):
-            return recorded if is_child(*recorded, os.getpid()) else None
-        if found := oldest_child(os.getpid(), WORKER_NAME):
-            self.record_worker(*found)
-        return found
+        if worker := recorded_worker(self.folder):
+            return worker if is_child(*worker, os.getpid()) else None
+        if worker := oldest_child(os.getpid(), WORKER_NAME):
+            self.record_worker(*worker)
+        return worker
 
     def note_exits(self, exits: ChildExits) -> None:
         """Record the Worker's end if it is among the announced ones."""
@@ -252,23 +306,23 @@ class Shim:
                 worker = pid, int(stat[START])
                 self.record_worker(*worker)
             if worker and worker[0] == pid:
-                self.record_worker_exit(*worker, exit_of(status))
+                self.record_worker_exit(*worker, exit_status(status))
 
     def record_worker(self, pid: int, start: int) -> None:
-        """Write down which process the Worker is; a full disk may keep us from it."""
+        """Record which process the Worker is, unless the disk is full."""
         worker = {"pid": pid, "start_time": start, "boot_id": boot_id()}
         with suppress(OSError):
             record(self.folder, WORKER_RECORD, worker)
 
     def record_worker_exit(self, pid: int, start: int, how: dict) -> None:
-        """Write down how the Worker ended; a full disk may keep us from it."""
+        """Record how the Worker ended, unless the disk is full."""
+        worker = {"pid": pid, "start_time": start}
         with suppress(OSError):
-            worker = {"pid": pid, "start_time": start}
             record(self.folder, WORKER_EXIT_RECORD, {**worker, **how})
 
 
-def announced_exits(parent: int) -> ChildExits | None:
-    """The exits of the children of `parent`; None where the kernel tells us of none."""
+def open_exits(parent: int) -> ChildExits | None:
+    """The exits of the children of `parent`; None where the kernel announces none."""
     try:
         return ChildExits(parent)
     except OSError:
@@ -276,7 +330,7 @@ def announced_exits(parent: int) -> ChildExits | None:
 
 
 def recorded_worker(folder: str) -> tuple[int, int] | None:
-    """The pid and start of the Worker that is written down."""
+    """The pid and start of the Worker that is recorded."""
     try:
         with open(f"{folder}/{WORKER_RECORD}", "rb") as file:
             worker = json.load(file)
@@ -285,15 +339,15 @@ def recorded_worker(folder: str) -> tuple[int, int] | None:
         return None
 
 
-def begin(order: dict, printing: int, waiting: int) -> None:
+def run_program(order: dict, printing: int, waiting: int) -> None:
     """In the forked child: become the ordered program; never returns.
 
-    127: it is not there; 126: it is there and cannot be run, as shells say it.
+    Exits with 127 if it does not exist and with 126 if it cannot be run, as shells do.
     """
     code = 126
     try:
         if os.read(waiting, 1):
-            become(order, printing)
+            prepare_process(order, printing)
             os.execve(order["argv"][0], order["argv"], order["environment"])
     except OSError as error:
         code = 127 if isinstance(error, FileNotFoundError) else 126
@@ -304,27 +358,27 @@ def begin(order: dict, printing: int, waiting: int) -> None:
         os._exit(code)
 
 
-def become(order: dict, printing: int) -> None:
-    """Take on session, signals, streams, user and folder of the ordered process."""
+def prepare_process(order: dict, printing: int) -> None:
+    """Set session, signals, streams, user and directory of the ordered process."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        # .NET keeps an inherited SIG_IGN, and would be deaf to SIGINT for ever
+        # .NET keeps an inherited SIG_IGN, and would ignore SIGINT for ever
         signal.signal(number, signal.SIG_DFL)
     set_oom_score(order.get("oom_score_adj"))
     os.dup2(printing, 1)
     os.dup2(printing, 2)
     if order["account"]:
-        drop(order["account"], printing)
+        become_user(order["account"], printing)
     os.umask(order["umask"])
     os.chdir(order["directory"])
 
 
 def set_oom_score(wanted: int | None, path: str = "/proc/self/oom_score_adj") -> None:
-    """Take on the ordered likelihood of being killed when memory is short (proc(5)).
+    """Set how likely the kernel is to kill us when memory is short (proc(5)).
 
-    None: the inherited one, but without the protection that the agent may have. Less
-    than the inherited one needs CAP_SYS_RESOURCE; without it things stay as they are.
+    None: the inherited score, without the protection that the agent may have. Lowering
+    it needs CAP_SYS_RESOURCE; without that the inherited one stays.
     """
     with open(path, encoding="ascii") as file:
         inherited = int(file.read())
@@ -334,16 +388,16 @@ def set_oom_score(wanted: int | None, path: str = "/proc/self/oom_score_adj") ->
             file.write(str(score))
 
 
-def drop(account: dict, printing: int) -> None:
-    """Become `account` for good, streams included: /dev/stdout must open for it."""
+def become_user(account: dict, printing: int) -> None:
+    """Become `account` for good, streams included: it must be able to open them."""
     os.fchown(printing, account["uid"], account["gid"])
     os.setgroups(account["groups"])
     os.setresgid(account["gid"], account["gid"], account["gid"])
     os.setresuid(account["uid"], account["uid"], account["uid"])
 
 
-def settle() -> None:
-    """Detach from whoever started us, and adopt every orphan below us."""
+def detach() -> None:
+    """Detach from the process that started us, and adopt every orphan below us."""
     os.chdir("/")
     os.umask(0o077)
     for name in IGNORED:
@@ -357,35 +411,35 @@ def settle() -> None:
     prctl(PR_SET_NAME, b"miglet-shim", 0, 0, 0)
 
 
-def answer(ready: int) -> None:
-    """Say that it runs, to whoever started us, if it has not died meanwhile."""
+def report_start(descriptor: int) -> None:
+    """Report to the launcher, unless it has died, that the program runs."""
     try:
-        os.write(ready, b"started")
+        os.write(descriptor, b"started")
     except BrokenPipeError:
         return
     finally:
-        os.close(ready)
+        os.close(descriptor)
 
 
-def ordered() -> dict:
+def read_order() -> dict:
     """The order, from stdin until its end; nothing can be read there afterwards."""
     with open(0, "rb", closefd=False) as stdin:
-        words = stdin.read()
+        text = stdin.read()
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    return json.loads(words)
+    return json.loads(text)
 
 
-def keep(folder: str, order: dict, lock: int, ready: int) -> int:
-    """Start what is ordered, answer on `ready`, keep it; its exit code for a shell.
+def run(folder: str, order: dict, lock: int, report: int) -> int:
+    """Start what is ordered, report that, serve it; its exit code for a shell.
 
-    `lock` is held, by being open, until we end: while it is, nobody starts another.
+    `lock` stays open, and with it held, until we end: no other run can be started.
     """
-    for descriptor in (lock, ready):
+    for descriptor in (lock, report):
         os.set_inheritable(descriptor, False)
     shim = Shim(folder, order)
     shim.start()
-    answer(ready)
+    report_start(report)
     shim.serve()
     if shim.exits:
         shim.exits.close()
@@ -394,9 +448,9 @@ def keep(folder: str, order: dict, lock: int, ready: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def main(folder: str, lock: str, ready: str) -> None:
-    """Be the shim in a session of our own: nobody waits for us."""
+def main(folder: str, lock: str, report: str) -> None:
+    """Be the shim in a session of our own: the started process itself ends at once."""
     if os.fork():
         os._exit(0)
-    settle()
-    keep(folder, ordered(), int(lock), int(ready))
+    detach()
+    run(folder, read_order(), int(lock), int(report))

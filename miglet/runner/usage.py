@@ -81,17 +81,17 @@ class UsageSampler:
 
 
 def usage_of(
-    people: Mapping[int, list[bytes]], pids: Collection[int], keeper: int | None
+    processes: Mapping[int, list[bytes]], pids: Collection[int], shim: int | None
 ) -> Usage:
-    """What `pids` of a census use now, with the dead that they waited for.
+    """What `pids` of a snapshot use now, with the dead that they waited for.
 
-    `keeper` is the shim, of which only what it inherited from dead orphans counts.
+    `shim` is a pid, of which only what it inherited from dead orphans counts.
     """
-    living = [people[pid] for pid in pids]
+    living = [processes[pid] for pid in pids]
     ticks = sum(sum(map(int, stat[USER_TICKS:WAITED_TICKS_END])) for stat in living)
-    collected = people.get(keeper or 0, [])
+    collected = processes.get(shim or 0, [])
     ticks += sum(map(int, collected[WAITED_TICKS:WAITED_TICKS_END]))
-    read, written = zip(*map(io_bytes, [*pids, keeper or 0]), strict=True)
+    read, written = zip(*map(io_bytes, [*pids, shim or 0]), strict=True)
     return Usage(
         round(ticks / TICKS_A_SECOND, 3),
         sum(int(stat[RESIDENT_PAGES]) for stat in living) * PAGE_BYTES,

@@ -1,11 +1,11 @@
 """The Worker of a run: which process it is, when it ended and with which exit status.
 
 A job runs as the user of its runner: it can write whatever the Listener prints or
-logs. The kernel's word on the end of the Worker process is beyond its reach, so a job
-has ended when its Worker has, and with that status. The Worker is no child of MIGlet;
-three ways lead to its status:
+logs. It cannot change what the kernel says about the Worker process, so a job has ended
+when its Worker has, and with that status. The Worker is no child of MIGlet; there are
+three ways to its status:
 
-- `PIDFD_GET_INFO`, from Linux 6.15 on, once its parent has collected it;
+- `PIDFD_GET_INFO`, from Linux 6.15 on, once its parent has reaped it;
 - the shim's record of what the process connector announced;
 - the shim's record of its own `waitpid`, once the Listener has died.
 """
@@ -19,15 +19,14 @@ import select
 import struct
 from pathlib import Path
 
-from miglet.runner.exitstatus import STATUS_KEYS, ExitStatus, only
 from miglet.runner.identity import ProcessIdentity
 from miglet.runner.procfs import START, oldest_child, stat_of
-from miglet.runner.records import read_record
+from miglet.runner.records import ExitStatus, exit_status_of, read_record
 from miglet.runner.shim import (
     WORKER_EXIT_RECORD,
     WORKER_NAME,
     WORKER_RECORD,
-    exit_of,
+    exit_status,
     record,
 )
 
@@ -46,41 +45,40 @@ class WorkerProcess:
     def __init__(
         self, folder: Path, identity: ProcessIdentity, pidfd: int | None
     ) -> None:
-        """`folder` is the run's; `pidfd` None: the process has gone already."""
+        """`folder` is the run's; `pidfd` None: the process has been reaped already."""
         self.folder = folder
         self.identity = identity
         self._pidfd = pidfd
+        self._status: ExitStatus | None = None
 
     def fileno(self) -> int | None:
         """A descriptor that is readable once the Worker has ended; None: it has."""
         return self._pidfd
 
     def ended(self) -> bool:
-        """Whether it has ended, though its parent may not have collected it yet."""
+        """Whether it has ended, though its parent may not have reaped it yet."""
         if self._pidfd is None:
             return True
         return bool(select.select([self._pidfd], [], [], 0)[0])
 
     def exit_status(self) -> ExitStatus | None:
-        """How it ended; None while it lives, and as long as nobody can tell.
+        """How it ended; None while it lives, and as long as that is not known.
 
-        The status may come some milliseconds after the end: with the collection by
-        its parent, or with the shim's record, which shows as a change of the folder.
+        The status may come some milliseconds after the end: when its parent reaps it,
+        or with the shim's record, which inotify shows in the run's folder.
         """
-        if not self.ended():
-            return None
-        recorded = recorded_exit(self.folder, self.identity)
-        if recorded or self._pidfd is None:
-            return recorded
-        status = exit_info(self._pidfd)
-        return None if status is None else ExitStatus(**exit_of(status))
+        if self._status is None and self.ended():
+            self._status = recorded_exit(self.folder, self.identity)
+            if self._status is None and self._pidfd is not None:
+                self._status = reaped_status(self._pidfd)
+        return self._status
 
     def signal(self, number: int) -> bool:
-        """Signal the Worker alone; false when it is gone or not ours to signal."""
+        """Signal the Worker alone; false if it has ended or we may not signal it."""
         return self.identity.signal(number)
 
     def close(self) -> None:
-        """Give the descriptor back; the Worker goes on."""
+        """Close the descriptor; the Worker goes on."""
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -89,23 +87,23 @@ class WorkerProcess:
 def find_worker(
     folder: Path, listener: ProcessIdentity, shim: ProcessIdentity
 ) -> WorkerProcess | None:
-    """The run's Worker: the one that lives, else the last one that is known of.
+    """The run's Worker: the one that lives, else the last one that is known.
 
-    The Listener's child by that name is written down, so that whoever comes after us
-    knows it too when the Listener has died. A child of the shim is the Worker only
-    when none was ever written down: the shim's children are orphans of the job, and
-    any of them may have taken the name.
+    The Listener's child of that name is recorded, so that it is still known when the
+    Listener has died, to a successor of ours, too. A child of the shim is the Worker
+    only when none was ever recorded: the shim's children are orphans of the job, and
+    any of them can take the name.
     """
     known = recorded_worker(folder)
     if known and known.alive():
-        return WorkerProcess(folder, known, pinned(known))
-    fresh = worker_below(listener)
-    if known is None and fresh is None and not listener.alive():
-        fresh = worker_below(shim)
-    if fresh and fresh != known:
-        remember(folder, fresh)
-    worker = fresh or known
-    return WorkerProcess(folder, worker, pinned(worker)) if worker else None
+        return WorkerProcess(folder, known, open_pidfd(known))
+    found = worker_below(listener)
+    if known is None and found is None and not listener.alive():
+        found = worker_below(shim)
+    if found and found != known:
+        record_worker(folder, found)
+    worker = found or known
+    return WorkerProcess(folder, worker, open_pidfd(worker)) if worker else None
 
 
 def worker_below(parent: ProcessIdentity) -> ProcessIdentity | None:
@@ -119,8 +117,8 @@ def worker_below(parent: ProcessIdentity) -> ProcessIdentity | None:
     return ProcessIdentity(*found, parent.boot_id)
 
 
-def pinned(process: ProcessIdentity) -> int | None:
-    """A pidfd of this very process, a zombie included; None: it is gone."""
+def open_pidfd(process: ProcessIdentity) -> int | None:
+    """A pidfd of this very process, a zombie included; None: it has been reaped."""
     try:
         pidfd = os.pidfd_open(process.pid)
     except OSError:
@@ -132,22 +130,23 @@ def pinned(process: ProcessIdentity) -> int | None:
     return None
 
 
-def exit_info(pidfd: int) -> int | None:
-    """The wait status of a process whose parent has collected it (PIDFD_GET_INFO).
+def reaped_status(pidfd: int) -> ExitStatus | None:
+    """The exit status of a process that has been reaped (PIDFD_GET_INFO).
 
-    None: it has not yet been collected, or this kernel does not tell (before 6.15).
+    None: it has not been reaped yet, or this kernel is older than 6.15.
     """
     answer = bytearray(PIDFD_INFO.pack(PIDFD_INFO_EXIT, 0))
     try:
         fcntl.ioctl(pidfd, PIDFD_GET_INFO, answer)
     except OSError:
         return None
-    there, wait_status = PIDFD_INFO.unpack(answer)
-    return wait_status if there & PIDFD_INFO_EXIT else None
+    present, wait_status = PIDFD_INFO.unpack(answer)
+    known = present & PIDFD_INFO_EXIT
+    return ExitStatus(**exit_status(wait_status)) if known else None
 
 
-def remember(folder: Path, worker: ProcessIdentity) -> None:
-    """Write down which process the Worker is."""
+def record_worker(folder: Path, worker: ProcessIdentity) -> None:
+    """Record which process the Worker is."""
     try:
         record(str(folder), WORKER_RECORD, worker.as_json())
     except OSError as error:
@@ -155,7 +154,7 @@ def remember(folder: Path, worker: ProcessIdentity) -> None:
 
 
 def recorded_worker(folder: Path) -> ProcessIdentity | None:
-    """The Worker that is written down; None: none, or nothing that can be read."""
+    """The Worker that is recorded; None where there is no readable record."""
     try:
         return ProcessIdentity.of_json(read_record(folder / WORKER_RECORD) or {})
     except (KeyError, TypeError, ValueError):
@@ -163,8 +162,8 @@ def recorded_worker(folder: Path) -> ProcessIdentity | None:
 
 
 def recorded_exit(folder: Path, worker: ProcessIdentity) -> ExitStatus | None:
-    """What the shim has recorded of this Worker's end."""
-    record = read_record(folder / WORKER_EXIT_RECORD) or {}
-    if record.get("pid") != worker.pid or record.get("start_time") != worker.start_time:
+    """The exit status that the shim has recorded of this Worker."""
+    found = read_record(folder / WORKER_EXIT_RECORD) or {}
+    if found.get("pid") != worker.pid or found.get("start_time") != worker.start_time:
         return None
-    return ExitStatus(**only(record, STATUS_KEYS))
+    return exit_status_of(found)

@@ -40,8 +40,13 @@ from miglet.runner.environment import (
     runner_environment,
 )
 from miglet.runner.installation import forget_registration, registered, runner_version
-from miglet.runner.launcher import LAUNCH_SECONDS, LaunchFailed, LaunchSpec
-from miglet.runner.launchers import configuration_launcher, runner_launcher
+from miglet.runner.launcher import (
+    LAUNCH_SECONDS,
+    LaunchFailed,
+    LaunchSpec,
+    configuration_launcher,
+    runner_launcher,
+)
 from miglet.runner.outcome import Next, Outcome
 from miglet.runner.registration import Configuration, Registration
 from miglet.runner.release import REINSTALL

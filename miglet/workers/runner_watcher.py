@@ -38,8 +38,7 @@ from miglet.messages.facts import (
     TokenSpent,
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
-from miglet.runner.launcher import Launcher
-from miglet.runner.launchers import runner_launcher
+from miglet.runner.launcher import Launcher, runner_launcher
 from miglet.runner.release import FolderRecord
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach

@@ -35,8 +35,8 @@ from miglet.messages.facts import (
     RunnerListening,
     RunnerTroubled,
 )
-from miglet.runner.exitstatus import ExitStatus
 from miglet.runner.identity import ProcessIdentity
+from miglet.runner.records import ExitStatus
 from miglet.runner.usage import Usage
 
 GHOST, FINISH = 120.0, 300.0

@@ -7,6 +7,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import stat
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,17 @@ import pytest
 from miglet.runner.identity import ProcessIdentity
 from miglet.runner.installation import FolderUnusable
 from miglet.runner.launcher import (
+    CONFIGURATION_UNIT,
     RUNNER_OOM_SCORE_ADJ,
+    RUNNER_UNIT,
     Launcher,
     LaunchFailed,
     LaunchSpec,
+    configuration_launcher,
+    listening,
+    runner_launcher,
+    start_unit,
+    unit_wanted,
 )
 from miglet.runner.run import RunnerPresent
 from miglet.supervisor.privileges import account
@@ -35,6 +43,7 @@ from tests.launching import (
     launching,
     starts,
 )
+from tests.preflight_machine import settings_of
 from tests.support import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.units]
@@ -104,7 +113,7 @@ def test_a_starter_that_died_before_the_answer_loses_nothing(place):
         place.launcher.folder.mkdir()
         hearing, answer = os.pipe()
         os.close(hearing)
-        place.launcher.begin(spec, place.launcher.folder, lock, answer)
+        place.launcher.start_shim(spec, place.launcher.folder, lock, answer)
         os.close(answer)
     assert end_of(place.launcher.find()).exit_code == 38
 
@@ -324,3 +333,51 @@ def test_memory_is_taken_from_a_step_before_the_runner(place, score):
     run = place.launcher.start(replace(spec, oom_score_adj=score))
     eventually(run.ended, what="the end of the run")
     assert run.printed() == f"{score}\n{score}\n500\n"
+
+
+def test_systemd_expands_nothing_in_a_command_line():
+    folder = Path('/run/a "b" $HOME/current')
+    command = RUNNER_UNIT.command("u.service", "vm-1", folder, "order-1")
+    assert command[-1] == "order-1"
+    assert command[-3] == '/run/a "b" $$HOME/current'
+    (stop,) = [word for word in command if "ExecStopPost=" in word]
+    assert stop.endswith(r'"recorder" "/run/a \"b\" $$HOME/current"')
+    assert stop.startswith("--property=ExecStopPost=-")
+
+
+def test_a_systemd_that_does_not_answer_is_a_failed_launch():
+    with pytest.raises(LaunchFailed, match="cannot be asked"):
+        start_unit(("/no/such/systemd-run",))
+    with pytest.raises(LaunchFailed, match="no unit today"):
+        start_unit(("sh", "-c", "echo no unit today >&2; exit 1"))
+
+
+def test_a_socket_may_have_a_longer_path_than_an_address(tmp_path):
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    with listening(folder, "order-1") as listener:
+        assert listener.family == socket.AF_UNIX
+        assert (folder / "order-1").is_socket()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("isolation", "usable", "wanted"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("process", True, False),
+        ("systemd", True, True),
+    ],
+)
+def test_a_unit_is_chosen_where_there_can_be_one(isolation, usable, wanted):
+    assert unit_wanted(isolation, usable) is wanted
+
+
+def test_the_runner_and_its_configuration_are_never_taken_for_each_other(tmp_path):
+    settings = settings_of(tmp_path, runner__isolation="systemd")
+    runner = runner_launcher(settings)
+    configuration = configuration_launcher(settings)
+    assert runner.start_shim == RUNNER_UNIT.start
+    assert configuration.start_shim == CONFIGURATION_UNIT.start
+    assert runner.root != configuration.root

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from miglet.runner import procfs
-from miglet.runner.procfs import census, children, is_child, named_stat, oldest_child
+from miglet.runner.procfs import children, is_child, named_stat, oldest_child, snapshot
 from tests.launching import as_root
 from tests.paths import ROOT
 from tests.support import eventually
@@ -24,13 +24,13 @@ sys.path.append(sys.argv[1])
 os.setgid(65534)
 os.setuid(65534)
 from miglet.runner.launcher import Launcher, LaunchSpec
-from miglet.runner.procfs import census, stat_of
+from miglet.runner.procfs import snapshot, stat_of
 folder = pathlib.Path(tempfile.mkdtemp())
 spec = LaunchSpec("1", "a", folder, ("/bin/sleep", "60"), {})
 run = Launcher(folder / "runtime").start(spec)
 assert run.usage().max_memory_bytes > 0
 assert [who.pid for who in run.tree()] == [run.listener.pid]
-assert stat_of(1) is None and 1 not in census()
+assert stat_of(1) is None and 1 not in snapshot()
 assert run.kill() and run.ended().signal == 9
 """
 
@@ -69,7 +69,7 @@ def test_a_zombie_is_a_child_and_keeps_its_name(either_way):
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert named_stat(pid)[0] == b"zombie"
-        assert pid in children(os.getpid()) and pid not in census()
+        assert pid in children(os.getpid()) and pid not in snapshot()
 
 
 def test_the_oldest_of_a_name_is_found(either_way):

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from miglet.redaction import forget_secrets
-from miglet.runner import transient
 from miglet.runner.installation import FolderUnusable
-from miglet.runner.launcher import Launcher
+from miglet.runner.launcher import CONFIGURATION_UNIT, Launcher
 from miglet.runner.outcome import Outcome
 from miglet.runner.registration import Configuration, Registration
 from miglet.runner.registration_errors import Next
@@ -38,7 +37,7 @@ class Place:
 
     def __init__(self, top: Path) -> None:
         self.root = top / "runtime" / "configuration"
-        self.launcher = Launcher(self.root, begin_of(transient.CONFIGURATION))
+        self.launcher = Launcher(self.root, begin_of(CONFIGURATION_UNIT))
         self.directory = top / "runner"
         (self.directory / "bin").mkdir(parents=True)
         self.put("bin/Runner.Listener", "exit 0")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from miglet.runner.exitstatus import KEEPER_LOST, ExitStatus
 from miglet.runner.identity import ProcessIdentity
+from miglet.runner.records import SHIM_LOST, ExitStatus
 from miglet.runner.run import RunnerPresent
 from tests.agent_process import IN_UNITS
 from tests.launching import (
@@ -59,8 +59,7 @@ def test_a_foreign_process_with_a_recorded_pid_is_left_alone(place):
     assert fake.kill()
     assert fake.wait_descriptor() is None
     assert (
-        end_of(fake)
-        == ExitStatus(None, None, fake.ended().ended_at, reason=KEEPER_LOST)
+        end_of(fake) == ExitStatus(None, None, fake.ended().ended_at, reason=SHIM_LOST)
         or not end_of(fake).known
     )
     assert ProcessIdentity.of(stranger).alive()
@@ -75,7 +74,7 @@ def test_an_end_without_a_keeper_is_unknown_and_says_why(place):
     assert IN_UNITS or (run.alive() and run.ended() is None)
     assert run.kill()
     status = run.ended()
-    assert not status.known and status.reason.startswith(KEEPER_LOST)
+    assert not status.known and status.reason.startswith(SHIM_LOST)
 
 
 def test_a_keeper_that_does_not_end_is_given_up(place):
@@ -83,7 +82,7 @@ def test_a_keeper_that_does_not_end_is_given_up(place):
     run.shim.signal(signal.SIGSTOP)
     assert run.kill(seconds=0.2)
     eventually(lambda: not run.shim.alive(), what="the end of the shim")
-    assert run.ended().reason.startswith(KEEPER_LOST)
+    assert run.ended().reason.startswith(SHIM_LOST)
 
 
 @pytest.mark.skipif(IN_UNITS, reason="systemd kills what we cannot")

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from miglet.runner import keep, shim, transient
-from miglet.runner.capped import OUTPUT_BYTES, Output
-from miglet.runner.launcher import Launcher, LaunchSpec
+from miglet.runner import keep, shim
+from miglet.runner.launcher import RUNNER_UNIT, Launcher, LaunchSpec
 from miglet.runner.procfs import (
     PARENT,
     START,
-    census,
     descendants,
-    end_all,
-    lives,
-    send,
+    is_running,
+    kill_descendants,
+    send_signal,
+    snapshot,
     stat_of,
 )
 from miglet.runner.run import Run
+from miglet.runner.shim import OUTPUT_BYTES, Output
 from tests.launching import as_root, begin_of
 from tests.paths import PYTHON
 from tests.support import eventually
@@ -35,7 +35,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def launcher(tmp_path) -> Iterator[Launcher]:
-    made = Launcher(tmp_path / "runtime", begin_of(transient.RUNNER))
+    made = Launcher(tmp_path / "runtime", begin_of(RUNNER_UNIT))
     yield made
     if run := made.find():
         run.kill()
@@ -253,8 +253,8 @@ def test_a_process_is_told_from_its_successor():
         signal.pause()
         os._exit(0)
     start = int(stat_of(pid)[START])
-    assert not send(pid, start + 1, signal.SIGKILL)
-    assert lives(stat_of(pid)) and pid in descendants(os.getpid(), census())
-    assert end_all(os.getpid()) >= 1
+    assert not send_signal(pid, start + 1, signal.SIGKILL)
+    assert is_running(stat_of(pid)) and pid in descendants(os.getpid(), snapshot())
+    assert kill_descendants(os.getpid()) >= 1
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
-    assert not send(pid, start, signal.SIGKILL) and stat_of(pid) is None
+    assert not send_signal(pid, start, signal.SIGKILL) and stat_of(pid) is None

@@ -12,7 +12,7 @@ from subprocess import PIPE
 
 import pytest
 
-from miglet.runner.procfs import census
+from miglet.runner.procfs import snapshot
 from miglet.runner.run import Run
 from miglet.runner.unit import Unit
 from miglet.runner.usage import SAMPLE_SECONDS, Usage, UsageSampler, usage_of
@@ -82,7 +82,7 @@ sys.stdin.read()
 
 def test_memory_is_the_resident_set_and_cpu_time_is_told_to_the_millisecond():
     with process_with(50 * MIB, 0.2) as pid:
-        used = usage_of(census(), [pid], None)
+        used = usage_of(snapshot(), [pid], None)
     assert 50 * MIB < used.max_memory_bytes < 150 * MIB
     assert 0.19 <= used.cpu_seconds < 2.0
     assert used.cpu_seconds == round(used.cpu_seconds, 3)
@@ -90,11 +90,11 @@ def test_memory_is_the_resident_set_and_cpu_time_is_told_to_the_millisecond():
 
 def test_of_the_shim_only_what_it_has_collected_counts():
     with process_with(0, 0.2) as pid:
-        assert usage_of(census(), [], pid).cpu_seconds == 0.0
+        assert usage_of(snapshot(), [], pid).cpu_seconds == 0.0
 
 
 def test_a_process_that_is_hidden_or_gone_has_written_nothing():
-    people = {1 << 30: next(iter(census().values()))}
+    people = {1 << 30: next(iter(snapshot().values()))}
     used = usage_of(people, list(people), None)
     assert (used.io_read_bytes, used.io_write_bytes) == (0, 0)
 
@@ -111,7 +111,7 @@ def test_no_process_is_looked_at_where_the_group_tells_everything(
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr("miglet.runner.run.census", lambda: pytest.fail("a census"))
+    monkeypatch.setattr("miglet.runner.run.snapshot", lambda: pytest.fail("a snapshot"))
     assert with_group(run, tmp_path).usage() == Usage(2.5, 700, 7, 11)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from miglet.runner import worker_process
-from miglet.runner.exitstatus import ExitStatus
 from miglet.runner.identity import ProcessIdentity
+from miglet.runner.records import ExitStatus
 from miglet.runner.run import Run, RunnerPresent
-from miglet.runner.worker_process import WorkerProcess, exit_info, find_worker
+from miglet.runner.worker_process import WorkerProcess, find_worker, reaped_status
 from tests.launching import Place, gone, launching
 from tests.support import eventually
 
@@ -72,11 +72,15 @@ def forked_parent(folder: Path, code: int) -> tuple[ProcessIdentity, Callable[[]
     if parent == 0:
         worker = os.fork()
         if worker == 0:
+            os.close(go)  # it ends with us, whatever becomes of the test
             Path("/proc/self/comm").write_text(WORKER)
             os.read(waiting, 1)
             os._exit(code)
+        os.close(go)
         os.waitpid(worker, 0)
         signal.pause()
+        os._exit(0)
+    os.close(waiting)
     return ProcessIdentity.of(parent), lambda: os.write(go, b"g")
 
 
@@ -100,7 +104,7 @@ def test_a_pidfd_tells_the_status_once_the_parent_has_collected_the_worker(
     assert select.select([worker.fileno()], [], [], 10)[0]
     assert worker.ended()
     eventually(lambda: not os.path.exists(f"/proc/{worker.identity.pid}"))
-    if exit_info(worker.fileno()) is None:
+    if reaped_status(worker.fileno()) is None:
         pytest.skip("this kernel has no PIDFD_GET_INFO with exit status")
     status = worker.exit_status()
     assert status and (status.exit_code, status.signal) == (102, None)

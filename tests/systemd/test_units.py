@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from miglet.runner import transient
-from miglet.runner.launcher import Launcher, LaunchSpec
+from miglet.runner.launcher import (
+    RUNNER_UNIT,
+    Launcher,
+    LaunchSpec,
+    TransientUnit,
+)
 from miglet.runner.records import read_record
 from miglet.runner.run import Run
-from miglet.runner.transient import Transient
 from tests.agent_process import IN_UNITS
 from tests.support import eventually
 
@@ -35,17 +38,17 @@ def shown(unit: str, name: str) -> str:
     return told.stdout.strip()
 
 
-def launched(folder: Path, kind: Transient, script: str) -> Run:
+def launched(folder: Path, kind: TransientUnit, script: str) -> Run:
     """A run of this shell script, in a unit."""
     program = folder / "listener"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     spec = LaunchSpec("run-1", "vm-1", folder, (str(program),), {})
-    return Launcher(folder / "runtime", kind.begin).start(spec)
+    return Launcher(folder / "runtime", kind.start).start(spec)
 
 
 def test_a_run_knows_its_unit_by_its_invocation_for_life_and_after(tmp_path):
-    run = launched(tmp_path, transient.RUNNER, "read x </dev/zero; exit 7")
+    run = launched(tmp_path, RUNNER_UNIT, "read x </dev/zero; exit 7")
     unit = run.unit
     assert unit and unit.present() and run.ended() is None
     assert unit.invocation_id == shown(unit.name, "InvocationID")
@@ -61,7 +64,7 @@ def test_a_run_knows_its_unit_by_its_invocation_for_life_and_after(tmp_path):
 @pytest.mark.skipif(not counts_memory(), reason="no memory controller in version 2")
 def test_a_step_that_is_killed_for_want_of_memory_is_counted(tmp_path):
     limits = ("--property=MemoryMax=64M", "--property=MemorySwapMax=0")
-    small = Transient("miglet-small", (*transient.RUNNER.options, *limits))
+    small = TransientUnit("miglet-small", (*RUNNER_UNIT.options, *limits))
     greedy = "/usr/bin/python3 -c 'bytearray(200 << 20)'; exit $?"
     run = launched(tmp_path, small, greedy)
     status = eventually(run.ended, what="the end of the run")

@@ -1,0 +1,16 @@
+"""One invocation of a transient unit, told apart from all others of its name."""
+
+from __future__ import annotations
+
+from miglet.runner.unit import Unit
+
+
+def test_a_unit_is_present_in_one_invocation_only(tmp_path):
+    unit = Unit("u.service", "f00", None)
+    assert not unit.present(str(tmp_path))
+    link = tmp_path / "invocation:u.service"
+    link.symlink_to("f00")
+    assert unit.present(str(tmp_path))
+    link.unlink()
+    link.symlink_to("ba5")
+    assert not unit.present(str(tmp_path))
