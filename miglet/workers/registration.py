@@ -42,6 +42,7 @@ from miglet.runner.environment import (
 from miglet.runner.installation import forget_registration, registered, runner_version
 from miglet.runner.launcher import (
     LAUNCH_SECONDS,
+    RUNNER_OOM_SCORE_ADJ,
     LaunchFailed,
     LaunchSpec,
     configuration_launcher,
@@ -268,6 +269,7 @@ def launch(host: Host, name: str, account: Account | None) -> Run:
         job_directory=job,
         diag_directory=diag,
         earlier_logs=existing_logs(diag),
+        oom_score_adj=RUNNER_OOM_SCORE_ADJ,
     )
     host.be_patient(LAUNCH_SECONDS)
     host.folder.note_registration()

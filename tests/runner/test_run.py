@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from miglet.runner.identity import ProcessIdentity
+from miglet.runner.procfs import SESSION, stat_of
 from miglet.runner.records import SHIM_LOST, ExitStatus
 from miglet.runner.run import RunnerPresent
 from tests.agent_process import IN_UNITS
@@ -125,8 +126,10 @@ def test_kill_works_without_the_shim(place):
     mine = run.listener.pid
 
     def family() -> list[ProcessIdentity]:
-        sessions = sorted(os.getsid(who.pid) == mine for who in run.tree())
-        return run.tree() if sessions == [False, True, True] else []
+        found = run.tree()
+        stats = [stat_of(who.pid) for who in found]
+        sessions = sorted(int(stat[SESSION]) == mine for stat in stats if stat)
+        return found if sessions == [False, True, True] else []
 
     members = eventually(family, what="the family")
     escaped = [who for who in members if os.getsid(who.pid) != mine]
