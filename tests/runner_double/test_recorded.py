@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Play:
     """One scenario, played by the double to its end."""
 
     def __init__(self, stage: Stage, scenario: Recorded) -> None:
-        self._scenario = scenario
+        self.scenario = scenario
         self.double = stage.ready(scenario.listener, scale=FAST, **scenario.plan)
         self.configuring = self.double.calls()
         self._process = stage.listener(self.double, **self._environment())
@@ -81,20 +82,20 @@ class Play:
 
     def _interrupt(self) -> None:
         moments = {"idle": "listening", "busy": "step_start"}
-        if self._scenario.interrupted:
-            await_truth(self.double, moments[self._scenario.interrupted])
+        if self.scenario.interrupted:
+            await_truth(self.double, moments[self.scenario.interrupted])
             self._process.send_signal(signal.SIGINT)
 
     def _wait(self) -> int | None:
         """The Listener's status, when everybody who ends has ended."""
-        if self._scenario.listener_exit is None:
+        if self.scenario.listener_exit is None:
             eventually(
-                lambda: len(self.calls) >= len(self._scenario.calls), what="the calls"
+                lambda: len(self.calls) >= len(self.scenario.calls), what="the calls"
             )
             assert self._process.poll() is None
             return None
         status = self._process.wait(30)
-        if self._scenario.told:
+        if self.scenario.told:
             await_truth(self.double, "reported")
             eventually(self._worker_has_ended, what="the Worker's end")
         return status
@@ -121,10 +122,20 @@ def assert_in_order(text: str, patterns: tuple[str, ...]) -> None:
         assert any(re.fullmatch(pattern, line) for line in lines), f"{pattern}\n{text}"
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_the_double_does_what_was_recorded(stage: Stage, name: str) -> None:
-    scenario = SCENARIOS[name]
-    play = Play(stage, scenario)
+@pytest.fixture(scope="module", params=SCENARIOS)
+def play(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Play]:
+    """Each scenario, played once for all that is checked of it."""
+    opened = Stage(tmp_path_factory.mktemp("recorded"))
+    try:
+        yield Play(opened, SCENARIOS[request.param])
+    finally:
+        opened.close()
+
+
+def test_the_double_does_what_was_recorded(play: Play) -> None:
+    scenario = play.scenario
     assert play.exit == scenario.listener_exit
     assert_same(play.output, scenario.output)
     assert_same(play.errors, scenario.errors)
@@ -141,24 +152,25 @@ def test_the_double_does_what_was_recorded(stage: Stage, name: str) -> None:
     assert configured_files(play.double) == scenario.left
 
 
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if SCENARIOS[name].hooks])
-def test_the_double_runs_and_reports_the_recorded_job(stage: Stage, name: str) -> None:
-    scenario = SCENARIOS[name]
-    play = Play(stage, scenario)
+def test_the_service_is_told_of_the_job_what_was_recorded(play: Play) -> None:
+    scenario = play.scenario
     told = [(each["result"], each["by"]) for each in play.double.truth("reported")]
     assert told == ([scenario.told] if scenario.told else [])
-    assert worker_exits(play.double) == {scenario.worker_exit}
+    known = set() if scenario.worker_exit is None else {scenario.worker_exit}
+    assert worker_exits(play.double) == known
+    survivors = play.leftovers if scenario.leaves_step else play.double.pids()
+    assert bool(survivors) is scenario.leaves_step
+
+
+def test_hooks_run_with_the_recorded_environment(play: Play) -> None:
     hooks = tuple(each["which"] for each in play.double.truth("hook"))
-    assert hooks == scenario.hooks
+    assert hooks == play.scenario.hooks
     for hook in hooks:
         wanted = set(recorded.HOOK_ENVIRONMENT)
         if hook == "completed":
             wanted |= recorded.COMPLETED_ENVIRONMENT
         names = set(play.hook_environment(hook)) - INHERITED
         assert names - recorded.CONTEXT_ENVIRONMENT == wanted
-    assert bool(play.leftovers if scenario.leaves_step else play.double.pids()) is (
-        scenario.leaves_step
-    )
 
 
 def without_renewals(calls: tuple[str, ...]) -> list[str]:
