@@ -1,49 +1,76 @@
 """The arbiter: the one loop that owns the state, the journal and the decisions.
 
-It takes one fact at a time, lets the lifecycle decide, writes the new state and its
-events in one transaction, and only then acts. It never waits for anybody.
+Each turn of the loop waits, receives, and handles one fact after the other: observe
+it, let the lifecycle decide, persist what was decided, and only then act. It never
+waits for a worker; what takes time is done in workers and child tasks.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import logging
+import os
 import selectors
+import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from miglet.agent.filewatch import FileWatch
-from miglet.agent.herald import present
-from miglet.agent.house import House
-from miglet.agent.noting import (
-    AFTERWARDS,
-    NOTES,
-    close_open_commands,
-    is_repeated,
-    report_findings,
-)
-from miglet.agent.performing import PERFORM
+from miglet import logger
+from miglet.agent.delivery import EventDelivery
+from miglet.agent.status import Knowledge, StatusPublisher
 from miglet.commands import registry  # noqa: F401 - its commands become rows
-from miglet.commands.intake import RELOAD, reload_task, with_settings_checked
+from miglet.commands.intake import (
+    RELOAD,
+    reload_task,
+    validation_task,
+    with_settings_checked,
+)
+from miglet.config.settings import Settings
 from miglet.control.server import ControlServer
-from miglet.lifecycle.effects import Effect
-from miglet.lifecycle.table import step
-from miglet.lifecycle.vm import Moment, Vm
+from miglet.formats import one_line
+from miglet.journal.failover import JournalFinding
+from miglet.journal.journal import Journal
+from miglet.lifecycle import effects
+from miglet.lifecycle.table import change_policy, step
+from miglet.lifecycle.vm import Moment, Policy, Vm
 from miglet.messages import facts
 from miglet.messages.codec import Fact, learn_types
+from miglet.messages.events import CommandCompleted, Error, Event, VMStopped, seal
+from miglet.messages.orders import ApplySettings, FollowJob, SetLevel
+from miglet.runner.launcher import runner_launcher
+from miglet.supervisor.children import ChildTask, ChildTasks, by_name
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.linux import RunQueue
+from miglet.supervisor.queues import Queue
 from miglet.supervisor.signals import PARENT, SignalPipe
+from miglet.supervisor.supervisor import Supervisor
+from miglet.supervisor.systemd import Notifier
 from miglet.supervisor.tidying import Tidying, give_back_memory
-from miglet.workers.registry import CRITICAL
+from miglet.workers.registry import (
+    CRITICAL,
+    IN_A_CLOUD,
+    NAMES,
+    UPLINK,
+    facts_of,
+    worker_called,
+)
 
 #: Most seconds that the loop sleeps: the supervisor looks after its workers then.
 TICK_SECONDS = 1.0
 
-#: Seconds that workers get to leave at the very end.
+#: Seconds that workers get to stop at the very end.
 LAST_GRACE_SECONDS = 1.0
+
+#: Seconds that a child may take to kill a run.
+KILL_SECONDS = 10.0
+
+#: Seconds by which the service manager is asked for more time while MIGlet ends; it is
+#: asked in each turn of the loop.
+EXTENSION_SECONDS = 60.0
 
 #: The signals that are not the lifecycle's business.
 RELOADING, DUMP = "SIGHUP", "SIGUSR1"
@@ -51,20 +78,118 @@ RELOADING, DUMP = "SIGHUP", "SIGUSR1"
 log = logging.getLogger(__name__)
 
 
+def present() -> Moment:
+    """This moment."""
+    return Moment(time.time(), time.monotonic())
+
+
+class Timers:
+    """Timers by name on the monotonic clock: due once, then forgotten."""
+
+    def __init__(self) -> None:
+        self._due: dict[str, float] = {}
+
+    def start(self, name: str, due: float) -> None:
+        """Schedule `name` at `due`, replacing a pending timer of the same name."""
+        self._due[name] = due
+
+    def stop(self, name: str) -> None:
+        """Forget `name`; nothing happens if it is not running."""
+        self._due.pop(name, None)
+
+    def next_due(self) -> float | None:
+        """When the first one is due; None if none runs."""
+        return min(self._due.values(), default=None)
+
+    def take_due(self, now: float) -> list[str]:
+        """Forget the timers that are due at `now`; their names in their order."""
+        names = [name for name, due in self._due.items() if due <= now]
+        names.sort(key=self._due.__getitem__)
+        for name in names:
+            del self._due[name]
+        return names
+
+
+class FileMonitor:
+    """Detects changes to a path. The first snapshot is taken in the constructor."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._snapshot = self._take_snapshot()
+
+    def changed(self) -> bool:
+        """Whether it is another file, or has other content, than at the last call."""
+        before, self._snapshot = self._snapshot, self._take_snapshot()
+        return self._snapshot != before
+
+    def _take_snapshot(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+class StallMeter:
+    """Measures how long a turn of the loop keeps it from waiting for I/O.
+
+    Time for which the process was runnable while others had the processors is not
+    counted.
+    """
+
+    def __init__(self) -> None:
+        self._run_queue = RunQueue()
+        self.start()
+
+    def start(self) -> None:
+        """A turn begins: no I/O is handled until the next `select`."""
+        self._began, self._waited = time.monotonic(), self._run_queue.waited()
+
+    def seconds(self) -> float:
+        """How long the turn has taken by now."""
+        waited = self._run_queue.waited() - self._waited
+        return time.monotonic() - self._began - waited
+
+
 class Arbiter:
     """Everything that must be done in one place, in order, without waiting."""
 
-    def __init__(self, house: House, configuration: str) -> None:
-        self.house = house
+    def __init__(
+        self,
+        vm: Vm,
+        knowledge: Knowledge,
+        journal: Journal,
+        notifier: Notifier,
+        configuration_path: str,
+        make_supervisor: Callable[..., Supervisor] = Supervisor,
+        make_tasks: Callable[..., ChildTasks] = ChildTasks,
+        clock: Callable[[], Moment] = present,
+    ) -> None:
+        self.vm = vm
+        self.knowledge = knowledge
+        self.journal = journal
+        self.inbox: deque[Fact] = deque()
+        #: Set by the effect that ends the program.
+        self.exit_status: int | None = None
+        self._notifier = notifier
+        self._clock = clock
+        self._selector = selectors.DefaultSelector()
+        self._supervisor = make_supervisor(self._selector, self.inbox)
+        self._tasks = make_tasks(self._selector, self.inbox)
+        self._delivery = EventDelivery(journal, self._supervisor)
+        self._publisher = StatusPublisher(
+            knowledge, journal, self._supervisor, notifier, clock
+        )
+        self._timers = Timers()
         #: The file that the settings came from, as far as they came from one.
-        self._file = FileWatch(configuration)
+        self._configuration = FileMonitor(configuration_path)
         #: Whether the settings are to be read again, by one child at a time.
-        self._stale = False
-        self._queue = RunQueue()
+        self._reload_wanted = False
+        self._control: ControlServer | None = None
         self._tidying = Tidying()
-        self._wake()
+        self._stall = StallMeter()
         self._signals = SignalPipe(PARENT)
-        self._listen(self._signals, self._heed_signals)
+        self._listen(self._signals, self._receive_signals)
 
     def open_control(
         self, path: str, answer: Callable[..., Any], changing: frozenset[str]
@@ -74,130 +199,359 @@ class Arbiter:
         Only root and our own user may call the methods named in `changing`. Raises
         what `ControlServer` raises.
         """
-        control = ControlServer(path, functools.partial(answer, self.house), changing)
+        control = ControlServer(path, functools.partial(answer, self), changing)
         self._listen(control, control.serve)
-        self.house.herald.control = control
+        self._control = self._publisher.control = control
 
-    def hire(self, names: Iterable[str]) -> None:
-        """Fork the workers; what is imported by now, they share."""
+    def follow(self, task: Any) -> None:
+        """Receive the facts of a child task that was started before the loop."""
+        self._tasks.follow(task)
+
+    def start_workers(self, names: Iterable[str]) -> None:
+        """Fork the workers; they share what is imported by now."""
         learn_types()
         give_back_memory()
         gc.freeze()
         gc.enable()
         for name in names:
-            self.house.hire(name)
+            self._start_worker(name)
 
     def run(self) -> int:
-        """Serve until the lifecycle says that it is over; the exit status."""
-        house = self.house
-        close_open_commands(house)
-        self._wake()
-        while house.exit_status is None:
+        """Serve until the lifecycle says that it is over; returns the exit status."""
+        self._answer_former_commands()
+        self._stall.start()
+        while self.exit_status is None:
             self._wait()
-            self._keep_time()
-            while house.inbox and house.exit_status is None:
-                self._take(house.inbox.popleft())
-            report_findings(house)
-        self._leave()
-        return house.exit_status
+            self._check_time()
+            while self.inbox and self.exit_status is None:
+                self._handle(self.inbox.popleft())
+            self._report_findings()
+        self._stop()
+        return self.exit_status
 
-    def _listen(self, source: Any, heed: Any) -> None:
-        self.house.selector.register(source, selectors.EVENT_READ, heed)
+    def status(self) -> dict[str, Any]:
+        """The status object."""
+        return self._publisher.status(self.vm)
+
+    # Wait and receive.
+
+    def _listen(self, source: Any, callback: Callable[[], None]) -> None:
+        self._selector.register(source, selectors.EVENT_READ, callback)
 
     def _wait(self) -> None:
-        """Sleep until somebody has something to say or something is due."""
-        house, now = self.house, time.monotonic()
-        house.known.stood_still(now - self._woke - self._queue.waited() + self._waited)
-        dues = (house.timers.next_due(), house.supervisor.next_due())
+        """Sleep until something is readable or due, and receive what is there."""
+        self.knowledge.note_stall(self._stall.seconds())
+        now = self._clock().now
+        dues = (self._timers.next_due(), self._supervisor.next_due())
         waits = [due - now for due in dues if due is not None]
-        patience = 0.0 if house.inbox else max(0.0, min([TICK_SECONDS, *waits]))
-        ready = house.selector.select(patience)
-        self._wake()
+        seconds = 0.0 if self.inbox else max(0.0, min([TICK_SECONDS, *waits]))
+        ready = self._selector.select(seconds)
+        self._stall.start()
         for key, _ in ready:
             key.data()
 
-    def _wake(self) -> None:
-        """From now until it waits again the loop is deaf."""
-        self._woke, self._waited = time.monotonic(), self._queue.waited()
-
-    def _keep_time(self) -> None:
-        house, now = self.house, time.monotonic()
-        house.supervisor.check(now)
-        house.tasks.check(now)
-        if house.herald.control:
-            house.herald.control.expire(now)
-        self._stale |= self._file.changed()
-        if self._stale and not house.tasks.under_way(RELOAD):
-            self._reload()
-        for name in house.timers.take_due(now):
-            house.inbox.append(facts.DeadlinePassed(name))
-        house.herald.keep_line(house.vm)
+    def _check_time(self) -> None:
+        now = self._clock().now
+        self._supervisor.check(now)
+        self._tasks.check(now)
+        if self._control:
+            self._control.expire(now)
+        self._reload_wanted |= self._configuration.changed()
+        if self._reload_wanted and not self._tasks.under_way(RELOAD):
+            self._reload_wanted = False
+            known = self.knowledge
+            self._tasks.start(reload_task(known.sources, known.current()))
+        for name in self._timers.take_due(now):
+            self.inbox.append(facts.DeadlinePassed(name))
+        self._publisher.publish_line(self.vm)
         self._tidying.look(now)
-        if house.supervisor.lives(CRITICAL):
-            house.notifier.alive()
+        if self._supervisor.lives(CRITICAL):
+            self._notifier.alive()
+        if self.vm.end:
+            self._notifier.extend_timeout(EXTENSION_SECONDS)
 
-    def _heed_signals(self) -> None:
-        house = self.house
+    def _receive_signals(self) -> None:
         for name in self._signals.drain():
             if name == RELOADING:
-                self._stale = True
+                self._reload_wanted = True
             elif name == DUMP:
-                log.warning("status: %s", house.herald.status(house.vm))
+                log.warning("status: %s", self.status())
             else:
-                house.inbox.append(facts.SignalReceived(name))
+                self.inbox.append(facts.SignalReceived(name))
 
-    def _reload(self) -> None:
-        """Read the configuration again; what comes of it is judged as a command."""
-        self._stale = False
-        known = self.house.known
-        self.house.tasks.start(reload_task(known.sources, known.current()))
+    # One fact.
 
-    def _take(self, fact: Fact) -> None:
-        house = self.house
-        if isinstance(fact, facts.CommandExamined):
-            fact = with_settings_checked(fact, house.known.settings)
-        note = NOTES.get(type(fact))
-        if note:
-            note(house, fact)
-        if is_repeated(house, fact):
+    def _handle(self, fact: Fact) -> None:
+        """Observe, decide, persist, act."""
+        if self._is_repeated(fact):
             return
-        moment = present()
-        after, wanted = step(house.vm, fact, moment)
-        if after is not house.vm or wanted:
-            self._go_on(after, wanted, fact, moment)
-        else:
+        if isinstance(fact, facts.CommandExamined):
+            fact = with_settings_checked(fact, self.knowledge.settings)
+        observe = OBSERVERS.get(type(fact))
+        if observe:
+            observe(self, fact)
+        moment = self._clock()
+        before, (after, wanted) = self.vm, step(self.vm, fact, moment)
+        if after is before and not wanted:
             log.debug("nothing to do in %s on %r", after.state.value, fact)
+        else:
+            self._persist(after, wanted, moment)
+            self.vm = after
+            if after.state is not before.state:
+                cause = type(fact).__name__
+                log.info("%s -> %s on %s", before.state.value, after.state.value, cause)
+            self._act(wanted)
+            self._publisher.publish(before, after)
+            reach("arbiter.acted")
         if isinstance(fact, facts.CommandExamined):
             reach("arbiter.obeyed")
-        settle = AFTERWARDS.get(type(fact))
-        if settle:
-            settle(house, fact)
-        if house.uplink.offer() and house.vm.flushing and not house.inbox:
-            house.inbox.append(facts.EventsFlushed())
+        self._deliver(fact)
 
-    def _go_on(
-        self, after: Vm, wanted: list[Effect], fact: Fact, moment: Moment
-    ) -> None:
-        """First on disk, then in effect."""
-        house, before = self.house, self.house.vm
-        house.record(after, wanted, moment)
-        house.vm = after
-        if after.state is not before.state:
-            name = type(fact).__name__
-            log.info("%s -> %s on %s", before.state.value, after.state.value, name)
+    def _is_repeated(self, fact: Fact) -> bool:
+        """Whether this is a command that was accepted before, in whatever boot."""
+        if not isinstance(fact, facts.CommandReceived) or not fact.id:
+            return False
+        known = self.journal.command(fact.id) is not None
+        if known:
+            log.info("command %s is known already", fact.id)
+        return known
+
+    def _deliver(self, fact: Fact) -> None:
+        """Settle the event that the fact is about, and hand over the next one.
+
+        An event leaves the journal only after what its delivery leads to is in there.
+        """
+        self._delivery.settle(fact)
+        if self._delivery.offer() and self.vm.flushing and not self.inbox:
+            self.inbox.append(facts.EventsFlushed())
+
+    # Observe: what is remembered beside the state, and who hears of it.
+
+    def _observe_worker(self, fact: facts.WorkerStarted) -> None:
+        if fact.worker == UPLINK:
+            self._delivery.renew(fact.pid)
+        reference = self.vm.job.reference if self.vm.job else ()
+        self._supervisor.tell(fact.worker, FollowJob(*reference))
+        self._publisher.publish_heartbeat(self.vm)
+
+    def _observe_sample(self, fact: facts.MachineSampled) -> None:
+        self.knowledge.vm_health = fact.vm_health
+        self._publisher.publish_heartbeat(self.vm)
+
+    def _observe_machine(self, fact: facts.PreflightDone) -> None:
+        """Print what is wrong; in a cloud there is one more thing to watch."""
+        for row in fact.report:
+            if row["status"] == "fail":
+                hint = f"; {row['hint']}" if row["hint"] else ""
+                line = f"miglet: {row['id']}: {row['detail']}{hint}"
+                sys.stderr.write(one_line(line) + "\n")
+        if fact.machine.get("cloud"):
+            self._start_worker(IN_A_CLOUD)
+
+    def _observe_answer(self, fact: facts.ControllerAnswered) -> None:
+        self.knowledge.note_answer(fact, self._clock().now)
+
+    def _observe_failure(self, fact: facts.ControllerFailed) -> None:
+        self.knowledge.note_failure(fact)
+
+    def _observe_token(self, fact: facts.ControllerTokenTaken) -> None:
+        """A heartbeat at once shows whether the controller takes it; events follow."""
+        self._publisher.publish_heartbeat(self.vm, at_once=True)
+
+    def _observe_removal(self, fact: facts.RunnerRemoved) -> None:
+        log.info("deregistration: %s: %s", fact.removal, fact.detail)
+
+    def _observe_kill(self, fact: facts.RunKilled) -> None:
+        log.warning("kill of run %s: %s", fact.run_id, fact.outcome)
+
+    # Persist.
+
+    def emit(self, event: Event) -> None:
+        """Put an event into the journal that no rule has led to.
+
+        Nothing may follow VMStopped: by then it is only logged.
+        """
+        if self.vm.flushing:
+            log.warning("not reported after the last event: %s", event)
+            return
+        self._persist(self.vm, [effects.Emit(event)], self._clock())
+
+    def close_lost_job(self, wanted: list[effects.Effect], moment: Moment) -> None:
+        """Persist the end of a job that another boot began."""
+        self._persist(self.vm, wanted, moment)
+
+    def _persist(self, after: Vm, wanted: list[effects.Effect], moment: Moment) -> None:
+        """One transaction: the new state, its events, commands and their answers."""
+        emitted = [each for each in wanted if isinstance(each, effects.Emit)]
+        if not emitted and not after.differs_from(self.vm):
+            return
+        state, identity = after.state.value, self.knowledge.identity
+        events = [
+            seal(self._completed(each.event), identity, each.job, state, moment.at)
+            for each in emitted
+        ]
+        commands: dict[str, dict[str, Any]] = {
+            each.command.id: {
+                "command_id": each.command.id,
+                "command_type": each.command.type,
+            }
+            for each in wanted
+            if isinstance(each, effects.AcceptCommand)
+        }
+        commands |= {
+            each.event.command_id: dataclasses.asdict(each.event)
+            for each in emitted
+            if isinstance(each.event, CommandCompleted)
+        }
+        self.journal.record(after.to_json(), events, commands)
+        for each in emitted:
+            self._log(each.event)
+
+    def _completed(self, event: Event) -> Event:
+        """The event with what only the journal knows."""
+        if isinstance(event, VMStopped):
+            dropped = self.journal.counts().dropped
+            return dataclasses.replace(event, events_dropped=dropped)
+        return event
+
+    def _log(self, event: Event) -> None:
+        if isinstance(event, Error):
+            self.knowledge.last_error = f"{event.code}: {event.message}"
+            log.error("%s: %s; %s", event.code, event.message, event.hint)
+        elif isinstance(event, CommandCompleted):
+            outcome = event.outcome + (f": {event.reason}" if event.reason else "")
+            log.info("%s %s: %s", event.command_type, event.command_id, outcome)
+
+    def _answer_former_commands(self) -> None:
+        """Answer commands that a boot before this one accepted and did not answer."""
+        for identity, accepted in self.journal.open_commands().items():
+            if identity not in self.vm.commands:
+                kind = accepted["command_type"]
+                reason = "MIGlet ended before it was obeyed"
+                self.emit(CommandCompleted(identity, kind, "failed", reason))
+
+    def _report_findings(self) -> None:
+        """Report what the journal found out about itself."""
+        for found in self.journal.take_findings():
+            self.emit(error_of(found))
+
+    # Act.
+
+    def _act(self, wanted: list[effects.Effect]) -> None:
         for effect in wanted:
-            perform = PERFORM.get(type(effect))
+            perform = PERFORMERS.get(type(effect))
             if perform:
-                perform(house, effect)
-        house.herald.spread(before, after)
-        reach("arbiter.acted")
+                perform(self, effect)
 
-    def _leave(self) -> None:
-        house = self.house
+    def _tell(self, effect: effects.Tell) -> None:
+        self._supervisor.tell(effect.order.to, effect.order)
+
+    def _set_timer(self, effect: effects.SetTimer) -> None:
+        self._timers.start(effect.name, self._clock().now + effect.seconds)
+
+    def _stop_timer(self, effect: effects.StopTimer) -> None:
+        self._timers.stop(effect.name)
+
+    def _post(self, effect: effects.Post) -> None:
+        self.inbox.appendleft(effect.fact)
+
+    def _accept_command(self, effect: effects.AcceptCommand) -> None:
+        reach("command.accepted")
+        at = self.knowledge.controllers_time(self._clock().at)
+        task = validation_task(effect.command, self.knowledge.current(), at)
+        self._tasks.start(task)
+
+    def _adopt(self, effect: effects.Adopt) -> None:
+        """Changed settings hold at once, here and in every worker."""
+        before, settings = self.knowledge.settings, Settings.of(effect.settings)
+        self.knowledge.settings = settings
+        self.knowledge.origins = effect.origins or self.knowledge.origins
+        logger.set_redaction(settings.logging.redact_secrets)
+        if settings.logging.level != before.logging.level:
+            # Else a level that SetLogLevel has set stays.
+            self._change_level(effects.ChangeLevel(settings.logging.level))
+        self._supervisor.tell_all(ApplySettings(effect.settings))
+        self.vm, timers = change_policy(self.vm, Policy.of(settings), self._clock())
+        self._act(timers)
+
+    def _change_level(self, effect: effects.ChangeLevel) -> None:
+        self.knowledge.log_level = effect.level
+        logger.set_level(effect.level)
+        self._supervisor.tell_all(SetLevel(effect.level))
+
+    def _kill_run(self, effect: effects.KillRun) -> None:
+        settings = self.knowledge.settings.as_dict()
+        main = by_name(__name__, kill_run.__name__, settings, effect.run_id)
+        failed = facts.RunKilled(effect.run_id, "the child that was to do it failed")
+        self._tasks.start(ChildTask("kill-run", main, KILL_SECONDS, failed))
+
+    def _stop_workers(self, effect: effects.StopWorkers) -> None:
+        self._supervisor.release(name for name in NAMES if name != UPLINK)
+
+    def _exit(self, effect: effects.Exit) -> None:
+        self.exit_status = effect.status
+
+    # Workers, and the end.
+
+    def _start_worker(self, name: str) -> None:
+        main = functools.partial(self._work, name)
+        self._supervisor.hire(name, main, facts_of(name))
+
+    def _work(self, name: str, queue: Queue) -> None:
+        """In the child: run the worker with the settings of this moment."""
+        known = self.knowledge
+        worker_called(name)(known.settings, known.identity)(queue)
+
+    def _stop(self) -> None:
         reach("arbiter.leaving")
-        house.notifier.stopping()
-        house.tasks.stop()
-        house.supervisor.stop(LAST_GRACE_SECONDS)
-        if house.herald.control:
-            house.herald.control.close()
+        self._notifier.stopping()
+        self._tasks.stop()
+        self._supervisor.stop(LAST_GRACE_SECONDS)
+        if self._control:
+            self._control.close()
         self._signals.close()
+
+
+#: What is observed of each fact before the lifecycle decides.
+OBSERVERS: dict[type[Fact], Callable[[Arbiter, Any], None]] = {
+    facts.WorkerStarted: Arbiter._observe_worker,
+    facts.MachineSampled: Arbiter._observe_sample,
+    facts.PreflightDone: Arbiter._observe_machine,
+    facts.ControllerAnswered: Arbiter._observe_answer,
+    facts.ControllerFailed: Arbiter._observe_failure,
+    facts.ControllerTokenTaken: Arbiter._observe_token,
+    facts.RunnerRemoved: Arbiter._observe_removal,
+    facts.RunKilled: Arbiter._observe_kill,
+}
+
+#: How each effect is performed. `Emit` is not here: events are persisted, with the new
+#: state, before anything is done.
+PERFORMERS: dict[type[effects.Effect], Callable[[Arbiter, Any], None]] = {
+    effects.Tell: Arbiter._tell,
+    effects.SetTimer: Arbiter._set_timer,
+    effects.StopTimer: Arbiter._stop_timer,
+    effects.Post: Arbiter._post,
+    effects.AcceptCommand: Arbiter._accept_command,
+    effects.Adopt: Arbiter._adopt,
+    effects.ChangeLevel: Arbiter._change_level,
+    effects.KillRun: Arbiter._kill_run,
+    effects.StopWorkers: Arbiter._stop_workers,
+    effects.Exit: Arbiter._exit,
+}
+
+
+def error_of(found: JournalFinding) -> Error:
+    """The event that tells of a finding of the journal."""
+    counts = ", ".join(f"{name}: {number}" for name, number in found.counts.items())
+    message = f"{found.message} ({counts})" if counts else found.message
+    return Error("infrastructure", found.code, message, "journal")
+
+
+def kill_run(queue: Queue, settings: dict[str, Any], run_id: str) -> None:
+    """In a child: SIGKILL for all processes of this run."""
+    run = runner_launcher(Settings.of(settings)).recorded()
+    if run is None or run.run_id != run_id:
+        queue.put(facts.RunKilled(run_id, "there is no record of it"))
+        return
+    run.kill(KILL_SECONDS / 2)
+    queue.put(facts.RunKilled(run_id, "still alive" if run.alive() else "dead"))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from miglet.agent.house import House
+from miglet.agent.arbiter import Arbiter
 from miglet.control.rpc import BAD_PARAMS, UNKNOWN_METHOD, RpcError
 from miglet.control.server import Peer
 from miglet.logger import UnknownLevel, level_named
@@ -22,7 +22,7 @@ from miglet.runner.run import Run
 #: Most lines of the runner's output, and most events, in one answer.
 MOST_LINES = 500
 
-Method = Callable[[House, dict[str, Any], Peer], Any]
+Method = Callable[[Arbiter, dict[str, Any], Peer], Any]
 
 #: Every method by its name, filled as the functions below are defined.
 METHODS: dict[str, Method] = {}
@@ -37,78 +37,78 @@ def method(answer: Method) -> Method:
     return answer
 
 
-def answer(house: House, name: str, params: dict[str, Any], peer: Peer) -> Any:
+def answer(arbiter: Arbiter, name: str, params: dict[str, Any], peer: Peer) -> Any:
     """The result of the method; RpcError says what is wrong with the request."""
     if name not in METHODS:
         raise RpcError(UNKNOWN_METHOD, f"there is no method {name!r}")
-    return METHODS[name](house, params, peer)
+    return METHODS[name](arbiter, params, peer)
 
 
 @method
-def status(house: House, params: dict[str, Any], peer: Peer) -> Any:
+def status(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
     """What the machine is doing."""
-    return house.herald.status(house.vm)
+    return arbiter.status()
 
 
 @method
-def events(house: House, params: dict[str, Any], peer: Peer) -> Any:
+def events(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
     """The last events and what became of them."""
-    return house.journal.recent(_number(params, "limit", 20))
+    return arbiter.journal.recent(_number(params, "limit", 20))
 
 
 @method
-def config(house: House, params: dict[str, Any], peer: Peer) -> Any:
+def config(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
     """Each effective setting and where it came from."""
-    return house.known.origins
+    return arbiter.knowledge.origins
 
 
 @method
-def metrics(house: House, params: dict[str, Any], peer: Peer) -> Any:
+def metrics(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
     """The latest sample of the machine."""
-    return house.known.health_of_machine(time.monotonic())
+    return arbiter.knowledge.health_of_machine(time.monotonic())
 
 
 @method
-def runner_log(house: House, params: dict[str, Any], peer: Peer) -> Any:
+def runner_log(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
     """The last lines that the runner printed."""
     wanted = _number(params, "lines", 50)
-    folder = (house.vm.runner or {}).get("folder")
+    folder = (arbiter.vm.runner or {}).get("folder")
     run = Run.found_in(Path(folder)) if folder else None
     lines = redact(run.printed()).splitlines() if run else []
     return {"lines": lines[-wanted:]}
 
 
 @method
-def drain(house: House, params: dict[str, Any], peer: Peer) -> Any:
+def drain(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
     """Finish the job, then shut down."""
-    return _order(house, "Drain", {"reason": _text(params, "reason")}, peer)
+    return _order(arbiter, "Drain", {"reason": _text(params, "reason")}, peer)
 
 
 @method
-def shutdown(house: House, params: dict[str, Any], peer: Peer) -> Any:
+def shutdown(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
     """Shut down after the job or at once."""
     mode = params.get("mode", "after_job")
     if mode not in ("after_job", "immediate"):
         raise RpcError(BAD_PARAMS, "mode is after_job or immediate")
     wanted = {"mode": mode, "reason": _text(params, "reason")}
-    return _order(house, "Shutdown", wanted, peer)
+    return _order(arbiter, "Shutdown", wanted, peer)
 
 
 @method
-def set_log_level(house: House, params: dict[str, Any], peer: Peer) -> Any:
+def set_log_level(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
     """Log from another level on."""
     try:
         level = level_named(_text(params, "level") or "")
     except UnknownLevel as error:
         raise RpcError(BAD_PARAMS, f"level: expected {error.hint}") from None
-    return _order(house, "SetLogLevel", {"level": level}, peer)
+    return _order(arbiter, "SetLogLevel", {"level": level}, peer)
 
 
 def _order(
-    house: House, kind: str, parameters: dict[str, Any], peer: Peer
+    arbiter: Arbiter, kind: str, parameters: dict[str, Any], peer: Peer
 ) -> dict[str, Any]:
     who = f"operator (uid {peer.uid})"
-    house.inbox.append(CommandExamined("", kind, parameters, requested_by=who))
+    arbiter.inbox.append(CommandExamined("", kind, parameters, requested_by=who))
     return {"accepted": True}
 
 

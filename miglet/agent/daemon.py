@@ -10,25 +10,27 @@ import contextlib
 import hashlib
 import logging
 import os
+import select
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from miglet import __version__, logger
-from miglet.agent import control_api, poweroff
-from miglet.agent.arbiter import Arbiter
-from miglet.agent.herald import present
-from miglet.agent.house import House
+from miglet.agent import control_api
+from miglet.agent.arbiter import Arbiter, present
+from miglet.agent.last_resort import writing_task
 from miglet.agent.status import Knowledge
 from miglet.config.settings import Settings
-from miglet.errors import UNDELIVERED
+from miglet.errors import DONE, UNDELIVERED, MigletError
 from miglet.journal.journal import Journal
 from miglet.lifecycle.job import lose_job
-from miglet.lifecycle.vm import Moment, Policy, Vm
+from miglet.lifecycle.vm import End, FailedStart, Moment, Policy, Vm
 from miglet.messages.codec import Fact
-from miglet.messages.events import Identity
+from miglet.messages.events import Identity, timestamp
 from miglet.messages.facts import (
+    EventsWritten,
     MachineDescription,
     PreflightDone,
     SettingsLoaded,
@@ -36,9 +38,9 @@ from miglet.messages.facts import (
 )
 from miglet.runner.identity import ProcessIdentity, boot_id
 from miglet.runner.launcher import runner_launcher
-from miglet.supervisor import confinement
+from miglet.supervisor import confinement, systemd
 from miglet.supervisor.children import RunningTask
-from miglet.supervisor.systemd import Notifier
+from miglet.supervisor.systemd import Notifier, systemd_usable
 from miglet.workers.registry import ALWAYS, UPLINK
 from miglet.workers.warmup import rehearse
 
@@ -49,50 +51,160 @@ BOOTSTRAP_MARGIN = 5.0
 #: characters, of which nine are the boot's and up to seven a number's.
 LONGEST_VM_ID = 48
 
+#: Most seconds between two starts that fail alike.
+LONGEST_START_DELAY = 60.0
+
+#: Seconds between two signs of life for the service manager's watchdog.
+ALIVE_SECONDS = 5.0
+
+#: How long the order to switch off may take to be accepted; it takes about 10 ms.
+ORDER_SECONDS = 10.0
+
+#: What `systemctl poweroff` asks of the service manager, without asking logind first,
+#: which wants capabilities that the unit has not (systemctl(1), systemd.special(7)).
+UNDER_SYSTEMD = (
+    *("systemctl", "--no-block", "--job-mode=replace-irreversibly"),
+    *("start", "poweroff.target"),
+)
+ELSEWHERE = ("poweroff",)
+
 log = logging.getLogger(__name__)
 
 
-def serve(heard: list[Fact], bootstrap: RunningTask, sources: dict[str, Any]) -> int:
-    """Serve with what the bootstrap has reported so far; the exit status."""
-    first = next(
-        each for each in heard if isinstance(each, SettingsLoaded | SettingsRefused)
-    )
-    known = knowledge(first, sources)
-    settings = known.settings
+def serve(
+    heard: list[Fact],
+    bootstrap: RunningTask,
+    sources: dict[str, Any],
+    load: Callable[[], tuple[list[Fact], RunningTask]],
+) -> int:
+    """Serve with what the bootstrap has reported so far; the exit status.
+
+    `load` starts another bootstrap: one after a failed start begins when the wait is
+    over.
+    """
+    first = first_result(heard)
+    knowledge = learn(first, sources)
+    notifier = Notifier(os.environ)
+    journal = open_journal(knowledge.settings)
+    vm = restore_vm(journal, new_vm(knowledge))
+    delay = start_delay(vm.failed_start)
+    if delay:
+        bootstrap.finish()
+        wait_before_start(notifier, vm.failed_start, delay)
+        heard, bootstrap = load()
+        first = first_result(heard)
+        if first.settings is None:
+            journal.close()
+            return first.exit_status
+        knowledge = learn(first, sources)
+        vm = vm.replace(policy=Policy.of(knowledge.settings))
+    settings = knowledge.settings
     warn_about_privileges()
-    places = [Path(settings.paths.state), Path(settings.paths.runtime)]
-    journal = Journal.open([place / "journal.db" for place in places], boot_id())
-    house = House(new_vm(known), known, journal, Notifier(os.environ))
-    take_over(house)
-    house.inbox.extend(heard)
-    arbiter = Arbiter(house, configuration_file(sources))
+    arbiter = Arbiter(vm, knowledge, journal, notifier, configuration_file(sources))
+    close_job_of_another_boot(arbiter, journal)
+    arbiter.inbox.extend(heard)
     if isinstance(first, SettingsLoaded):
         limit = settings.bootstrap.timeout + BOOTSTRAP_MARGIN
         bootstrap.extend(limit, hung_bootstrap())
-        house.tasks.follow(bootstrap)
+        arbiter.follow(bootstrap)
     else:
         bootstrap.finish()
     socket_path = str(Path(settings.paths.runtime) / "control.sock")
     arbiter.open_control(socket_path, control_api.answer, control_api.CHANGING)
-    rehearse(settings, known.identity)
-    arbiter.hire([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
-    with logger.last_words():
-        status = arbiter.run()
-    if house.vm.flushing and status != UNDELIVERED:
-        settle_runner(known.settings)
-        if house.vm.end and house.vm.end.final:
-            # An end in order leaves nothing to go on with: the next start is a new one.
-            journal.discard_state()
-        else:
-            journal.record(house.vm.for_next_start().to_json(), [])
-    journal.close()
-    log.info("the end: exit status %d", status)
-    if poweroff.due(known.settings.shutdown.action, house.vm.end, status):
-        poweroff.power_off()
+    notifier.ready(arbiter.vm.state.value)
+    rehearse(settings, knowledge.identity)
+    arbiter.start_workers([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
+    status = run(arbiter, journal)
+    log.info("exit status %d", status)
+    action = arbiter.knowledge.settings.shutdown.action
+    if power_off_is_due(action, arbiter.vm.end, status):
+        power_off(UNDER_SYSTEMD if systemd_usable() else ELSEWHERE)
     return status
 
 
-def knowledge(
+def run(arbiter: Arbiter, journal: Journal) -> int:
+    """Run the arbiter, and leave in the journal what the next start needs."""
+    status = None
+    try:
+        with logger.last_words():
+            status = arbiter.run()
+    finally:
+        if status is None:
+            # The runner goes on, and the next start adopts it.
+            with contextlib.suppress(MigletError):
+                journal.record(arbiter.vm.after_crash().to_json(), [])
+    vm, settings = arbiter.vm, arbiter.knowledge.settings
+    if vm.flushing and vm.end and status != UNDELIVERED:
+        settle_runner(settings)
+        if vm.end.final:
+            # An end in order leaves nothing to go on with: the next start is a new one.
+            write_last_resort(settings, journal, rejected=True)
+            journal.discard_state()
+        else:
+            journal.record(vm.for_next_start().to_json(), [])
+    elif vm.flushing:
+        write_last_resort(settings, journal, rejected=False)
+    journal.close()
+    return status
+
+
+def write_last_resort(settings: Settings, journal: Journal, rejected: bool) -> None:
+    """Write what was not delivered to shutdown.last_resort.
+
+    `rejected`: the controller was asked for the last time, and no start asks again.
+    """
+    events = journal.undelivered()
+    target = settings.shutdown.last_resort
+    if not events:
+        return
+    log.error("%d events were not delivered", len(events))
+    if target != "none":
+        for fact in RunningTask(writing_task(target, events)).wait():
+            if isinstance(fact, EventsWritten):
+                log.warning("%d written to %s %s", fact.count, target, fact.reason)
+    for event in events if rejected else ():
+        journal.refused(event["sequence"], None, "not accepted before the end")
+
+
+def first_result(heard: list[Fact]) -> SettingsLoaded | SettingsRefused:
+    """What became of the configuration."""
+    return next(
+        each for each in heard if isinstance(each, SettingsLoaded | SettingsRefused)
+    )
+
+
+def open_journal(settings: Settings) -> Journal:
+    """The journal in its first usable place."""
+    places = [Path(settings.paths.state), Path(settings.paths.runtime)]
+    return Journal.open([place / "journal.db" for place in places], boot_id())
+
+
+def start_delay(failed: FailedStart | None) -> float:
+    """Seconds to wait before a start after starts that failed alike: 1 s to 60 s."""
+    if failed is None or not failed.repeats:
+        return 0.0
+    return min(LONGEST_START_DELAY, 2.0 ** min(failed.repeats - 1, 16))
+
+
+def wait_before_start(
+    notifier: Notifier, failed: FailedStart | None, seconds: float
+) -> None:
+    """Let the delay pass; the service manager is told why, and until when.
+
+    A signal ends the wait and the program: nothing has been started yet.
+    """
+    assert failed
+    until = timestamp(time.time() + seconds)
+    line = f"waiting until {until}: {failed.repeats + 1} starts failed: {failed.code}"
+    log.warning("%s", line)
+    notifier.ready(line)
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        notifier.alive()
+        select.select([], [], [], min(left, ALIVE_SECONDS))
+
+
+def learn(
     first: SettingsLoaded | SettingsRefused, sources: dict[str, Any]
 ) -> Knowledge:
     """What is known at the start; logging works from here on."""
@@ -152,23 +264,28 @@ def first_steps() -> dict[str, float]:
     return {"kernel": 0.0, "miglet": ticks * 1000 / os.sysconf("SC_CLK_TCK")}
 
 
-def take_over(house: House) -> None:
-    """Go on where a MIGlet before this one has left off, or close what it left."""
-    journal = house.journal
+def restore_vm(journal: Journal, vm: Vm) -> Vm:
+    """The machine as a MIGlet of this boot left it, or the new one."""
     kept = journal.state()
-    if kept is None:
+    if kept is None or journal.saved_boot_id != boot_id():
+        return vm
+    return Vm.restore(kept, vm.policy, present())
+
+
+def close_job_of_another_boot(arbiter: Arbiter, journal: Journal) -> None:
+    """Complete the job that a restart of the machine has ended; forget that boot."""
+    kept = journal.state()
+    if kept is None or journal.saved_boot_id == boot_id():
         return
-    former = Vm.restore(kept, house.vm.policy, present())
-    if journal.saved_boot_id == boot_id():
-        house.vm = former
-    elif former.job:
-        since = max(0.0, time.time() - former.job.seen_at)
-        moment = Moment(time.time(), former.job.seen_now + since)
-        reason = "the machine was started again"
-        _, effects = lose_job(former, moment, "machine_restarted", reason)
-        house.record(house.vm, effects, moment)
-    else:
+    former = Vm.restore(kept, arbiter.vm.policy, present())
+    if former.job is None:
         journal.discard_state()
+        return
+    since = max(0.0, time.time() - former.job.seen_at)
+    moment = Moment(time.time(), former.job.seen_now + since)
+    reason = "the machine was started again"
+    _, wanted = lose_job(former, moment, "machine_restarted", reason)
+    arbiter.close_lost_job(wanted, moment)
 
 
 def settle_runner(settings: Settings) -> None:
@@ -203,3 +320,21 @@ def warn_about_privileges() -> None:
         log.warning(
             "there is no user %s: the workers stay root", confinement.MIGLET_USER
         )
+
+
+def power_off_is_due(action: str, end: End | None, exit_status: int) -> bool:
+    """Whether the machine is switched off: its work is done, and nobody else ends it.
+
+    After any other exit status MIGlet is started again, or somebody has to look.
+    """
+    ours = end is not None and end.requested_by != "signal"
+    return action == "poweroff" and ours and exit_status == DONE
+
+
+def power_off(command: Sequence[str]) -> None:
+    """Have the machine switched off, in order; only a log line tells of a failure."""
+    log.info("the machine is switched off: %s", " ".join(command))
+    try:
+        systemd.order(command, ORDER_SECONDS)
+    except systemd.Unheeded as error:
+        log.error("the machine cannot be switched off: %s", error)

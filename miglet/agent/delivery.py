@@ -1,10 +1,11 @@
-"""Hands the uplink one event at a time, the oldest, and settles it in the journal."""
+"""Hands the heartbeat-sender one event at a time, and settles it in the journal."""
 
 from __future__ import annotations
 
 import logging
 
 from miglet.journal.journal import Journal
+from miglet.messages.codec import Fact
 from miglet.messages.facts import EventDelivered, EventRefused, EventSetAside
 from miglet.messages.orders import DeliverEvent
 from miglet.supervisor.supervisor import Supervisor
@@ -13,8 +14,8 @@ from miglet.workers.registry import UPLINK
 log = logging.getLogger(__name__)
 
 
-class Uplink:
-    """What the heartbeat-sender has in hand, as the arbiter knows it."""
+class EventDelivery:
+    """Which event the heartbeat-sender has, as the arbiter knows it."""
 
     def __init__(self, journal: Journal, supervisor: Supervisor) -> None:
         self._journal = journal
@@ -55,25 +56,31 @@ class Uplink:
         if pid != self._holder:
             self._in_hand = None
 
-    def delivered(self, fact: EventDelivered) -> None:
-        """The controller has it."""
-        self._journal.delivered(fact.sequence)
-        self._settle(fact.sequence)
+    def settle(self, fact: Fact) -> None:
+        """Settle the event that the fact is about; other facts change nothing."""
+        if isinstance(fact, EventDelivered):
+            self._delivered(fact)
+        elif isinstance(fact, EventRefused):
+            self._refused(fact)
+        elif isinstance(fact, EventSetAside):
+            self._set_aside(fact)
 
-    def refused(self, fact: EventRefused) -> None:
-        """The controller will never have it."""
+    def _delivered(self, fact: EventDelivered) -> None:
+        self._journal.delivered(fact.sequence)
+        self._release(fact.sequence)
+
+    def _refused(self, fact: EventRefused) -> None:
         log.error("%s refused: %d %s", fact.type, fact.status, fact.answer)
         self._journal.refused(fact.sequence, fact.status, fact.answer)
-        self._settle(fact.sequence)
+        self._release(fact.sequence)
 
-    def set_aside(self, fact: EventSetAside) -> None:
-        """The event is out of the way of the others."""
+    def _set_aside(self, fact: EventSetAside) -> None:
         if fact.sequence not in self._aside:
             self._aside.append(fact.sequence)
             self._untried.append(fact.sequence)
-        self._settle(fact.sequence)
+        self._release(fact.sequence)
 
-    def _settle(self, sequence: int) -> None:
+    def _release(self, sequence: int) -> None:
         """The heartbeat-sender is done with this event."""
         if sequence == self._in_hand:
             self._in_hand = None

@@ -29,6 +29,7 @@ from miglet.errors import (
     Misconfigured,
 )
 from miglet.formats import one_line
+from miglet.messages.codec import Fact
 from miglet.messages.facts import (
     FaultNoted,
     PreflightDone,
@@ -77,7 +78,13 @@ def start(sources: dict[str, Any]) -> int:
             return first.exit_status
     assert first.settings is not None
     with lock(Path(first.settings["paths"]["runtime"])):
-        return daemon.serve(heard, bootstrap, sources)
+        return daemon.serve(heard, bootstrap, sources, lambda: load(sources))
+
+
+def load(sources: dict[str, Any]) -> tuple[list[Fact], RunningTask]:
+    """Load the configuration; what is known by now, and who checks the machine."""
+    bootstrap = RunningTask(bootstrap_task(sources))
+    return bootstrap.wait(), bootstrap
 
 
 def bootstrap_task(sources: dict[str, Any]) -> ChildTask:

@@ -1,20 +1,33 @@
-"""What the arbiter tells others about the machine, composed from what it knows.
+"""What the arbiter tells others about the machine, and how it is published.
 
-Pure functions: ``status`` for people and scripts, the heartbeat, the metrics' snapshot
-and systemd's line all come from the same few values.
+Pure functions compose it: ``status`` for people and scripts, the heartbeat, the
+snapshot for metrics and systemd's line all come from the same few values.
+`StatusPublisher` sends it to workers, systemd and watchers when it has changed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from miglet import __version__
+from miglet import __version__, logger
 from miglet.config.settings import Settings
-from miglet.journal.journal import Counts
+from miglet.control.server import ControlServer
+from miglet.journal.journal import Counts, Journal
 from miglet.lifecycle.vm import USAGE, Job, Moment, State, Vm, maximum_usage
-from miglet.messages.events import Identity, JobHeartbeat, seal, timestamp
+from miglet.messages.events import (
+    Identity,
+    JobHeartbeat,
+    JobReference,
+    seal,
+    timestamp,
+)
 from miglet.messages.facts import ControllerAnswered, ControllerFailed
+from miglet.messages.orders import Beat, FollowJob, ShowStatus
+from miglet.supervisor.supervisor import Supervisor
+from miglet.supervisor.systemd import Notifier
+from miglet.workers.registry import UPLINK
 
 #: The heartbeat's ``runner_state`` in each state of the machine.
 RUNNER_STATES = {
@@ -63,7 +76,7 @@ class Knowledge:
     #: which others had the processors.
     longest_stall_seconds: float = 0.0
 
-    def heard(self, fact: ControllerAnswered, now: float) -> None:
+    def note_answer(self, fact: ControllerAnswered, now: float) -> None:
         """The controller answered."""
         self.contact_now = now
         self.controller_errors.pop(fact.call, None)
@@ -71,12 +84,12 @@ class Knowledge:
         if fact.call == "heartbeat":
             self.beat_now = now
 
-    def missed(self, fact: ControllerFailed) -> None:
+    def note_failure(self, fact: ControllerFailed) -> None:
         """The controller did not answer as it should."""
         self.controller_errors.pop(fact.call, None)
         self.controller_errors[fact.call] = fact.reason
 
-    def stood_still(self, seconds: float) -> None:
+    def note_stall(self, seconds: float) -> None:
         """The arbiter was busy for so long with one turn of its loop."""
         self.longest_stall_seconds = max(self.longest_stall_seconds, seconds)
 
@@ -290,3 +303,83 @@ def one_line(vm: Vm, moment: Moment) -> str:
     name = job.identity.get("name") or "unknown job"
     minutes = int(max(0.0, moment.now - job.seen_now) // 60)
     return f"{vm.state.value}: {place}{number} {name[:60]}, {minutes} min"
+
+
+class StatusPublisher:
+    """Publishes what has changed to workers, systemd and watchers."""
+
+    def __init__(
+        self,
+        known: Knowledge,
+        journal: Journal,
+        supervisor: Supervisor,
+        notifier: Notifier,
+        clock: Callable[[], Moment],
+    ) -> None:
+        self._known = known
+        self._journal = journal
+        self._supervisor = supervisor
+        self._notifier = notifier
+        self._clock = clock
+        #: Where watchers are; None until the control socket is open.
+        self.control: ControlServer | None = None
+        self._shown = ""
+
+    def status(self, vm: Vm) -> dict[str, Any]:
+        """The status object."""
+        return status_object(
+            vm,
+            self._known,
+            self._supervisor.health(),
+            self._journal.counts(),
+            self._journal.degraded,
+            self._clock(),
+        )
+
+    def publish(self, before: Vm, after: Vm) -> None:
+        """Publish a new state, and a new or better known job."""
+        state_changed = after.state is not before.state
+        job_changed = _reference(before) != _reference(after)
+        if job_changed:
+            self._name_job(after)
+        if state_changed:
+            self._publish_state(after)
+        if state_changed or job_changed:
+            self.publish_heartbeat(after, at_once=state_changed)
+
+    def _name_job(self, vm: Vm) -> None:
+        """Every log line names the job from now on."""
+        reference = _reference(vm) or (None, None, None)
+        logger.set_job(*reference)
+        self._supervisor.tell_all(FollowJob(*reference))
+
+    def publish_heartbeat(self, vm: Vm, at_once: bool = False) -> None:
+        """What the heartbeats and the metrics say from now on."""
+        health, counts, moment = (
+            self._supervisor.health(),
+            self._journal.counts(),
+            self._clock(),
+        )
+        content = beat(vm, self._known, health, counts, moment)
+        job = job_beat(vm, self._known, moment)
+        self._supervisor.tell(UPLINK, Beat(content, job, at_once))
+        if self._known.settings.metrics.listen:
+            shown = snapshot(vm, self._known, health, counts, moment)
+            self._supervisor.tell("metrics-sampler", ShowStatus(shown))
+
+    def publish_line(self, vm: Vm) -> None:
+        """What systemd shows names the job and its minutes as they are now."""
+        line = one_line(vm, self._clock())
+        if line != self._shown:
+            self._shown = line
+            self._notifier.status(line)
+
+    def _publish_state(self, vm: Vm) -> None:
+        self.publish_line(vm)
+        if self.control:
+            news = {"state": vm.state.value, "at": timestamp(self._clock().at)}
+            self.control.publish(news)
+
+
+def _reference(vm: Vm) -> JobReference | None:
+    return vm.job.reference if vm.job else None

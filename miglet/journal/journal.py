@@ -104,6 +104,12 @@ class Journal:
         row = self.storages.read(lambda db: fetch(db, "pending", sequence))
         return sound_json(row, 2)
 
+    def undelivered(self) -> list[dict[str, Any]]:
+        """Every event that is neither delivered nor rejected, in order."""
+        query = "SELECT * FROM pending ORDER BY sequence"
+        rows = self.storages.read(lambda db: db.execute(query).fetchall())
+        return [json.loads(row[2]) for row in rows if is_sound(row)]
+
     def delivered(self, sequence: int) -> None:
         """The event has arrived; one that is not pending changes nothing."""
         self.storages.write(lambda ledger: ledger.deliver(sequence))

@@ -42,12 +42,14 @@ def resume(vm: Vm, fact: SettingsLoaded, moment: Moment) -> Step:
         message="MIGlet was started again during this boot and took over",
         component="supervisor",
     )
+    known = vm.failed_start is not None and vm.failed_start.repeats > 0
+    reports = [] if known else [Emit(error)]
     lost = answer_open_commands(vm, "MIGlet ended before it was obeyed")
     vm = vm.enter(State.WAITING_FOR_CONTROLLER, moment, commands={})
     watch: list[Effect] = []
     if vm.runner:
         watch = [Tell(WatchRunner(vm.runner["run_id"]))]
-    return vm, [Emit(error), *lost, *watch, Post(StartContinued())]
+    return vm, [*reports, *lost, *watch, Post(StartContinued())]
 
 
 def announce_machine(vm: Vm, fact: PreflightDone, moment: Moment) -> Step:

@@ -378,6 +378,7 @@ IGNORED_ANYWHERE: dict[type[Fact], str] = {
     facts.Pulse: "handled by the supervisor",
     facts.WorkerRecovered: _FOR_ARBITER,
     facts.RunKilled: "what was to be told of the run is told",
+    facts.EventsWritten: "comes when the machine has ended",
     facts.ControllerAnswered: _FOR_ARBITER,
     facts.ControllerFailed: _FOR_ARBITER,
     facts.ControllerTokenTaken: _FOR_ARBITER,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from miglet.config.settings import Settings
-from miglet.errors import DONE, MISCONFIGURED, REFUSED
+from miglet.errors import DONE, INTERNAL, MISCONFIGURED, REFUSED
 from miglet.messages.events import JobReference
 
 
@@ -336,13 +336,23 @@ class Vm:
         }
         return cls(policy=policy, **fields)
 
+    def after_crash(self) -> Vm:
+        """What the next start begins with after a defect ended the program.
+
+        All of it goes on, but a start that fails like the one before is delayed.
+        """
+        code, before = "internal_error", self.failed_start
+        alike = before is not None and before.code == code
+        repeats = before.repeats + 1 if before and alike else 0
+        return self.replace(failed_start=FailedStart(code, INTERNAL, repeats))
+
     def for_next_start(self) -> Vm:
         """What the next start of this boot begins with after an end that is no end.
 
         The service manager starts MIGlet again after such an exit status: VMStarted
         and the names that were registered count for the boot, all else begins anew.
         """
-        end = self.end or End("internal_error", "miglet", exit_status=1)
+        end = self.end or End("internal_error", "miglet", exit_status=INTERNAL)
         before = self.failed_start
         repeats = before.repeats + 1 if before and self.failed_before else 0
         return Vm(

@@ -513,6 +513,17 @@ class RunKilled(Fact):
     outcome: str
 
 
+# The child task that writes to `shutdown.last_resort`.
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class EventsWritten(Fact):
+    """So many undelivered events were written; `reason` says why not all, if so."""
+
+    count: int
+    reason: str
+
+
 # What the arbiter tells itself.
 
 

@@ -48,7 +48,7 @@ class Notifier:
         environ.pop("WATCHDOG_USEC", None)
 
     def ready(self, status: str) -> None:
-        """The bootstrap is done."""
+        """The service runs; its checks may still be under way."""
         self._say(READY="1", STATUS=status)
 
     def status(self, status: str) -> None:
@@ -58,6 +58,10 @@ class Notifier:
     def alive(self) -> None:
         """The loop ran and the critical workers live."""
         self._say(WATCHDOG="1")
+
+    def extend_timeout(self, seconds: float) -> None:
+        """Ask for so many seconds more to start or to stop, from now on."""
+        self._say(EXTEND_TIMEOUT_USEC=str(round(seconds * 1e6)))
 
     def stopping(self) -> None:
         """The end has begun."""

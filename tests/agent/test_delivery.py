@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from miglet.agent.delivery import Uplink
+from miglet.agent.delivery import EventDelivery
 from miglet.journal.journal import Journal
 from miglet.messages.facts import EventDelivered, EventRefused, EventSetAside
 
@@ -40,7 +40,7 @@ def supervisor():
 
 @pytest.fixture
 def uplink(journal, supervisor):
-    return Uplink(journal, supervisor)
+    return EventDelivery(journal, supervisor)
 
 
 def record(journal, *types):
@@ -67,9 +67,9 @@ def test_the_oldest_event_is_offered_and_no_other_before_it_is_settled(
     record(journal, "VMStarted", "JobStarted")
     assert offered(uplink, supervisor) == (1, False)
     assert offered(uplink, supervisor) is None
-    uplink.delivered(EventDelivered(1, "VMStarted"))
+    uplink.settle(EventDelivered(1, "VMStarted"))
     assert offered(uplink, supervisor) == (2, False)
-    uplink.refused(EventRefused(2, "JobStarted", 422, "no"))
+    uplink.settle(EventRefused(2, "JobStarted", 422, "no"))
     assert uplink.offer() is True
     assert (journal.counts().delivered, journal.counts().rejected) == (1, 1)
 
@@ -88,10 +88,10 @@ def test_a_new_heartbeat_sender_is_offered_what_the_one_before_had(
 def test_an_event_that_is_set_aside_lets_the_next_one_pass(uplink, supervisor, journal):
     record(journal, "JobCompleted", "Error", "CommandCompleted")
     assert offered(uplink, supervisor) == (1, False)
-    uplink.set_aside(aside(1))
+    uplink.settle(aside(1))
     for sequence in (2, 3):
         assert offered(uplink, supervisor) == (sequence, False)
-        uplink.delivered(EventDelivered(sequence, "Error"))
+        uplink.settle(EventDelivered(sequence, "Error"))
     assert uplink.offer() is True
     assert journal.counts().pending == 1
 
@@ -102,16 +102,16 @@ def test_what_was_set_aside_is_tried_once_more_before_vm_stopped(
     record(journal, "JobCompleted", "JobCompleted", "Error")
     for sequence in (1, 2):
         assert offered(uplink, supervisor) == (sequence, False)
-        uplink.set_aside(aside(sequence))
+        uplink.settle(aside(sequence))
     record(journal, "VMStopped")
     assert offered(uplink, supervisor) == (3, False)
-    uplink.delivered(EventDelivered(3, "Error"))
+    uplink.settle(EventDelivered(3, "Error"))
     assert offered(uplink, supervisor) == (1, True)
-    uplink.delivered(EventDelivered(1, "JobCompleted"))
+    uplink.settle(EventDelivered(1, "JobCompleted"))
     assert offered(uplink, supervisor) == (2, True)
-    uplink.set_aside(aside(2, last=True))
+    uplink.settle(aside(2, last=True))
     assert offered(uplink, supervisor) == (4, False)
-    uplink.delivered(EventDelivered(4, "VMStopped"))
+    uplink.settle(EventDelivered(4, "VMStopped"))
     assert uplink.offer() is True
     assert journal.counts().pending == 1
 
@@ -121,5 +121,5 @@ def test_after_another_start_everything_is_tried_in_order_again(
 ):
     record(journal, "JobCompleted", "Error")
     offered(uplink, supervisor)
-    uplink.set_aside(aside(1))
-    assert offered(Uplink(journal, supervisor), supervisor) == (1, False)
+    uplink.settle(aside(1))
+    assert offered(EventDelivery(journal, supervisor), supervisor) == (1, False)

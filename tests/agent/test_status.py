@@ -79,9 +79,9 @@ def test_a_heartbeat_says_whether_the_controller_is_reachable(known):
         return heartbeat(known)["vm_health"]["network"]
 
     assert network() == {"receive_bytes": 7, "controller": "unreachable"}
-    known.heard(ControllerAnswered("events", 0.0), NOW - 59.0)
+    known.note_answer(ControllerAnswered("events", 0.0), NOW - 59.0)
     assert network()["controller"] == "reachable"
-    known.heard(ControllerAnswered("events", 0.0), NOW - 61.0)
+    known.note_answer(ControllerAnswered("events", 0.0), NOW - 61.0)
     assert network()["controller"] == "unreachable"
 
 
@@ -116,12 +116,14 @@ def test_an_error_of_one_call_is_shown_until_that_call_succeeds(known):
         return status["controller"]["last_error"]
 
     assert shown() is None
-    known.missed(ControllerFailed("commands", "transient", "GET commands: 500", 1.0))
-    known.heard(ControllerAnswered("heartbeat", 0.0), NOW)
+    known.note_failure(
+        ControllerFailed("commands", "transient", "GET commands: 500", 1.0)
+    )
+    known.note_answer(ControllerAnswered("heartbeat", 0.0), NOW)
     assert shown() == "GET commands: 500"
-    known.missed(ControllerFailed("events", "transient", "POST events: 503", 1.0))
+    known.note_failure(ControllerFailed("events", "transient", "POST events: 503", 1.0))
     assert shown() == "POST events: 503"
-    known.heard(ControllerAnswered("events", 0.0), NOW)
+    known.note_answer(ControllerAnswered("events", 0.0), NOW)
     assert shown() == "GET commands: 500"
-    known.heard(ControllerAnswered("commands", 0.0), NOW)
+    known.note_answer(ControllerAnswered("commands", 0.0), NOW)
     assert shown() is None

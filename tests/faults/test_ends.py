@@ -21,7 +21,7 @@ from tests.end_to_end.test_notices import in_cloud, known
 from tests.faults import weather
 from tests.faults.weather import Weather, weather_before
 from tests.metadata_fakes import FAKES
-from tests.reference import running_controller
+from tests.reference_process import running_controller
 from tests.support import eventually
 
 GRACE, FORCE, SETTLE = 1.0, 1.5, 0.3

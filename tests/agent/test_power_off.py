@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from miglet.agent import poweroff
+from miglet.agent.daemon import power_off, power_off_is_due
 from miglet.errors import CRASH_LOOP, DONE, REFUSED
 from miglet.lifecycle.vm import End
 
@@ -26,7 +26,7 @@ WORK_DONE = End("job_completed", "miglet")
 def test_a_machine_whose_work_is_done_is_switched_off_if_it_should_be(
     action, end, exit_status, wanted
 ):
-    assert poweroff.due(action, end, exit_status) is wanted
+    assert power_off_is_due(action, end, exit_status) is wanted
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,10 @@ def test_a_machine_whose_work_is_done_is_switched_off_if_it_should_be(
     [("exit 0", ""), ("echo not today >&2; exit 1", "not today")],
 )
 def test_an_order_that_is_not_taken_is_told_in_the_log(caplog, script, said):
-    assert poweroff.ordered(("sh", "-c", script)) is not bool(said)
+    power_off(("sh", "-c", script))
     assert said in caplog.text and bool(caplog.records) is bool(said)
 
 
 def test_a_machine_that_has_no_such_command_is_told_of_in_the_log(caplog):
-    assert not poweroff.ordered(("/no/such/poweroff",))
+    power_off(("/no/such/poweroff",))
     assert "cannot be switched off" in caplog.text
