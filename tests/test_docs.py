@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from miglet.commands.registry import COMMANDS
-from miglet.lifecycle.table import leaves_to
+from miglet.commands import registry  # noqa: F401 - its commands become rows
+from miglet.lifecycle.table import COMMANDS, leaves_to
 from miglet.lifecycle.vm import State
 from miglet.messages.events import EVENTS
 from tests.paths import ROOT
