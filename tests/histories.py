@@ -122,7 +122,7 @@ def evidence(result: str | None = "Succeeded", code: int | None = 100) -> Eviden
         shown.append(signs.JobResult(AT, "output", result))
     found = Evidence()
     for sign in shown:
-        found = found.noted(sign)
+        found = found.add(sign)
     return found
 
 

@@ -1,7 +1,7 @@
-"""Everything that one run's signs have told so far, added up in one value.
+"""Everything that the signs of one run have shown so far, in one value.
 
 Evidence only grows: a sign adds to it and takes nothing back, in whatever order the
-sources speak. It travels between processes and lies in the journal as JSON.
+sources are read. It travels between processes as JSON.
 """
 
 from __future__ import annotations
@@ -12,14 +12,7 @@ from typing import Any
 
 from miglet.errors import BadMessage
 from miglet.job import signs
-from miglet.job.signs import RESULTS, SOURCES, JobIdentity, Sign, identity_of
-
-#: Every kind of sign by its name, which is its name in the JSON form too.
-KINDS: dict[str, type[Sign]] = {
-    kind.__name__: kind
-    for kind in vars(signs).values()
-    if isinstance(kind, type) and issubclass(kind, Sign) and kind is not Sign
-}
+from miglet.job.signs import KINDS, RESULTS, SOURCES, JobIdentity, Sign, identity_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +29,7 @@ class Evidence:
     results: Mapping[str, str] = field(default_factory=dict)
     #: The job as all sources together describe it, the most trusted first.
     identity: JobIdentity = JobIdentity()
-    #: Which source told each of the identity's values.
+    #: Which source each value of the identity is from.
     described_by: Mapping[str, str] = field(default_factory=dict)
     #: The first text that came with a kind of sign.
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -44,10 +37,10 @@ class Evidence:
     worker_code: int | None = None
     version: str | None = None
 
-    def noted(self, sign: Sign) -> Evidence:
+    def add(self, sign: Sign) -> Evidence:
         """This evidence and what `sign` adds to it."""
         learn = _LEARN.get(type(sign))
-        return _seen(learn(self, sign) if learn else self, sign)
+        return _add_first(learn(self, sign) if learn else self, sign)
 
     def saw(self, kind: type[Sign]) -> bool:
         """Whether there was such a sign."""
@@ -93,7 +86,7 @@ class Evidence:
         Kinds, sources and results that this version does not know are left out.
         """
         try:
-            return _restored(document)
+            return _restore(document)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadMessage(f"not the evidence of a run: {error!r}") from error
 
@@ -101,7 +94,7 @@ class Evidence:
         return [name for name in self.first if name in KINDS and KINDS[name].of_job]
 
 
-def _restored(document: Mapping[str, Any]) -> Evidence:
+def _restore(document: Mapping[str, Any]) -> Evidence:
     code, version = document["worker_code"], document["version"]
     return Evidence(
         hooks_expected=bool(document["hooks_expected"]),
@@ -124,7 +117,7 @@ def _restored(document: Mapping[str, Any]) -> Evidence:
     )
 
 
-def _seen(evidence: Evidence, sign: Sign) -> Evidence:
+def _add_first(evidence: Evidence, sign: Sign) -> Evidence:
     kind = type(sign).__name__
     if evidence.first.get(kind, float("inf")) <= sign.at:
         return evidence
@@ -135,7 +128,7 @@ def _seen(evidence: Evidence, sign: Sign) -> Evidence:
     )
 
 
-def _described(evidence: Evidence, source: str, identity: JobIdentity) -> Evidence:
+def _describe(evidence: Evidence, source: str, identity: JobIdentity) -> Evidence:
     """A value stands unless a source that is trusted more tells another."""
     better = {
         name: value
@@ -153,40 +146,40 @@ def _trusted_more(source: str, than: str | None) -> bool:
     return than is None or SOURCES.index(source) < SOURCES.index(than)
 
 
-def _running(evidence: Evidence, sign: Any) -> Evidence:
-    return _described(evidence, sign.source, JobIdentity(name=sign.name or None))
+def _learn_name(evidence: Evidence, sign: Any) -> Evidence:
+    return _describe(evidence, sign.source, JobIdentity(name=sign.name or None))
 
 
-def _identified(evidence: Evidence, sign: Any) -> Evidence:
-    return _described(evidence, sign.source, sign.identity)
+def _learn_identity(evidence: Evidence, sign: Any) -> Evidence:
+    return _describe(evidence, sign.source, sign.identity)
 
 
-def _result(evidence: Evidence, sign: Any) -> Evidence:
+def _learn_result(evidence: Evidence, sign: Any) -> Evidence:
     return replace(evidence, results={**evidence.results, sign.source: sign.result})
 
 
-def _worker_ended(evidence: Evidence, sign: Any) -> Evidence:
+def _learn_worker_code(evidence: Evidence, sign: Any) -> Evidence:
     return replace(evidence, worker_code=sign.code)
 
 
-def _version(evidence: Evidence, sign: Any) -> Evidence:
+def _learn_version(evidence: Evidence, sign: Any) -> Evidence:
     return replace(evidence, version=evidence.version or sign.version)
 
 
-def _text(evidence: Evidence, sign: Any) -> Evidence:
+def _learn_text(evidence: Evidence, sign: Any) -> Evidence:
     return replace(evidence, texts={type(sign).__name__: sign.text, **evidence.texts})
 
 
 _LEARN: dict[type[Sign], Callable[[Evidence, Any], Evidence]] = {
-    signs.JobRunning: _running,
-    signs.JobIdentified: _identified,
-    signs.JobResult: _result,
-    signs.WorkerEnded: _worker_ended,
-    signs.RunnerVersion: _version,
-    signs.JobSkipped: _text,
-    signs.HookRefused: _text,
-    signs.ConnectTrouble: _text,
-    signs.VersionDeprecated: _text,
-    signs.RegistrationGone: _text,
-    signs.RunnerFailed: _text,
+    signs.JobRunning: _learn_name,
+    signs.JobIdentified: _learn_identity,
+    signs.JobResult: _learn_result,
+    signs.WorkerEnded: _learn_worker_code,
+    signs.RunnerVersion: _learn_version,
+    signs.JobSkipped: _learn_text,
+    signs.HookRefused: _learn_text,
+    signs.ConnectTrouble: _learn_text,
+    signs.VersionDeprecated: _learn_text,
+    signs.RegistrationGone: _learn_text,
+    signs.RunnerFailed: _learn_text,
 }

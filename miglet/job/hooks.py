@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from miglet.errors import RunnerError
 from miglet.job import signs
-from miglet.job.signs import JobIdentity, Sign, cut, identity_of
+from miglet.job.signs import JobIdentity, Sign, clip, identity_of
 from miglet.job.tail import readable
 from miglet.runner.installation import may, named
 from miglet.safefile import NotPlain, open_folder, open_plain, read_small
@@ -40,7 +40,7 @@ HOOK_VARIABLES = {
 }
 
 _ENDING = b"}\n"
-_RAZED_AT_MOST = 100_000
+_MOST_ROUNDS = 100_000
 _TIME = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?\Z")
 #: The hook's environment (docs.github.com, "Default environment variables").
 _VARIABLES = {
@@ -94,14 +94,14 @@ def read_report(folder: int, name: str) -> HookReport | Refusal | None:
     except OSError as error:
         return Refusal(f"cannot be opened: {error.strerror}")
     try:
-        reason = _suspicion(os.fstat(descriptor), os.fstat(folder))
+        reason = _why_refused(os.fstat(descriptor), os.fstat(folder))
         raw = b"" if reason else os.read(descriptor, LIMIT_BYTES)
     finally:
         os.close(descriptor)
-    return Refusal(reason) if reason else _understood(raw)
+    return Refusal(reason) if reason else _parse(raw)
 
 
-def _suspicion(status: os.stat_result, folder: os.stat_result) -> str:
+def _why_refused(status: os.stat_result, folder: os.stat_result) -> str:
     if status.st_size > LIMIT_BYTES:
         return f"is larger than {LIMIT_BYTES} bytes"
     if status.st_uid != folder.st_uid:
@@ -111,7 +111,7 @@ def _suspicion(status: os.stat_result, folder: os.stat_result) -> str:
     return ""
 
 
-def _understood(raw: bytes) -> HookReport | Refusal:
+def _parse(raw: bytes) -> HookReport | Refusal:
     if not raw or (raw.startswith(b"{") and not raw.endswith(_ENDING)):
         return INCOMPLETE
     try:
@@ -124,7 +124,7 @@ def _understood(raw: bytes) -> HookReport | Refusal:
         return Refusal("is not JSON")
     if not isinstance(values, dict) or not _all_text(values):
         return Refusal("is not a JSON object of strings")
-    return _report({key: _told(value) for key, value in values.items()})
+    return _to_report({key: _decode(value) for key, value in values.items()})
 
 
 def _no_json(constant: str) -> NoReturn:
@@ -135,14 +135,14 @@ def _all_text(values: dict[str, Any]) -> bool:
     return all(isinstance(value, str) for value in values.values())
 
 
-def _told(value: str) -> str:
+def _decode(value: str) -> str:
     """The text meant: our hooks write each byte as one character."""
     with contextlib.suppress(UnicodeEncodeError):
         return readable(value.encode("latin-1"))
     return readable(value.encode("utf-8", "replace"))
 
 
-def _report(values: dict[str, str]) -> HookReport:
+def _to_report(values: dict[str, str]) -> HookReport:
     at = values.get("at", "")
     identity = identity_of({key: values.get(v) for key, v in _VARIABLES.items()})
     return HookReport(float(at) if _TIME.match(at) else None, identity)
@@ -195,13 +195,13 @@ class HookReports:
 
     def read(self) -> list[Sign]:
         """The signs in the reports that have come since the last call."""
-        return self._ripe(INCOMPLETE)
+        return self._collect(INCOMPLETE)
 
     def finish(self) -> list[Sign]:
         """What is to be said of the rest, when no hook runs any more."""
-        return self._ripe(None)
+        return self._collect(None)
 
-    def _ripe(self, unripe: Refusal | None) -> list[Sign]:
+    def _collect(self, unripe: Refusal | None) -> list[Sign]:
         try:
             folder = open_folder(self._path)
         except OSError:
@@ -223,7 +223,7 @@ class HookReports:
     ) -> Iterator[Sign]:
         kind = self._left.pop(name)
         if isinstance(report, Refusal):
-            text = cut(f"{name}.json {report.reason}")
+            text = clip(f"{name}.json {report.reason}")
             log.warning("job hook not believed: %s", text)
             yield signs.HookRefused(changed, "hook", text)
             return
@@ -244,9 +244,11 @@ def prepare(directory: Path, account: Account | None) -> None:
         directory.parent.mkdir(parents=True, exist_ok=True)
         _let_in(directory.parent, account)
         with contextlib.suppress(FileNotFoundError):
-            directory.rename(directory.with_name(f"{_aside(directory)}{uuid.uuid4()}"))
+            directory.rename(
+                directory.with_name(f"{_set_aside_prefix(directory)}{uuid.uuid4()}")
+            )
         # First, since the last job may have filled the file system.
-        _clear_away(directory)
+        _remove_set_aside(directory)
         directory.mkdir(0o700)
         directory.chmod(0o700)
         if account and os.geteuid() == 0:
@@ -262,20 +264,20 @@ def _let_in(folder: Path, account: Account | None) -> None:
         folder.chmod(found.st_mode | 0o111)
 
 
-def _aside(directory: Path) -> str:
+def _set_aside_prefix(directory: Path) -> str:
     return f".{directory.name}-"
 
 
-def _clear_away(directory: Path) -> None:
+def _remove_set_aside(directory: Path) -> None:
     """Delete what was put aside; what resists stays for the next time."""
-    for old in directory.parent.glob(f"{_aside(directory)}*"):
+    for old in directory.parent.glob(f"{_set_aside_prefix(directory)}*"):
         try:
-            _raze(old)
+            _remove_tree(old)
         except OSError as error:
             log.warning("could not delete %s: %s", old, error)
 
 
-def _raze(path: Path) -> None:
+def _remove_tree(path: Path) -> None:
     """Delete a tree however deep, with two descriptors and without recursion.
 
     Folders in it are emptied into the topmost one, by names relative to descriptors;
@@ -286,18 +288,18 @@ def _raze(path: Path) -> None:
         return
     top = open_folder(path)
     try:
-        for _ in range(_RAZED_AT_MOST):
+        for _ in range(_MOST_ROUNDS):
             names = os.listdir(top)
             if not names:
                 break
             for name in names:
-                _raze_entry(top, name)
+                _remove_entry(top, name)
     finally:
         os.close(top)
     path.rmdir()
 
 
-def _raze_entry(top: int, name: str) -> None:
+def _remove_entry(top: int, name: str) -> None:
     if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
         os.unlink(name, dir_fd=top)
         return

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from miglet.job import signs
-from miglet.job.signs import Sign, cut
+from miglet.job.signs import Sign, clip
 from miglet.job.tail import Budget, Followed, Lines, readable
 from miglet.redaction import redact
 from miglet.safefile import open_plain
@@ -57,11 +57,11 @@ def bare(sign: type[Sign]) -> Maker:
 
 def quoted(sign: Callable[[float, str, str], Sign]) -> Maker:
     """Makes signs that carry what the first group matched."""
-    return lambda at, source, match: sign(at, source, cut(match[1]))
+    return lambda at, source, match: sign(at, source, clip(match[1]))
 
 
 def _named(at: float, source: str, match: re.Match[str]) -> Sign:
-    return signs.JobRunning(at, source, cut(match[1], 512))
+    return signs.JobRunning(at, source, clip(match[1], 512))
 
 
 def table(*rows: tuple[str, Maker]) -> list[tuple[re.Pattern[str], Maker]]:
@@ -156,7 +156,7 @@ class Tail:
 
     def read(self, seen: float) -> list[Sign]:
         """The signs in what is new; `seen` is the wall time for lines without one."""
-        found = (self._understood(raw, seen) for raw in self._fresh_lines())
+        found = (self._parse(raw, seen) for raw in self._fresh_lines())
         return [sign for sign in found if sign]
 
     def finish(self, seen: float) -> list[Sign]:
@@ -168,7 +168,7 @@ class Tail:
         if self._file and self._file.jump_to_end():
             self._lines.resynchronize()
             found = self.read(seen)
-        sign = self._understood(self._lines.rest(), seen)
+        sign = self._parse(self._lines.rest(), seen)
         return [*found, sign] if sign else found
 
     def last_lines(self, count: int) -> list[str]:
@@ -190,16 +190,16 @@ class Tail:
     def _fresh_lines(self) -> Iterator[bytes]:
         budget = BUDGET_BYTES
         self.behind = False
-        while self._file or self._turn():
+        while self._file or self._go_on():
             assert self._file
             for chunk in self._file.chunks(budget):
                 budget -= len(chunk)
                 yield from self._lines.feed(chunk)
-            if budget <= 0 or not self._turn():
+            if budget <= 0 or not self._go_on():
                 break
         self.behind = budget <= 0
 
-    def _turn(self) -> bool:
+    def _go_on(self) -> bool:
         """Go on to the file after the present one, if that one is complete."""
         following = self._successor()
         if following is None:
@@ -226,7 +226,7 @@ class Tail:
                 file.close()
         return chosen
 
-    def _understood(self, raw: bytes, seen: float) -> Sign | None:
+    def _parse(self, raw: bytes, seen: float) -> Sign | None:
         text = readable(raw)
         if text:
             self._last.append(text)

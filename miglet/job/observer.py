@@ -380,7 +380,7 @@ class RunObserver:
             if isinstance(sign, _CLAIMS) and sign.source != "worker_log":
                 held.append(sign)
             else:
-                self.evidence = self.evidence.noted(sign)
+                self.evidence = self.evidence.add(sign)
         self._held += held
         self._look_for_worker()
         if not self._worker_is_gone:
@@ -392,13 +392,13 @@ class RunObserver:
                 self._held = held
         for sign in self._held:
             self._mark("claim")
-            self.evidence = self.evidence.noted(sign)
+            self.evidence = self.evidence.add(sign)
         self._held = []
 
     def _ignore(self, claims: list[Sign]) -> None:
         for claim in claims[:1]:
             ignored = signs.ResultIgnored(claim.at, claim.source)
-            self.evidence = self.evidence.noted(ignored)
+            self.evidence = self.evidence.add(ignored)
 
     def _look_for_worker(self) -> None:
         if self._worker is None and (self._has_job or self._listener_status):

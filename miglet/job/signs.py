@@ -1,7 +1,7 @@
-"""What the runner lets us see, as values: one frozen class a sign.
+"""What the runner shows, as values: one frozen class for each kind of sign.
 
-A sign is what one source said at one moment. No source is trusted alone: signs are
-added up in `evidence` and judged in `verdict`, and nowhere else.
+A sign is what one source showed at one moment. No source is trusted alone: signs are
+collected in `evidence` and judged in `verdict`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ RESULTS = (
     "Abandoned",
 )
 
+#: Every kind of sign by its name, filled as the classes below are defined.
+KINDS: dict[str, type[Sign]] = {}
+
 _TEXT_BYTES = 256
 _LONG_BYTES = 512
 _LONG_FIELDS = ("name", "ref")
 _NUMBER = re.compile(r"[0-9]{1,20}\Z")
 
 
-def cut(text: str, size_bytes: int = _TEXT_BYTES) -> str:
+def clip(text: str, size_bytes: int = _TEXT_BYTES) -> str:
     """`text` without what exceeds `size_bytes` of UTF-8, never half a character."""
     return text.encode("utf-8", "replace")[:size_bytes].decode("utf-8", "ignore")
 
@@ -103,7 +106,7 @@ def _text(key: str, values: dict[str, object]) -> str | None:
     value = values.get(key)
     if not isinstance(value, str):
         return None
-    return cut(value, _LONG_BYTES if key in _LONG_FIELDS else _TEXT_BYTES) or None
+    return clip(value, _LONG_BYTES if key in _LONG_FIELDS else _TEXT_BYTES) or None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -112,6 +115,9 @@ class Sign(Value):
 
     #: Whether this alone shows that a job is on the machine.
     of_job: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        KINDS[cls.__name__] = cls
 
     at: float
     source: str

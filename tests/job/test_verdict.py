@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from miglet.errors import BadMessage
 from miglet.job import signs
-from miglet.job.evidence import KINDS, Evidence
-from miglet.job.signs import RESULTS, SOURCES, JobIdentity
+from miglet.job.evidence import Evidence
+from miglet.job.signs import KINDS, RESULTS, SOURCES, JobIdentity
 from miglet.job.verdict import (
     CRASHES,
     DISK_FULL_BYTES,
@@ -67,7 +67,7 @@ def deprecated():
 def evidence(*seen, hooks_expected=True):
     found = Evidence(hooks_expected=hooks_expected)
     for sign in (listening(), *seen):
-        found = found.noted(sign)
+        found = found.add(sign)
     return found
 
 
@@ -681,7 +681,7 @@ CAUSES = {rule.cause for rule in RULES} - {None} | set(STOPS)
 def of(history, hooks_expected=True):
     found = Evidence(hooks_expected=hooks_expected)
     for sign in history:
-        found = found.noted(sign)
+        found = found.add(sign)
     return found
 
 
@@ -720,7 +720,7 @@ def test_without_a_result_there_is_no_success_and_no_failure(history, ending):
 @given(HISTORIES, SIGNS)
 def test_evidence_only_grows(history, sign):
     before = of(history)
-    after = before.noted(sign)
+    after = before.add(sign)
     assert before.first.keys() <= after.first.keys()
     assert all(after.first[kind] <= at for kind, at in before.first.items())
     assert before.texts.items() <= after.texts.items()
@@ -758,10 +758,10 @@ def test_the_largest_evidence_stays_below_32_kibibytes():
                 "result": "Succeeded",
                 "code": -(10**8),
             }
-            worst |= {"name": signs.cut(long, 512), "identity": largest}
-            worst |= {"text": signs.cut(long), "version": signs.cut(long)}
+            worst |= {"name": signs.clip(long, 512), "identity": largest}
+            worst |= {"text": signs.clip(long), "version": signs.clip(long)}
             wanted = {field.name for field in fields(kind)}
-            found = found.noted(kind(**{k: v for k, v in worst.items() if k in wanted}))
+            found = found.add(kind(**{k: v for k, v in worst.items() if k in wanted}))
     assert len(json.dumps(found.as_json())) <= 32 * 1024
 
 

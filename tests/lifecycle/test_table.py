@@ -721,7 +721,7 @@ def test_a_registration_that_may_succeed_later_is_tried_again_but_not_for_ever()
     assert (live(vm, failed)[0]).state is State.ERROR
 
 
-REFUSED_VERSION = gone(evidence(None, None).noted(VersionDeprecated(AT, "output", "x")))
+REFUSED_VERSION = gone(evidence(None, None).add(VersionDeprecated(AT, "output", "x")))
 
 
 def test_a_refused_version_is_reported_once_and_tried_for_ten_minutes():
