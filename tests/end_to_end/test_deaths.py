@@ -200,13 +200,13 @@ def test_the_second_signal_stops_it(machine):
     vm.agent.signal(signal.SIGTERM)
     assert vm.agent.wait() == 0
     data = vm.events("JobCompleted")[0]["data"]
-    assert (data["result"], data["cause"]) == ("cancelled", "shutdown")
+    assert (data["result"], data["cause"]) == ("failed", "shutdown")
 
 
 def test_a_job_over_its_limit_is_a_timeout(machine):
     vm = running(machine, runner={"max_job_duration": "1s"})
     data = vm.event("JobCompleted")["data"]
-    assert (data["result"], data["cause"]) == ("cancelled", "timeout")
+    assert (data["result"], data["cause"]) == ("failed", "timeout")
     assert vm.agent.wait() == 0
 
 

@@ -59,7 +59,7 @@ def test_an_immediate_shutdown_stops_the_job_and_says_why(machine):
     vm.order("Shutdown", mode="immediate", reason="rack 7")
     assert vm.agent.wait() == 0
     data = vm.events("JobCompleted")[0]["data"]
-    assert (data["result"], data["cause"]) == ("cancelled", "shutdown")
+    assert (data["result"], data["cause"]) == ("failed", "shutdown")
     assert vm.events("VMShuttingDown")[0]["data"]["detail"] == "rack 7"
 
 

@@ -79,7 +79,7 @@ def test_a_second_signal_hastens_the_end(machine):
     assert gone(vm, 20) == 0
     assert time.monotonic() - began < 8
     data = vm.events("JobCompleted")[0]["data"]
-    assert (data["result"], data["cause"]) == ("cancelled", "shutdown")
+    assert (data["result"], data["cause"]) == ("failed", "shutdown")
 
 
 @pytest.mark.slow

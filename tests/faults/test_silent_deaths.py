@@ -102,12 +102,13 @@ def test_a_runner_that_never_works_is_given_up(machine, scenario):
 @pytest.mark.parametrize(
     ("scenario", "result", "cause"),
     [
-        ("listener_killed", "unknown", "runner_crash"),
         ("worker_killed", "failed", "worker_crash"),
         ("job_lost", "unknown", "runner_crash"),
         ("setup_failed", "failed", "setup_failed"),
-        ("abandoned", "abandoned", "unknown"),
+        ("abandoned", "abandoned", "lock_lost"),
         ("server_cancel", "cancelled", "cancelled"),
+        ("deleted_while_busy", "cancelled", "registration_gone"),
+        ("worker_hangs", "failed", "worker_stuck"),
         ("job_cancelled_hard", "cancelled", "cancelled"),
     ],
 )
@@ -144,6 +145,16 @@ def test_a_job_that_eats_all_memory_is_told_as_such(machine):
         assert vm.agent.wait(30) == 0
 
 
+@pytest.mark.slow
+def test_a_job_that_outlives_its_listener_too_long_ends_unknown(machine):
+    vm = machine({"scenario": "listener_killed"}, runner={"orphan_timeout": "1s"})
+    vm.agent.start()
+    assert vm.event("RunnerCrashed")["data"]["will_retry"] is False
+    assert completed(vm) == ("unknown", "runner_crash")
+    assert vm.agent.wait(30) == 0
+    assert not vm.double.pids()
+
+
 @as_root
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["listener", "worker"])
@@ -158,9 +169,12 @@ def test_a_runner_that_is_killed_for_memory_is_told_as_such(machine, victim):
         group.take(pid)
         group.limit(20 * MEBIBYTE)
         starve(group, pid)
-        result, cause = completed(vm)
-        assert cause == "oom_runner"
-        assert result in ("unknown", "failed")
+        if victim == "worker":
+            assert completed(vm) == ("failed", "oom_runner")
+        else:
+            assert vm.event("RunnerCrashed")["data"]["signal"] == signal.SIGKILL
+            vm.double.finish_step()
+            assert completed(vm) == ("succeeded", "success")
         assert vm.agent.wait(30) == 0
 
 
