@@ -108,6 +108,40 @@ def test_a_job_outlives_its_listener_and_its_result_is_the_workers(machine):
     assert not psutil.wait_procs(tree, timeout=5)[1], "the worker or the step lives"
 
 
+def test_an_orphaned_job_is_adopted_by_the_next_miglet(machine):
+    vm = busy(machine, result="Failed")
+    listener = psutil.Process(vm.agent.status()["runner"]["pid"])
+    listener.kill()
+    vm.event("RunnerCrashed")
+    vm.agent.kill()
+    vm.agent.start()
+    eventually(vm.agent.workers, what="the next MIGlet")
+    vm.double.finish_step(1)
+    data = vm.event("JobCompleted")["data"]
+    assert (data["result"], data["cause"], data["exit_code"]) == (
+        "failed",
+        "failure",
+        102,
+    )
+    assert vm.agent.wait() == 0
+    assert vm.types().count("JobCompleted") == vm.types().count("RunnerCrashed") == 1
+
+
+def test_an_orphaned_job_that_ends_while_nobody_watches_has_its_true_result(machine):
+    vm = busy(machine)
+    shim = psutil.Process(vm.agent.status()["runner"]["pid"]).parent()
+    shim.children()[0].kill()
+    vm.event("RunnerCrashed")
+    vm.agent.kill()
+    vm.double.finish_step()
+    eventually(lambda: not shim.is_running(), what="the end of the run")
+    vm.agent.start()
+    data = vm.event("JobCompleted")["data"]
+    assert (data["result"], data["exit_code"]) == ("succeeded", 0)
+    assert vm.agent.wait() == 0
+    assert vm.types().count("JobCompleted") == 1
+
+
 def busy(machine, **more):
     """A machine in the middle of a job's step."""
     vm = machine({**HELD, **more})
