@@ -41,7 +41,7 @@ from miglet.messages.facts import (
 )
 from miglet.runner.records import ExitStatus
 from miglet.runner.run import Run
-from miglet.runner.usage import Usage
+from miglet.runner.usage import Usage, UsageSampler
 from miglet.runner.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -264,8 +264,7 @@ class RunObserver:
         self._now = 0.0
         self._reported: set[str] = set()
         self._identity = JobIdentity()
-        self._usage = Usage()
-        self._sample_due = 0.0
+        self._sampler = UsageSampler(run.usage)
         self._oom_kills = oom_kills()
         #: Monotonic: the wall clock may jump between a job's message and its start.
         self._since: dict[str, float] = {}
@@ -334,7 +333,7 @@ class RunObserver:
             return STATUS_LOOK_SECONDS
         if self._worker is None or self._worker_ended_at is not None:
             return CLOSE_LOOK_SECONDS
-        return min(1.0, max(0.0, self._sample_due - self._now))
+        return min(1.0, self._sampler.due_in(self._now))
 
     def stop(self, cause: str) -> None:
         """Ask the runner to end; `cause` is that of a job which is stopped with it."""
@@ -456,7 +455,7 @@ class RunObserver:
             self._identity = self.evidence.identity
             known = dataclasses.asdict(self._identity)
             yield JobIdentified(run_id, self._identity_source(), known)
-        if self.busy and self._now >= self._sample_due:
+        if self.busy and not self._sampler.due_in(self._now):
             yield self._sample()
 
     def _listening(self) -> RunnerListening:
@@ -477,9 +476,8 @@ class RunObserver:
     def _sample(self) -> JobSampled:
         age = self._now - self._since.get("job", self._now)
         pause = min(SAMPLE_SECONDS, max(FIRST_SAMPLE_SECONDS, age / 4))
-        self._sample_due = self._now + pause
-        self._usage = self.run.usage().peak(self._usage)
-        return JobSampled(self.run.run_id, as_usage(self._usage))
+        usage = self._sampler.sample(self._now, pause)
+        return JobSampled(self.run.run_id, as_usage(usage))
 
     def _trouble(self) -> Iterator[Fact]:
         if self._is_ghost() and self._first("ghost"):
@@ -621,8 +619,8 @@ class RunObserver:
 
     def _final_usage(self) -> dict[str, Any]:
         if self._listener_status is None:
-            self._usage = self.run.usage().peak(self._usage)
-        usage = as_usage(self._usage)
+            self._sampler.sample(self._now, SAMPLE_SECONDS)
+        usage = as_usage(self._sampler.peak)
         for status in (self._listener_status, self._worker_status()):
             usage = with_final(usage, status) if status else usage
         return usage

@@ -23,9 +23,6 @@ from miglet.runner.procfs import (
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-#: Seconds between two samples, unless they are costly.
-SAMPLE_SECONDS = 2.0
-
 #: How much of one core sampling may take.
 SAMPLE_SHARE = 0.01
 
@@ -52,10 +49,10 @@ class Usage:
 
 
 class UsageSampler:
-    """Samples at most every SAMPLE_SECONDS, and rarer where one sample takes long.
+    """Takes samples as often as is wanted, but rarely where one takes long.
 
-    A machine with thousands of processes is sampled so seldom that it costs no more
-    than SAMPLE_SHARE of a core.
+    On a machine with thousands of processes it takes no more than SAMPLE_SHARE of one
+    core.
     """
 
     def __init__(self, measure: Callable[[], Usage]) -> None:
@@ -69,14 +66,12 @@ class UsageSampler:
         """Seconds from monotonic time `now` until the next sample."""
         return max(0.0, self._due - now)
 
-    def sample(self, now: float) -> Usage | None:
-        """The peak after a new sample; None: none is due at monotonic time `now`."""
-        if now < self._due:
-            return None
+    def sample(self, now: float, pause: float) -> Usage:
+        """The peak after a new sample; the next one is due after `pause` or later."""
         began = time.thread_time()
         self.peak = self._measure().peak(self.peak)
         cost = time.thread_time() - began
-        self._due = now + max(SAMPLE_SECONDS, cost / SAMPLE_SHARE)
+        self._due = now + max(pause, cost / SAMPLE_SHARE)
         return self.peak
 
 

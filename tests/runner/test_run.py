@@ -67,7 +67,7 @@ def test_a_foreign_process_with_a_recorded_pid_is_left_alone(place):
     killed(stranger)
 
 
-def test_an_end_without_a_keeper_is_unknown_and_says_why(place):
+def test_an_end_without_a_shim_is_unknown_and_says_why(place):
     run = place.start("exec sleep 60")
     run.shim.signal(signal.SIGKILL)
     eventually(lambda: not run.shim.alive(), what="the shim's death")
@@ -78,10 +78,10 @@ def test_an_end_without_a_keeper_is_unknown_and_says_why(place):
     assert not status.known and status.reason.startswith(SHIM_LOST)
 
 
-def test_a_keeper_that_does_not_end_is_given_up(place):
+def test_a_shim_that_does_not_end_is_killed_too(place):
     run = place.start("exec sleep 60")
     run.shim.signal(signal.SIGSTOP)
-    assert run.kill(seconds=0.2)
+    assert run.kill(seconds=4.0)
     eventually(lambda: not run.shim.alive(), what="the end of the shim")
     assert run.ended().reason.startswith(SHIM_LOST)
 

@@ -15,7 +15,7 @@ import pytest
 from miglet.runner.procfs import snapshot
 from miglet.runner.run import Run
 from miglet.runner.unit import Unit
-from miglet.runner.usage import SAMPLE_SECONDS, Usage, UsageSampler, usage_of
+from miglet.runner.usage import Usage, UsageSampler, usage_of
 from tests.launching import Place, launching
 from tests.paths import PYTHON
 from tests.support import eventually
@@ -38,9 +38,9 @@ def test_the_sampler_keeps_the_peak_and_its_distance():
     measured = [Usage(1.0, 50, 0, 0), Usage(2.0, 10, 0, 0)]
     sampler = UsageSampler(lambda: measured.pop(0))
     assert sampler.due_in(100.0) == 0.0
-    assert sampler.sample(100.0) == Usage(1.0, 50, 0, 0)
-    assert sampler.sample(101.9) is None and sampler.due_in(101.5) == pytest.approx(0.5)
-    assert sampler.sample(102.0) == sampler.peak == Usage(2.0, 50, 0, 0)
+    assert sampler.sample(100.0, pause=2.0) == Usage(1.0, 50, 0, 0)
+    assert sampler.due_in(101.5) == pytest.approx(0.5)
+    assert sampler.sample(102.0, pause=2.0) == sampler.peak == Usage(2.0, 50, 0, 0)
 
 
 def test_samples_that_take_long_are_taken_rarely():
@@ -51,14 +51,14 @@ def test_samples_that_take_long_are_taken_rarely():
         return Usage()
 
     sampler = UsageSampler(slow)
-    sampler.sample(0.0)
-    assert sampler.due_in(0.0) >= 5.0 > SAMPLE_SECONDS
+    sampler.sample(0.0, pause=2.0)
+    assert sampler.due_in(0.0) >= 5.0
 
 
 def test_a_wait_is_no_cost():
     sampler = UsageSampler(lambda: eventually(lambda: Usage(1.0)))
-    sampler.sample(0.0)
-    assert sampler.due_in(0.0) == SAMPLE_SECONDS
+    sampler.sample(0.0, pause=2.0)
+    assert sampler.due_in(0.0) == 2.0
 
 
 @contextmanager

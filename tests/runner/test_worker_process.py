@@ -21,6 +21,8 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.integration
 
+pytestmark = pytest.mark.units
+
 #: A program whose name for the kernel is its file's.
 WORKER = "Runner.Worker"
 
