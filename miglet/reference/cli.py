@@ -15,10 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from miglet import __version__
-from miglet.errors import DONE, MigletError
+from miglet.errors import DONE, MISCONFIGURED, MigletError
 
 try:
-    from miglet.reference.client import Access, Remote, connected, machine_path
+    from miglet.reference.client import (
+        Access,
+        Remote,
+        RequestRefused,
+        connected,
+        machine_path,
+    )
+    from miglet.reference.event_import import find_events
     from miglet.reference.server import Options, log_to_stderr, serve
     from miglet.reference.store import LEASE_SECONDS
 except ModuleNotFoundError as missing:
@@ -29,8 +36,8 @@ except ModuleNotFoundError as missing:
 #: How long one request is held when waiting for news, in seconds.
 HELD_SECONDS = 25
 
-#: Of each type of event, the keys of ``data`` that tell most.
-TELLING = {
+#: Of each type of event, the keys of ``data`` that are shown.
+SHOWN_KEYS = {
     "VMStarted": ("version", "machine_type"),
     "RunnerRegistered": ("runner_name", "duration_seconds"),
     "JobStarted": ("name", "repository", "source"),
@@ -45,8 +52,8 @@ TELLING = {
 }
 
 
-#: Commands that are done when the order is accepted: what was ordered takes its time.
-GOING_ON = ("Drain", "Shutdown")
+#: Commands whose outcome ``done`` means accepted: what was ordered takes its time.
+ACCEPTED_ONLY = ("Drain", "Shutdown")
 
 
 class BadArgument(MigletError):
@@ -56,14 +63,26 @@ class BadArgument(MigletError):
 
 
 class CommandNotDone(MigletError):
-    """The machine rejected the command, or failed to obey it."""
+    """The machine rejected the command, or failed to execute it."""
 
     exit_status = 1
 
 
+class ImportIncomplete(MigletError):
+    """Some events of a file could not be read, or were refused."""
+
+    exit_status = 1
+
+
+class FileUnreadable(MigletError):
+    """A file that was named cannot be read."""
+
+    exit_status = MISCONFIGURED
+
+
 async def vms(remote: Remote) -> AsyncIterator[str]:
     """Every machine, with its state and health."""
-    machines = (await remote.ask("vms"))["vms"]
+    machines = (await remote.get("vms"))["vms"]
     yield f"{'VM':<30} {'STATE':<22} {'HEALTH':<10} {'EVENTS':>6}  LAST HEARTBEAT"
     for each in machines:
         events = sum(each["counts"]["events"].values())
@@ -98,7 +117,7 @@ async def command(
     remote: Remote, vm_id: str, request: Mapping[str, Any]
 ) -> AsyncIterator[str]:
     """Queue a command: its id."""
-    answer = await remote.tell(machine_path(vm_id, "commands"), request)
+    answer = await remote.post(machine_path(vm_id, "commands"), request)
     yield answer["id"]
 
 
@@ -106,15 +125,42 @@ async def command_and_wait(
     remote: Remote, vm_id: str, request: Mapping[str, Any]
 ) -> AsyncIterator[str]:
     """Queue a command, then wait for its outcome; CommandNotDone if it is another."""
-    answer = await remote.tell(machine_path(vm_id, "commands"), request)
+    answer = await remote.post(machine_path(vm_id, "commands"), request)
     yield answer["id"]
     path, status = machine_path(vm_id, "commands", answer["id"]), {"outcome": None}
     while status["outcome"] is None:
-        status = await remote.ask(path, {"wait": str(HELD_SECONDS)})
+        status = await remote.get(path, {"wait": str(HELD_SECONDS)})
     if status["outcome"] != "done":
         raise CommandNotDone(plain(f"{status['outcome']}: {status['reason']}"))
-    accepted = status["type"] in GOING_ON
+    accepted = status["type"] in ACCEPTED_ONLY
     yield "accepted" if accepted else "done"
+
+
+async def import_events(remote: Remote, path: Path) -> AsyncIterator[str]:
+    """Send each event of a file to the controller; what became of each file's events.
+
+    Raises FileUnreadable, or ImportIncomplete once all others are imported.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            found = find_events(lines)
+    except OSError as error:
+        raise FileUnreadable(f"cannot read {path}: {error.strerror}") from error
+    imported, duplicates, problems = 0, 0, list(found.problems)
+    for event in found.events:
+        place = machine_path(event["vm_id"], "events")
+        try:
+            answer = await remote.post(place, event, idempotency_key=event["id"])
+        except RequestRefused as error:
+            problems.append(f"event {event['id']} of {event['vm_id']}: {error}")
+            continue
+        if answer.get("duplicate"):
+            duplicates += 1
+        else:
+            imported += 1
+    yield f"{imported} events imported, {duplicates} were stored already"
+    if problems:
+        raise ImportIncomplete(plain("; ".join(problems)))
 
 
 def parameters(words: Sequence[str]) -> dict[str, Any]:
@@ -141,7 +187,7 @@ def event_line(row: Mapping[str, Any], as_json: bool) -> str:
         event["timestamp"][11:23],
         f"{event['type']:<17}",
         *(f"{key}={event[key]}" for key in ("job_id", "run_id") if event[key]),
-        *_telling(event),
+        *_shown_values(event),
     ]
     return plain(" ".join(words))
 
@@ -151,15 +197,15 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _telling(event: Mapping[str, Any]) -> list[str]:
-    keys = TELLING.get(event["type"], ())
+def _shown_values(event: Mapping[str, Any]) -> list[str]:
+    keys = SHOWN_KEYS.get(event["type"], ())
     found = {key: event["data"].get(key) for key in keys}
     return [f"{key}={value}" for key, value in found.items() if value is not None]
 
 
 async def _batch(remote: Remote, vm_id: str, after: int, wait: int) -> list[Any]:
     query = {"after": str(after), "wait": str(wait)}
-    return (await remote.ask(machine_path(vm_id, "events"), query))["events"]
+    return (await remote.get(machine_path(vm_id, "events"), query))["events"]
 
 
 def _set(found: dict[str, Any], key: str, value: Any) -> None:
@@ -242,6 +288,11 @@ def run_command(arguments: argparse.Namespace) -> int:
     return _print_lines(arguments, partial(verb, vm_id=arguments.vm, request=request))
 
 
+def run_import(arguments: argparse.Namespace) -> int:
+    """Import the MIGLET-EVENT lines of a file or of a serial console's log."""
+    return _print_lines(arguments, partial(import_events, path=arguments.file))
+
+
 def _print_lines(arguments: argparse.Namespace, lines: Lines) -> int:
     access = Access(
         endpoint=arguments.endpoint,
@@ -269,6 +320,7 @@ def _parser() -> argparse.ArgumentParser:
         ("vms", run_vms, None),
         ("events", run_events, _add_events),
         ("command", run_command, _add_command),
+        ("import", run_import, _add_import),
     ):
         each = verb.add_parser(name, help=run.__doc__)
         each.set_defaults(run=run)
@@ -325,6 +377,11 @@ def _add_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("parameters", metavar="KEY=VALUE", nargs="*", help=nested)
     command.add_argument("--expires-at", help="RFC 3339; the machine rejects it later")
     command.add_argument("--wait", action="store_true", help="wait for the outcome")
+
+
+def _add_import(importing: argparse.ArgumentParser) -> None:
+    lines = "other lines and prefixes are ignored; an event is stored once"
+    importing.add_argument("file", metavar="FILE", type=Path, help=lines)
 
 
 def _add_access(verb: argparse.ArgumentParser) -> None:

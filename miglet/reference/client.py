@@ -17,7 +17,7 @@ import aiohttp
 from miglet.errors import MISCONFIGURED, REFUSED, UNAVAILABLE, MigletError
 
 #: How long any answer may take beyond the time that it was asked to be held.
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 class NoAnswer(MigletError):
@@ -56,13 +56,16 @@ class Remote:
         self._session = session
         self._access = access
 
-    async def ask(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         """GET below /api/v1; `query` may ask to be held for ``wait`` seconds."""
         return await self._call("GET", path, query or {}, None)
 
-    async def tell(self, path: str, body: Mapping[str, Any]) -> Any:
+    async def post(
+        self, path: str, body: Mapping[str, Any], idempotency_key: str | None = None
+    ) -> Any:
         """POST below /api/v1."""
-        return await self._call("POST", path, {}, body)
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
+        return await self._call("POST", path, {}, body, headers)
 
     async def _call(
         self,
@@ -70,9 +73,10 @@ class Remote:
         path: str,
         query: Mapping[str, str],
         body: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         url = f"{self._access.endpoint.rstrip('/')}/api/v1/{path}"
-        total = float(query.get("wait", 0)) + PATIENCE_SECONDS
+        total = float(query.get("wait", 0)) + TIMEOUT_SECONDS
         timeout = aiohttp.ClientTimeout(total=total)
         try:
             async with self._session.request(
@@ -80,10 +84,11 @@ class Remote:
                 url,
                 params=query,
                 json=body,
+                headers=headers,
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:
-                return _meaning(response.status, await response.read())
+                return _result(response.status, await response.read())
         except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise NoAnswer(f"no usable answer from {url}: {reason}") from error
@@ -104,7 +109,7 @@ def machine_path(vm_id: str, *parts: str) -> str:
     return "/".join(["vms", *(quote(part, safe="") for part in (vm_id, *parts))])
 
 
-def _meaning(status: int, body: bytes) -> Any:
+def _result(status: int, body: bytes) -> Any:
     answer = json.loads(body)
     if status < 300:
         return answer

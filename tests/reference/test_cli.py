@@ -188,3 +188,39 @@ def test_a_word_that_is_no_parameter_is_refused(word):
 def test_a_key_cannot_be_value_and_group():
     with pytest.raises(BadArgument, match="has a value already"):
         parameters(["a=1", "a.b=2"])
+
+
+def test_import_stores_the_events_of_a_serial_log_once(controller, tmp_path):
+    name = f"vm-{uuid.uuid4()}"
+    events = [event("VMStarted", vm=name), event("JobCompleted", vm=name, sequence=2)]
+    lines = [f"[ 12.3] console: MIGLET-EVENT {json.dumps(each)}\r\n" for each in events]
+    log = tmp_path / "serial.log"
+    log.write_text("".join(["login: \n", lines[1], "noise\n", lines[0]]))
+    first = typed(controller, "import", log)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == "2 events imported, 0 were stored already\n"
+    again = typed(controller, "import", log)
+    assert again.stdout == "0 events imported, 2 were stored already\n"
+    stored = typed(controller, "events", name, "--json").stdout.splitlines()
+    assert [json.loads(each) for each in stored] == events
+
+
+def test_import_names_what_it_could_not_import_and_imports_the_rest(
+    controller, tmp_path
+):
+    name = f"vm-{uuid.uuid4()}"
+    good = event("VMStarted", vm=name)
+    refused = {**event(vm=name, sequence=2), "timestamp": "yesterday"}
+    texts = [json.dumps(good), '{"torn', json.dumps(refused)]
+    log = tmp_path / "events"
+    log.write_text("".join(f"MIGLET-EVENT {text}\n" for text in texts))
+    done = typed(controller, "import", log)
+    assert done.returncode == 1
+    assert done.stdout == "1 events imported, 0 were stored already\n"
+    assert "line 2" in done.stderr and refused["id"] in done.stderr
+
+
+def test_import_of_a_file_that_is_not_there_says_so(controller, tmp_path):
+    done = typed(controller, "import", tmp_path / "nothing")
+    assert done.returncode == 78
+    assert "nothing: No such file" in done.stderr
