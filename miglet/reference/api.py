@@ -21,7 +21,7 @@ from miglet.controller import contract
 from miglet.formats import rfc3339, strict_json
 from miglet.reference.fleet import Controller, command_topic, event_topic
 from miglet.reference.problems import Problem
-from miglet.reference.store import Arrival, Kept, arrival
+from miglet.reference.store import Arrival, StoreResult, arrival
 from miglet.reference.tokens import TokenFile
 
 IDENTIFIER = re.compile(r"[!-.0-~]{1,128}")
@@ -30,10 +30,10 @@ IDENTIFIER = re.compile(r"[!-.0-~]{1,128}")
 LONGEST_WAIT_SECONDS = 60.0
 
 #: The largest body that is read at all.
-MOST_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 
 #: How many mistakes of one body are told.
-MOST_MISTAKES = 10
+MAX_MISTAKES = 10
 
 VALIDATORS = {
     name: Draft7Validator(contract.schema(name))
@@ -46,7 +46,7 @@ COMMANDS = {
 }
 
 
-async def read_json(request: web.Request, most_bytes: int = MOST_BODY_BYTES) -> Any:
+async def read_json(request: web.Request, most_bytes: int = MAX_BODY_BYTES) -> Any:
     """The body as JSON; a Problem if it is none (NaN and the like are none)."""
     body = await request.read()
     if len(body) > most_bytes:
@@ -110,7 +110,7 @@ def _check(validator: Draft7Validator, body: Any, detail: str) -> None:
     mistakes = list(_mistakes(validator.iter_errors(body)))
     if mistakes:
         first = f"{mistakes[0]['field'] or 'the whole'}: {mistakes[0]['reason']}"
-        raise Problem(422, f"{detail}: {first}", mistakes[:MOST_MISTAKES])
+        raise Problem(422, f"{detail}: {first}", mistakes[:MAX_MISTAKES])
 
 
 def _mistakes(errors: Iterable[ValidationError]) -> Iterable[dict[str, str]]:
@@ -177,12 +177,12 @@ class AgentApi:
         try:
             check(body, "event")
             _check_event_belongs(request, vm_id, body)
-            kept = self._keep(vm_id, body, came)
+            result = self._store(vm_id, body, came)
         except Problem:
             self._controller.store.count_refused(vm_id)
             raise
         return web.json_response(
-            {"acknowledged": True, "duplicate": kept is Kept.DUPLICATE}
+            {"acknowledged": True, "duplicate": result is StoreResult.DUPLICATE}
         )
 
     async def heartbeat(self, request: web.Request) -> web.Response:
@@ -192,8 +192,10 @@ class AgentApi:
         came = arrival()
         check(body, "heartbeat")
         _check_same_machine(vm_id, body)
-        self._controller.store.keep_heartbeat(vm_id, body, came)
-        self._controller.pulses.felt(vm_id, came.now)
+        self._controller.store.store_heartbeat(vm_id, body, came)
+        self._controller.liveness.record_heartbeat(
+            vm_id, came.now, body.get("interval_seconds")
+        )
         return web.json_response({"acknowledged": True})
 
     async def commands(self, request: web.Request) -> web.Response:
@@ -206,14 +208,14 @@ class AgentApi:
     async def _commands_until(
         self, deadline: float, vm_id: str, request: web.Request
     ) -> list[dict[str, Any]]:
-        queue, bells = self._controller.commands, self._controller.bells
+        queue, notifier = self._controller.commands, self._controller.notifier
         while not _is_gone(request):
             commands = queue.claim(vm_id, arrival())
             now = time.monotonic()
-            if commands or now >= deadline or bells.closed:
+            if commands or now >= deadline or notifier.closed:
                 return commands
             held = min(deadline - now, queue.lease_left(vm_id, now))
-            await bells.wait(command_topic(vm_id), held)
+            await notifier.wait(command_topic(vm_id), held)
         return []
 
     async def _token_request(
@@ -229,18 +231,20 @@ class AgentApi:
         self._controller.meet(vm_id)
         return vm_id
 
-    def _keep(self, vm_id: str, event: Mapping[str, Any], came: Arrival) -> Kept:
+    def _store(
+        self, vm_id: str, event: Mapping[str, Any], came: Arrival
+    ) -> StoreResult:
         self._warn_of_gap(vm_id, event["sequence"])
-        kept = self._controller.store.keep_event(vm_id, event, came)
-        if kept is Kept.CONFLICT:
+        result = self._controller.store.store_event(vm_id, event, came)
+        if result is StoreResult.CONFLICT:
             raise Problem(422, f"event {event['id']} was stored with another content")
         if event["type"] == "CommandCompleted":
             self._controller.commands.forget_lease(event["data"]["command_id"])
-        self._controller.bells.ring(event_topic(vm_id))
-        return kept
+        self._controller.notifier.notify(event_topic(vm_id))
+        return result
 
     def _warn_of_gap(self, vm_id: str, sequence: int | None) -> None:
-        highest = self._controller.views.highest_sequence(vm_id)
+        highest = self._controller.queries.highest_sequence(vm_id)
         if sequence is not None and sequence > highest + 1:
             log.warning("%s: events %d to %d missing", vm_id, highest + 1, sequence - 1)
 
@@ -278,7 +282,7 @@ def _is_gone(request: web.Request) -> bool:
 
 #: The largest body of a command: eight of them are handed out in one answer, of which
 #: agents read 1 MiB.
-MOST_COMMAND_BYTES = 64 * 1024
+MAX_COMMAND_BYTES = 64 * 1024
 
 
 class OperatorApi:
@@ -300,7 +304,7 @@ class OperatorApi:
 
     async def machines(self, request: web.Request) -> web.Response:
         """Every machine, without its last heartbeat."""
-        ids = self._controller.views.machine_ids()
+        ids = self._controller.queries.machine_ids()
         machines = [self._controller.machine(vm_id) or {} for vm_id in ids]
         for machine in machines:
             machine.pop("last_heartbeat", None)
@@ -314,27 +318,27 @@ class OperatorApi:
         """Events after a position; held until there is one or `wait` is over."""
         vm_id, after = self._known(request), position(request)
         deadline = time.monotonic() + waiting_time(request)
-        events = self._controller.views.events(vm_id, after)
+        events = self._controller.queries.events(vm_id, after)
         while not events and await self._may_wait(vm_id, deadline):
-            events = self._controller.views.events(vm_id, after)
+            events = self._controller.queries.events(vm_id, after)
         following = events[-1]["position"] if events else after
         return web.json_response({"vm_id": vm_id, "events": events, "next": following})
 
     async def heartbeats(self, request: web.Request) -> web.Response:
-        """The kept heartbeats of a machine."""
+        """The stored heartbeats of a machine."""
         vm_id = self._known(request)
-        heartbeats = self._controller.views.heartbeats(vm_id)
+        heartbeats = self._controller.queries.heartbeats(vm_id)
         return web.json_response({"vm_id": vm_id, "heartbeats": heartbeats})
 
     async def queue_command(self, request: web.Request) -> web.Response:
         """Queue a command and wake the machine's poll."""
         vm_id = self._known(request)
-        body = await read_json(request, MOST_COMMAND_BYTES)
+        body = await read_json(request, MAX_COMMAND_BYTES)
         check(body, "command-request")
         body["type"] = command_type(body["type"])
         check_parameters(body["type"], body.get("parameters") or {})
         command_id = self._controller.commands.add(vm_id, body, time.time())
-        self._controller.bells.ring(command_topic(vm_id))
+        self._controller.notifier.notify(command_topic(vm_id))
         return web.json_response({"id": command_id}, status=201)
 
     async def command(self, request: web.Request) -> web.Response:
@@ -348,9 +352,9 @@ class OperatorApi:
     async def _may_wait(self, vm_id: str, deadline: float) -> bool:
         """Wait for the machine's next event; False once there is no more time."""
         left = deadline - time.monotonic()
-        if left <= 0 or self._controller.bells.closed:
+        if left <= 0 or self._controller.notifier.closed:
             return False
-        await self._controller.bells.wait(event_topic(vm_id), left)
+        await self._controller.notifier.wait(event_topic(vm_id), left)
         return True
 
     def _status(self, vm_id: str, command_id: str) -> dict[str, Any]:
@@ -361,6 +365,6 @@ class OperatorApi:
 
     def _known(self, request: web.Request) -> str:
         vm_id = machine_id(request)
-        if not self._controller.views.knows(vm_id):
+        if not self._controller.queries.knows(vm_id):
             raise Problem(404, f"no machine {vm_id!r} has called yet")
         return vm_id

@@ -26,6 +26,7 @@ try:
         machine_path,
     )
     from miglet.reference.event_import import find_events
+    from miglet.reference.fleet import MINIMUM_SILENCE_SECONDS
     from miglet.reference.server import Options, log_to_stderr, serve
     from miglet.reference.store import LEASE_SECONDS
 except ModuleNotFoundError as missing:
@@ -259,6 +260,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
         tls_key=arguments.tls_key,
         client_ca=arguments.client_ca,
         heartbeat_interval_seconds=arguments.heartbeat_interval,
+        minimum_silence_seconds=arguments.minimum_silence,
         lease_seconds=arguments.command_lease,
     )
     serve(options, announce=partial(print, flush=True))
@@ -340,8 +342,11 @@ def _add_serve(serving: argparse.ArgumentParser) -> None:
     add("--anonymous", action="store_true", help="let everybody call")
     _add_tokens(serving)
     _add_tls(serving)
-    interval = "seconds between a machine's heartbeats, default %(default)s"
+    interval = "of machines whose heartbeats name none, default %(default)s seconds"
     add("--heartbeat-interval", type=_seconds, default=15.0, help=interval)
+    silence = "seconds before a silent machine is unhealthy, default %(default)s"
+    minimum = MINIMUM_SILENCE_SECONDS
+    add("--minimum-silence", type=_seconds, default=minimum, help=silence)
     lease = "seconds after which an open command is handed out again"
     add("--command-lease", type=_seconds, default=LEASE_SECONDS, help=lease)
     levels = ("debug", "info", "warning", "error")

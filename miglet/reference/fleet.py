@@ -1,4 +1,4 @@
-"""What the calls of agents and of operators share: one database and its attendants."""
+"""What the calls of agents and operators share: notifications, liveness, the parts."""
 
 from __future__ import annotations
 
@@ -9,80 +9,98 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from miglet.reference.store import CommandQueue, Store, Views
+from miglet.reference.store import CommandQueue, Queries, Store
 from miglet.reference.tokens import TokenFile
 
 
-class Bells:
-    """One bell a topic; after `close` nobody waits any more."""
+class Notifier:
+    """Wakes waiting requests by topic; after `close` nobody waits any more."""
 
     def __init__(self) -> None:
         self.closed = False
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
 
     async def wait(self, topic: str, seconds: float) -> None:
-        """Until `topic` rings, `seconds` are over or the bells are closed."""
+        """Return when `topic` is notified, after `seconds`, or once closed."""
         if self.closed:
             return
-        rung = asyncio.get_running_loop().create_future()
-        self._waiting[topic].add(rung)
+        notified = asyncio.get_running_loop().create_future()
+        self._waiting[topic].add(notified)
         try:
-            await asyncio.wait({rung}, timeout=seconds)
+            await asyncio.wait({notified}, timeout=seconds)
         finally:
-            self._leave(topic, rung)
+            self._leave(topic, notified)
 
-    def ring(self, topic: str) -> None:
-        """Wake everybody who waits for `topic`."""
-        for rung in self._waiting.pop(topic, ()):
-            rung.set_result(None)
+    def notify(self, topic: str) -> None:
+        """Wake all who wait for `topic`."""
+        for notified in self._waiting.pop(topic, ()):
+            notified.set_result(None)
 
     def close(self) -> None:
-        """Wake everybody, for good: the controller ends."""
+        """Wake all, for good: the controller ends."""
         self.closed = True
         for topic in list(self._waiting):
-            self.ring(topic)
+            self.notify(topic)
 
-    def _leave(self, topic: str, rung: asyncio.Future[None]) -> None:
+    def _leave(self, topic: str, notified: asyncio.Future[None]) -> None:
         waiting = self._waiting.get(topic, set())
-        waiting.discard(rung)
+        waiting.discard(notified)
         if not waiting:
             self._waiting.pop(topic, None)
 
 
 #: Heartbeats a machine may miss before it is unhealthy.
-MOST_MISSED = 3
+MAX_MISSED = 3
 
-#: Agents spread each period by ten percent, so a beat may be that late.
+#: Agents spread each period by ten percent, so a heartbeat may be that late.
 JITTER = 1.1
 
+#: No machine is unhealthy before it was silent for so many seconds.
+MINIMUM_SILENCE_SECONDS = 60.0
 
-class Pulses:
-    """When each machine was last heard, on the monotonic clock."""
 
-    def __init__(self, interval_seconds: float, now: float) -> None:
-        self.interval_seconds = interval_seconds
+class Liveness:
+    """When each machine was last heard, on the monotonic clock.
+
+    `interval_seconds` is that of a machine whose heartbeats do not name their own.
+    """
+
+    def __init__(
+        self,
+        interval_seconds: float,
+        now: float,
+        minimum_silence_seconds: float = MINIMUM_SILENCE_SECONDS,
+    ) -> None:
+        self._default_interval = interval_seconds
+        self._shortest_period = minimum_silence_seconds / MAX_MISSED
         self._started = now
         self._last: dict[str, float] = {}
+        self._intervals: dict[str, float] = {}
 
-    def felt(self, vm_id: str, now: float) -> None:
-        """The machine's heartbeat arrived."""
+    def record_heartbeat(
+        self, vm_id: str, now: float, interval_seconds: float | None = None
+    ) -> None:
+        """The machine's heartbeat arrived; the next is due after the interval."""
         self._last[vm_id] = now
+        if interval_seconds:
+            self._intervals[vm_id] = interval_seconds
 
-    def met(self, vm_id: str, now: float) -> None:
-        """The machine called for something else: its first beat is due from now on."""
+    def record_call(self, vm_id: str, now: float) -> None:
+        """The machine called: its first heartbeat is due from now on."""
         self._last.setdefault(vm_id, now)
 
     def missed(self, vm_id: str, now: float) -> int:
         """How many heartbeats were due since the last one and did not come."""
         silent = now - self._last.get(vm_id, self._started)
-        return int(silent / (self.interval_seconds * JITTER))
+        interval = self._intervals.get(vm_id, self._default_interval) * JITTER
+        return int(silent / max(interval, self._shortest_period))
 
 
 def health(missed: int, ended: bool) -> str:
-    """`healthy`, `unhealthy`, or `gone`: silent, as it had announced."""
-    if missed < MOST_MISSED:
-        return "healthy"
-    return "gone" if ended else "unhealthy"
+    """`gone` once the machine sent VMStopped, else `healthy` or `unhealthy`."""
+    if ended:
+        return "gone"
+    return "healthy" if missed < MAX_MISSED else "unhealthy"
 
 
 @dataclass(frozen=True)
@@ -96,28 +114,28 @@ class TokenSource:
 
 @dataclass(frozen=True)
 class Controller:
-    """The controller's parts; each says itself what it is for."""
+    """The controller's parts."""
 
     store: Store
-    views: Views
+    queries: Queries
     commands: CommandQueue
-    pulses: Pulses
+    liveness: Liveness
     tokens: TokenSource
-    bells: Bells = field(default_factory=Bells)
+    notifier: Notifier = field(default_factory=Notifier)
 
     def meet(self, vm_id: str) -> None:
-        """A machine has called."""
-        if not self.views.knows(vm_id):
+        """A machine has called, perhaps for the first time."""
+        if not self.queries.knows(vm_id):
             self.store.meet(vm_id, time.time())
-        self.pulses.met(vm_id, time.monotonic())
+        self.liveness.record_call(vm_id, time.monotonic())
 
     def machine(self, vm_id: str) -> dict[str, Any] | None:
         """A machine with its health as it is now; None: it never called."""
-        machine = self.views.machine(vm_id)
+        machine = self.queries.machine(vm_id)
         if machine is None:
             return None
-        missed = self.pulses.missed(vm_id, time.monotonic())
-        ended = self.views.has_ended(vm_id)
+        missed = self.liveness.missed(vm_id, time.monotonic())
+        ended = self.queries.has_ended(vm_id)
         return {**machine, "health": health(missed, ended), "missed_heartbeats": missed}
 
 
@@ -126,22 +144,25 @@ def controller_on(
     tokens: TokenSource,
     heartbeat_interval_seconds: float,
     lease_seconds: float,
+    minimum_silence_seconds: float = MINIMUM_SILENCE_SECONDS,
 ) -> Controller:
     """A controller that keeps everything in `db`."""
     return Controller(
         store=Store(db),
-        views=Views(db),
+        queries=Queries(db),
         commands=CommandQueue(db, lease_seconds),
-        pulses=Pulses(heartbeat_interval_seconds, time.monotonic()),
+        liveness=Liveness(
+            heartbeat_interval_seconds, time.monotonic(), minimum_silence_seconds
+        ),
         tokens=tokens,
     )
 
 
 def event_topic(vm_id: str) -> str:
-    """The bell that rings when an event of the machine was stored."""
+    """The topic that is notified when an event of the machine was stored."""
     return f"events of {vm_id}"
 
 
 def command_topic(vm_id: str) -> str:
-    """The bell that rings when a command for the machine was queued."""
+    """The topic that is notified when a command for the machine was queued."""
     return f"commands for {vm_id}"

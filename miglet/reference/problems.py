@@ -58,7 +58,7 @@ class Problem(MigletError):
 
 
 @web.middleware
-async def tell_problems(request: web.Request, handler: Answer) -> web.StreamResponse:
+async def answer_problems(request: web.Request, handler: Answer) -> web.StreamResponse:
     """The outermost middleware: nothing leaves but answers and problem JSON."""
     try:
         return await handler(request)

@@ -23,33 +23,38 @@ from aiohttp import web
 
 from miglet.errors import MISCONFIGURED, UNAVAILABLE, MigletError
 from miglet.formats import rfc3339
-from miglet.reference.api import MOST_BODY_BYTES, AgentApi, OperatorApi
+from miglet.reference.api import MAX_BODY_BYTES, AgentApi, OperatorApi
 from miglet.reference.fleet import (
-    Bells,
+    MINIMUM_SILENCE_SECONDS,
     Controller,
+    Notifier,
     TokenSource,
     controller_on,
 )
-from miglet.reference.problems import Answer, Problem, tell_problems
+from miglet.reference.problems import Answer, Problem, answer_problems
 from miglet.reference.store import LEASE_SECONDS, open_database
 from miglet.reference.tokens import TokenFile
 
 
-class Door:
+class Authenticator:
     """Lets requests in, or answers 401 before anything else is looked at."""
 
     def __init__(self, tokens: TokenFile | None, anonymous: bool = False) -> None:
         self._tokens = tokens
         self._anonymous = anonymous
 
-    def opens_to(self, request: web.Request) -> bool:
+    def accepts_request(self, request: web.Request) -> bool:
         """Whether the request's token or certificate is one of ours."""
-        return self._anonymous or _certified(request) or self._bears_token(request)
+        return (
+            self._anonymous or _has_certificate(request) or self._bears_token(request)
+        )
 
     @web.middleware
-    async def admit(self, request: web.Request, handler: Answer) -> web.StreamResponse:
-        """The door as aiohttp wants it: a middleware."""
-        if self.opens_to(request):
+    async def authenticate(
+        self, request: web.Request, handler: Answer
+    ) -> web.StreamResponse:
+        """Answer 401 to a request that is not accepted; an aiohttp middleware."""
+        if self.accepts_request(request):
             return await handler(request)
         raise Problem(
             401,
@@ -64,7 +69,7 @@ class Door:
         return self._tokens.accepts(offered.strip())
 
 
-def _certified(request: web.Request) -> bool:
+def _has_certificate(request: web.Request) -> bool:
     """Whether TLS verified a client certificate (it does so against --client-ca)."""
     transport = request.transport
     return transport is not None and bool(transport.get_extra_info("peercert"))
@@ -80,7 +85,7 @@ class CannotServe(MigletError):
     exit_status = UNAVAILABLE
 
 
-class Contradictory(MigletError):
+class ConflictingOptions(MigletError):
     """The options make no sense together."""
 
     exit_status = MISCONFIGURED
@@ -102,6 +107,7 @@ class Options:
     tls_key: Path | None = None
     client_ca: Path | None = None
     heartbeat_interval_seconds: float = 15.0
+    minimum_silence_seconds: float = MINIMUM_SILENCE_SECONDS
     lease_seconds: float = LEASE_SECONDS
 
 
@@ -144,7 +150,7 @@ def serve(options: Options, announce: Callable[[str], None]) -> None:
     `announce` is told one line, as soon as requests are taken: where.
     """
     _check(options)
-    door, tls = _door(options), _tls(options)
+    authenticator, tls = _authenticator(options), _tls(options)
     try:
         db = open_database(options.database)
     except sqlite3.Error as error:
@@ -155,23 +161,26 @@ def serve(options: Options, announce: Callable[[str], None]) -> None:
             _token_source(options),
             options.heartbeat_interval_seconds,
             options.lease_seconds,
+            options.minimum_silence_seconds,
         )
-        runner = web.AppRunner(application(controller, door), access_log=None)
+        runner = web.AppRunner(application(controller, authenticator), access_log=None)
         site = _Site(runner, options.host, options.port, tls)
-        asyncio.run(_serve(site, controller.bells, announce))
+        asyncio.run(_serve(site, controller.notifier, announce))
 
 
-async def _serve(site: _Site, bells: Bells, announce: Callable[[str], None]) -> None:
-    told_to_stop = asyncio.Event()
+async def _serve(
+    site: _Site, notifier: Notifier, announce: Callable[[str], None]
+) -> None:
+    stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told_to_stop.set)
+        loop.add_signal_handler(number, stop_requested.set)
     await site.runner.setup()
     try:
         announce(f"listening on {await _listen(site)}")
-        await told_to_stop.wait()
+        await stop_requested.wait()
     finally:
-        bells.close()
+        notifier.close()
         await _end(site.runner)
 
 
@@ -195,20 +204,20 @@ async def _end(runner: web.AppRunner) -> None:
 
 def _check(options: Options) -> None:
     if not (options.token_file or options.client_ca or options.anonymous):
-        raise Contradictory(
+        raise ConflictingOptions(
             "nobody could call: give --token-file, --client-ca or --anonymous"
         )
     if options.client_ca and not options.tls_certificate:
-        raise Contradictory("--client-ca is of no use without --tls-cert")
+        raise ConflictingOptions("--client-ca is of no use without --tls-cert")
     if options.registration_token_file and not options.runner_url:
-        raise Contradictory("--registration-token-file needs --runner-url")
+        raise ConflictingOptions("--registration-token-file needs --runner-url")
 
 
-def _door(options: Options) -> Door:
+def _authenticator(options: Options) -> Authenticator:
     tokens = TokenFile(options.token_file) if options.token_file else None
     if tokens and not tokens.tokens():
         raise CannotServe(f"{options.token_file} has no token (one a line)")
-    return Door(tokens, options.anonymous)
+    return Authenticator(tokens, options.anonymous)
 
 
 def _token_source(options: Options) -> TokenSource:
@@ -245,11 +254,13 @@ def _verification(options: Options) -> ssl.VerifyMode:
 log = logging.getLogger(__name__)
 
 
-def application(controller: Controller, door: Door) -> web.Application:
-    """All paths of the contract behind `door`."""
+def application(
+    controller: Controller, authenticator: Authenticator
+) -> web.Application:
+    """All paths of the contract behind `authenticator`."""
     app = web.Application(
-        middlewares=[log_request, tell_problems, door.admit],
-        client_max_size=MOST_BODY_BYTES,
+        middlewares=[log_request, answer_problems, authenticator.authenticate],
+        client_max_size=MAX_BODY_BYTES,
     )
     app.add_routes(AgentApi(controller).routes())
     app.add_routes(OperatorApi(controller).routes())

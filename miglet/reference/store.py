@@ -89,15 +89,15 @@ def wall(timestamp: str) -> float:
     return parse_rfc3339(timestamp) or 0.0
 
 
-#: Heartbeats kept of each machine.
+#: How many heartbeats of each machine are kept.
 HEARTBEATS_KEPT = 1000
 
-#: What these events say about whether the machine has come to its end.
-ENDED = {"VMStarted": False, "VMShuttingDown": True}
+#: Whether the machine has ended, after these events.
+ENDED = {"VMStarted": False, "VMStopped": True}
 
 
-class Kept(Enum):
-    """What came of an event: stored, stored before, or its id belongs to another."""
+class StoreResult(Enum):
+    """The result of storing an event: new, stored before, or its id is another's."""
 
     NEW = "new"
     DUPLICATE = "duplicate"
@@ -105,7 +105,7 @@ class Kept(Enum):
 
 
 class Store:
-    """Writes machines, events and heartbeats; `views` reads them."""
+    """Writes machines, events and heartbeats; `queries` reads them."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -118,7 +118,9 @@ class Store:
                 (vm_id, at),
             )
 
-    def keep_event(self, vm_id: str, event: Mapping[str, Any], came: Arrival) -> Kept:
+    def store_event(
+        self, vm_id: str, event: Mapping[str, Any], came: Arrival
+    ) -> StoreResult:
         """Store an event once; on return it is on the disk."""
         stored = self._db.execute(
             "SELECT body FROM events WHERE vm_id = ? AND id = ?", (vm_id, event["id"])
@@ -126,14 +128,14 @@ class Store:
         if stored is None:
             with self._db:
                 self._insert_event(vm_id, event, came)
-                self._note_reported_by_event(vm_id, event)
-            return Kept.NEW
+                self._apply_event(vm_id, event)
+            return StoreResult.NEW
         if _canonical(json.loads(stored["body"])) != _canonical(event):
-            return Kept.CONFLICT
+            return StoreResult.CONFLICT
         self._count(vm_id, "duplicates")
-        return Kept.DUPLICATE
+        return StoreResult.DUPLICATE
 
-    def keep_heartbeat(
+    def store_heartbeat(
         self, vm_id: str, beat: Mapping[str, Any], came: Arrival
     ) -> None:
         """Store a heartbeat and drop the one that is a thousand older."""
@@ -182,7 +184,7 @@ class Store:
         if event["type"] == "CommandCompleted":
             complete(self._db, vm_id, event["data"], came.at)
 
-    def _note_reported_by_event(self, vm_id: str, event: Mapping[str, Any]) -> None:
+    def _apply_event(self, vm_id: str, event: Mapping[str, Any]) -> None:
         """An event may be late: it tells the state if no later heartbeat did."""
         self._db.execute(
             "UPDATE machines SET state = ?, pool_id = ?, org_id = ?"
@@ -227,7 +229,7 @@ def _canonical(event: Mapping[str, Any]) -> str:
 LEASE_SECONDS = 5.0
 
 #: Commands in one answer: with 64 KiB each, well below the 1 MiB that agents read.
-MOST_AT_ONCE = 8
+MAX_AT_ONCE = 8
 
 OPEN = "SELECT * FROM commands WHERE vm_id = ? AND completed_at IS NULL ORDER BY rowid"
 
@@ -266,10 +268,10 @@ class CommandQueue:
     def claim(self, vm_id: str, arrival: Arrival) -> list[dict[str, Any]]:
         """Commands to hand out now, oldest first; each gets a lease."""
         rows = [row for row in self._open(vm_id) if self._is_free(row, arrival.now)]
-        for row in rows[:MOST_AT_ONCE]:
+        for row in rows[:MAX_AT_ONCE]:
             self._leased_until[row["id"]] = arrival.now + self._lease_seconds
-            self._note_handed_out(row["id"], arrival.at)
-        return [_wire_form(row) for row in rows[:MOST_AT_ONCE]]
+            self._mark_handed_out(row["id"], arrival.at)
+        return [_wire_form(row) for row in rows[:MAX_AT_ONCE]]
 
     def lease_left(self, vm_id: str, now: float) -> float:
         """Seconds until a lease ends; infinite if no command is open."""
@@ -293,7 +295,7 @@ class CommandQueue:
     def _is_free(self, row: sqlite3.Row, now: float) -> bool:
         return self._leased_until.get(row["id"], now) <= now
 
-    def _note_handed_out(self, command_id: str, at: float) -> None:
+    def _mark_handed_out(self, command_id: str, at: float) -> None:
         with self._db:
             self._db.execute(
                 "UPDATE commands SET times_handed_out = times_handed_out + 1,"
@@ -368,7 +370,7 @@ SELECT COUNT(sequence) - COUNT(DISTINCT sequence) FROM events WHERE vm_id = ?
 """
 
 
-class Views:
+class Queries:
     """Reads what `Store` wrote."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -379,7 +381,7 @@ class Views:
         return bool(self._machine(vm_id))
 
     def has_ended(self, vm_id: str) -> bool:
-        """Whether the machine said VMShuttingDown and has not started since."""
+        """Whether the machine sent VMStopped and has not started since."""
         row = self._machine(vm_id)
         return row is not None and bool(row["ended"])
 
@@ -421,7 +423,7 @@ class Views:
         return [{**_times(row), "event": json.loads(row["body"])} for row in rows]
 
     def heartbeats(self, vm_id: str) -> list[dict[str, Any]]:
-        """The kept heartbeats, oldest first."""
+        """The stored heartbeats, oldest first."""
         rows = self._db.execute(
             "SELECT * FROM heartbeats WHERE vm_id = ? ORDER BY position", (vm_id,)
         )

@@ -1,4 +1,4 @@
-"""Files of secrets: the bearer tokens that open the door, the tokens handed out.
+"""Files of secrets: bearer tokens of callers, tokens for runners.
 
 One token a line. A file is read anew when it has changed, so tokens can be rotated
 while the controller runs; a file that is gone or empty means that there is none.

@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from miglet.controller import contract
-from miglet.reference.store import MOST_AT_ONCE, Arrival, CommandQueue, open_database
+from miglet.reference.store import MAX_AT_ONCE, Arrival, CommandQueue, open_database
 from tests.reference_process import TOKEN, ReferenceController, running_controller
 from tests.reference_samples import event, heartbeat
 from tests.support import Stopwatch, eventually
@@ -245,7 +245,7 @@ def test_open_commands_outlive_a_restart(tmp_path):
 
 
 def test_commands_are_handed_out_oldest_first_and_a_few_at_a_time(queue):
-    ids = [queue.add("vm", {"type": "Drain"}, at=0.0) for _ in range(MOST_AT_ONCE + 2)]
+    ids = [queue.add("vm", {"type": "Drain"}, at=0.0) for _ in range(MAX_AT_ONCE + 2)]
     first = queue.claim("vm", Arrival(0.0, now=1.0))
     second = queue.claim("vm", Arrival(0.0, now=1.0))
     assert [each["id"] for each in first + second] == ids
@@ -255,7 +255,7 @@ def test_commands_are_handed_out_oldest_first_and_a_few_at_a_time(queue):
 
 def test_the_largest_answer_is_less_than_an_agent_reads(queue):
     config = {"a": "x" * (64 * 1024 - 60)}
-    for _ in range(MOST_AT_ONCE + 1):
+    for _ in range(MAX_AT_ONCE + 1):
         queue.add("vm", {"type": "UpdateConfig", "parameters": {"config": config}}, 0.0)
     answer = json.dumps(queue.claim("vm", Arrival(0.0, 1.0)))
     assert 512 * 1024 < len(answer) < 1024 * 1024

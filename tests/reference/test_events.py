@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from miglet.reference.store import Arrival, Store, Views, open_database
+from miglet.reference.store import Arrival, Queries, Store, open_database
 from tests.reference_process import (
     is_problem,
     post,
@@ -191,9 +191,9 @@ def test_no_more_than_five_hundred_events_are_answered_at_once(db):
     store = Store(db)
     for sequence in range(1, 503):
         sent = event(vm="vm", sequence=sequence)
-        store.keep_event("vm", sent, Arrival(0.0, 0.0))
-    first = Views(db).events("vm", after=0)
-    rest = Views(db).events("vm", after=first[-1]["position"])
+        store.store_event("vm", sent, Arrival(0.0, 0.0))
+    first = Queries(db).events("vm", after=0)
+    rest = Queries(db).events("vm", after=first[-1]["position"])
     assert (len(first), len(rest)) == (500, 2)
 
 

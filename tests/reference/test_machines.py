@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
-from miglet.reference.fleet import Pulses, health
-from miglet.reference.store import Arrival, Store, Views, open_database
+from miglet.reference.fleet import Liveness, health
+from miglet.reference.store import Arrival, Queries, Store, open_database
 from tests.reference_process import (
     REGISTRATION_TOKENS,
     is_problem,
@@ -67,12 +67,12 @@ def test_the_last_thousand_heartbeats_are_kept(db):
     store.meet("vm", at=0.0)
     for number in range(1005):
         beat = heartbeat("vm", events_pending=number)
-        store.keep_heartbeat("vm", beat, Arrival(0.0, float(number)))
-    rows = Views(db).heartbeats("vm")
+        store.store_heartbeat("vm", beat, Arrival(0.0, float(number)))
+    rows = Queries(db).heartbeats("vm")
     kept = list(range(5, 1005))
     assert [row["heartbeat"]["events_pending"] for row in rows] == kept
     assert [row["received_mono"] for row in rows] == kept
-    machine = Views(db).machine("vm")
+    machine = Queries(db).machine("vm")
     assert machine and machine["counts"]["heartbeats"] == 1005
 
 
@@ -87,37 +87,54 @@ def test_times_of_arrival_are_on_the_clock_of_this_machine(controller, vm):
 
 
 def test_a_machine_is_unhealthy_after_three_missed_heartbeats():
-    pulses = Pulses(interval_seconds=10.0, now=0.0)
-    pulses.felt("vm", now=100.0)
+    liveness = Liveness(10.0, now=0.0, minimum_silence_seconds=0.0)
+    liveness.record_heartbeat("vm", now=100.0)
     ages = {131.0: 2, 132.9: 2, 133.1: 3, 200.0: 9}
-    assert {now: pulses.missed("vm", now) for now in ages} == ages
+    assert {now: liveness.missed("vm", now) for now in ages} == ages
     assert [health(missed, ended=False) for missed in (0, 2, 3)] == [
         "healthy",
         "healthy",
         "unhealthy",
     ]
-    pulses.felt("vm", now=200.0)
-    assert pulses.missed("vm", 201.0) == 0
+    liveness.record_heartbeat("vm", now=200.0)
+    assert liveness.missed("vm", 201.0) == 0
+
+
+def test_a_machine_is_measured_by_the_interval_that_its_heartbeats_name():
+    liveness = Liveness(10.0, now=0.0, minimum_silence_seconds=60.0)
+    liveness.record_heartbeat("slow", now=0.0, interval_seconds=300.0)
+    liveness.record_heartbeat("quick", now=0.0, interval_seconds=1.0)
+    assert liveness.missed("slow", 900.0) == 2
+    assert liveness.missed("slow", 991.0) == 3
+    # However short the interval is: no machine is given up before 60 seconds.
+    assert liveness.missed("quick", 59.0) == 2
+    assert liveness.missed("quick", 60.0) == 3
+
+
+def test_a_machine_that_stopped_is_gone_at_once_and_one_that_will_is_not():
+    assert health(missed=0, ended=True) == "gone"
+    assert health(missed=9, ended=True) == "gone"
 
 
 def test_after_a_restart_each_machine_gets_its_time_again():
-    pulses = Pulses(interval_seconds=10.0, now=1000.0)
-    assert pulses.missed("known before", 1010.0) == 0
-    assert pulses.missed("known before", 1034.0) == 3
+    liveness = Liveness(10.0, now=1000.0, minimum_silence_seconds=0.0)
+    assert liveness.missed("known before", 1010.0) == 0
+    assert liveness.missed("known before", 1034.0) == 3
 
 
 def test_a_first_call_is_not_a_heartbeat_but_starts_the_time():
-    pulses = Pulses(interval_seconds=10.0, now=0.0)
-    pulses.met("vm", now=100.0)
-    pulses.met("vm", now=130.0)
-    assert pulses.missed("vm", 134.0) == 3
+    liveness = Liveness(10.0, now=0.0, minimum_silence_seconds=0.0)
+    liveness.record_call("vm", now=100.0)
+    liveness.record_call("vm", now=130.0)
+    assert liveness.missed("vm", 134.0) == 3
 
 
 def test_a_silent_machine_is_seen_as_such_and_comes_back(tmp_path, vm):
-    with running_controller(tmp_path, heartbeat_interval=0.05) as controller:
+    limits = {"heartbeat_interval": 0.05, "minimum_silence": 0.15}
+    with running_controller(tmp_path, **limits) as controller:
         post(controller, f"vms/{vm}/heartbeat", heartbeat(vm))
         eventually(lambda: controller.vm(vm)["health"] == "unhealthy")
-        post_event(controller, event("VMShuttingDown", vm=vm))
+        post_event(controller, event("VMStopped", vm=vm))
         assert controller.vm(vm)["health"] == "gone"
         post_event(controller, event("VMStarted", vm=vm, sequence=2))
         assert controller.vm(vm)["health"] == "unhealthy"
