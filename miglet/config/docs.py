@@ -11,8 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from miglet.config.schema import KEYS, SCHEMA, Key
-from miglet.config.values import TEXTS
+from miglet.config.schema import KEYS, SCHEMA, TEXTS, Key
 
 HEAD = """\
 # Configuration of MIGlet. Every setting is here with its default; take the # before

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from miglet.config.load import Loaded, Origin
-from miglet.config.schema import KEYS, Key
-from miglet.config.values import TEXTS, masked, value_text
+from miglet.config.schema import KEYS, TEXTS, Key, masked, value_text
 
 HEADINGS = ("KEY", "VALUE", "SOURCE", "OVERRODE")
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from miglet.config.docs import yaml_text
-from miglet.config.quantities import duration_text, size_text
-from miglet.config.schema import KEYS, SCHEMA, Key
+from miglet.config.schema import KEYS, SCHEMA, Key, duration_text, size_text
 
 HEAD = """\
 Configuration

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from miglet.config.quantities import duration_text
+from miglet.config.schema import duration_text
 from miglet.errors import Fault
 
 LOOPBACK = re.compile(r"localhost|.*\.localhost|127(\.[0-9]{1,3}){3}|::1")

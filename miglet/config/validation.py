@@ -11,10 +11,17 @@ from typing import Any, cast
 
 import jsonschema
 
-from miglet.config.quantities import duration_text, size_text
-from miglet.config.schema import KEYS, SCHEMA, Key, suggestion
+from miglet.config.schema import (
+    KEYS,
+    SCHEMA,
+    Key,
+    duration_text,
+    expected,
+    found,
+    size_text,
+    suggestion,
+)
 from miglet.config.section import nested
-from miglet.config.values import expected, found
 from miglet.errors import Fault
 
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)

@@ -8,9 +8,8 @@ import pytest
 
 from miglet.config import docs, reference
 from miglet.config.load import load
-from miglet.config.schema import KEYS
+from miglet.config.schema import KEYS, parse
 from miglet.config.sources import Layers, document_layer, overlay_layer
-from miglet.config.values import parse
 from miglet.errors import Misconfigured
 from tests.paths import ROOT
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miglet.config.quantities import (
+from miglet.config.schema import (
     duration_text,
     parse_duration,
     parse_size,
