@@ -81,7 +81,7 @@ def add_sources(each: argparse.ArgumentParser, default: object = None) -> None:
 
 
 def sources_of(parsed: argparse.Namespace) -> dict[str, object]:
-    """The arguments of `miglet.config.files.layers_of`."""
+    """The arguments of `miglet.config.sources.layers_of`."""
     return {"file": parsed.config, "assignments": parsed.set or []}
 
 

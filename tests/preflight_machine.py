@@ -8,9 +8,9 @@ from typing import Any
 
 from miglet.bootstrap.framework import CHECKS
 from miglet.bootstrap.report import outcome
-from miglet.config.files import layers_of
 from miglet.config.load import load
 from miglet.config.settings import Settings
+from miglet.config.sources import layers_of
 from tests.runner_double import install
 
 

@@ -58,7 +58,7 @@ class Knowledge:
     identity: Identity
     #: What ``miglet-ctl config`` shows.
     origins: list[dict[str, Any]]
-    #: Where a reload finds it: the arguments of `miglet.config.files.layers_of`.
+    #: Where a reload finds it: the arguments of `miglet.config.sources.layers_of`.
     sources: dict[str, Any]
     pid: int
     boot_id: str

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from miglet.config.files import layers_of
 from miglet.config.load import drafted
+from miglet.config.sources import layers_of
 from miglet.errors import DONE, MISCONFIGURED
 from miglet.runner.installation import runner_version
 from miglet.runner.release import (

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from miglet.config.flattening import Value
 from miglet.config.rules import rule_faults
 from miglet.config.schema import KEYS, SECTIONS, Key, found, parse, value_text
 from miglet.config.section import thawed
 from miglet.config.settings import Settings
-from miglet.config.sources import UPDATE, Layers, overlay_layer
+from miglet.config.sources import UPDATE, Layers, Value, overlay_layer
 from miglet.config.validation import missing_faults, schema_faults
 from miglet.errors import Fault, Misconfigured
 

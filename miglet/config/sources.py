@@ -6,21 +6,24 @@ read: a source that cannot be used never keeps the others from being checked.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from miglet.config.flattening import Flattening, Value, entries_of, shown
-from miglet.config.reading import Unreadable, table_of
+import yaml
+
 from miglet.config.schema import (
     ATTRIBUTE_NAMES,
     ATTRIBUTE_PREFIX,
     ENVIRONMENT_NAMES,
     ENVIRONMENT_PREFIX,
     KEYS,
+    SECTIONS,
     suggestion,
 )
-from miglet.errors import Fault
+from miglet.errors import Fault, MigletError
 
 #: Variables that mean something to MIGlet but are no settings.
 RESERVED = frozenset(
@@ -166,3 +169,260 @@ def command_line_layer(assignments: Iterable[str]) -> Layer:
 def unusable(name: str, reason: str) -> Layer:
     """A layer without settings, because its source cannot be used at all."""
     return Layer(name, {}, (Fault("", name, reason),))
+
+
+DEFAULT_FILE = "/etc/miglet/miglet.yaml"
+
+#: The variable that names another file.
+FILE_VARIABLE = "MIGLET_CONFIG"
+
+LARGEST_BYTES = 1024 * 1024
+
+
+def layers_of(
+    environ: Mapping[str, str],
+    assignments: Iterable[str] = (),
+    file: str | None = None,
+    metadata: Layer | None = None,
+    machine: Layer | None = None,
+) -> Layers:
+    """Every source of a start, read; nothing is raised, faults stay in the layers.
+
+    `file` is that of ``--config``; without it ``MIGLET_CONFIG`` and then
+    ``/etc/miglet/miglet.yaml`` are taken.
+    """
+    named = file or environ.get(FILE_VARIABLE)
+    return Layers(
+        command_line=command_line_layer(assignments),
+        metadata=metadata or Layer("metadata"),
+        environment=environment_layer(environ),
+        file=file_layer(named) if named else default_file_layer(DEFAULT_FILE),
+        machine=machine or Layer("machine"),
+    )
+
+
+def default_file_layer(path: str) -> Layer:
+    """The file in the usual place; an empty layer where there is none."""
+    return file_layer(path) if os.path.lexists(path) else Layer(path)
+
+
+def file_layer(path: str) -> Layer:
+    """The settings in the file at `path`; it must be there and readable."""
+    try:
+        return document_layer(path, text_of(path))
+    except OSError as error:
+        return unusable(path, f"cannot be read: {error.strerror or error}")
+    except (Unreadable, ValueError) as error:
+        return unusable(path, str(error))
+
+
+def text_of(path: str) -> str:
+    """The text of the regular file at `path`; raises OSError or Unreadable."""
+    # Non-blocking, so that a FIFO in the place of the file delays no boot.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(path, flags), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise Unreadable("not a regular file")
+        content = stream.read(LARGEST_BYTES + 1)
+    return decoded(content)
+
+
+def decoded(content: bytes) -> str:
+    """`content` as text; raises Unreadable if it is too long or not UTF-8."""
+    if len(content) > LARGEST_BYTES:
+        raise Unreadable(f"larger than {LARGEST_BYTES // 1024} KiB")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"not UTF-8 at byte {error.start + 1}") from None
+
+
+#: Looking for the nearest known name is slow; nobody reads more hints than these.
+MOST_HINTS = 50
+
+#: How much of an unknown key is repeated.
+SHOWN_LENGTH = 80
+
+
+class Value(NamedTuple):
+    """What one source says of one key, as it was written."""
+
+    raw: Any
+    #: E.g. ``/etc/miglet/miglet.yaml:12``.
+    source: str
+
+
+class Flattening:
+    """The settings and the faults of one document, gathered entry by entry."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.values: dict[str, Value] = {}
+        self.faults: list[Fault] = []
+        self._seen: dict[str, str] = {}
+
+    def take(self, entries: list[Entry], prefix: str = "") -> None:
+        """Gather `entries`, found in the section that `prefix` names."""
+        for entry in entries:
+            name = prefix + entry.key
+            source = f"{self.source}:{entry.line}" if entry.line else self.source
+            if name not in KEYS and name not in SECTIONS:
+                self._refuse_unknown(name, source)
+            elif name in self._seen:
+                first = self._seen[name]
+                self._refuse(name, source, f"is there twice; the first is {first}")
+            else:
+                self._seen[name] = source
+                self._take_known(name, entry.node, source)
+
+    def _take_known(self, name: str, node: Any, source: str) -> None:
+        if name in KEYS:
+            self.values[name] = Value(node, source)
+        elif isinstance(node, (Table, Mapping)):
+            self.take(entries_of(node), name + ".")
+        elif node is not None:
+            reason = "is a section; expected a mapping of settings below it"
+            self._refuse(name, source, reason)
+
+    def _refuse_unknown(self, name: str, source: str) -> None:
+        plenty = len(self.faults) >= MOST_HINTS
+        hint = "" if plenty else suggestion(name, [*KEYS, *SECTIONS])
+        self._refuse(shown(name), source, "is not a known setting", hint)
+
+    def _refuse(self, name: str, source: str, reason: str, hint: str = "") -> None:
+        self.faults.append(Fault(name, source, reason, hint))
+
+
+def entries_of(node: Table | Mapping[Any, Any]) -> list[Entry]:
+    """The entries of a table, or of a mapping that came as JSON."""
+    if isinstance(node, Table):
+        return node.entries
+    return [Entry(str(key), value) for key, value in node.items()]
+
+
+def shown(name: str) -> str:
+    """An unknown key, fit for a message: printable, of bounded length, never empty."""
+    cut = name[:SHOWN_LENGTH] + "…" if len(name) > SHOWN_LENGTH else name
+    return cut if cut and cut.isprintable() else ascii(cut)
+
+
+#: libyaml's parser where PyYAML was built with it: ten times as fast.
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+#: Settings are three levels deep.
+DEEPEST = 16
+
+#: What libyaml says since 0.2.6, which looks farther ahead than the event we are at.
+TOO_DEEP = "exceeded maximum nesting depth"
+
+NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+
+
+class Unreadable(MigletError):
+    """The text is not a document that settings can be taken from."""
+
+    category = "misconfig"
+
+
+class Entry(NamedTuple):
+    """One ``key: value``; the node is text, None, a list of nodes, or a table."""
+
+    key: str
+    node: Any
+    #: From 1; 0 where the source has no lines.
+    line: int = 0
+
+
+class Table(NamedTuple):
+    """A mapping as it was written: in order, and with its duplicates."""
+
+    entries: list[Entry]
+
+
+def table_of(text: str) -> Table:
+    """The one mapping in the YAML document `text`; raises Unreadable."""
+    try:
+        text.encode("utf-8")
+        return only_table(iter(yaml.parse(text, Loader=Loader)))
+    # The pure Python parser lets a ValueError or OverflowError of int() and chr() out.
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise Unreadable(complaint(error)) from None
+
+
+def complaint(error: Exception) -> str:
+    """Why and where YAML could not be read, on one line."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "it has characters that YAML forbids"
+    place = f" at {position(mark)}" if mark else ""
+    if problem == TOO_DEEP:
+        return f"nested more than {DEEPEST} deep{place}"
+    return f"not valid YAML{place}: {problem}"
+
+
+def position(mark: Any) -> str:
+    """`mark` as an editor counts, from 1."""
+    return f"line {mark.line + 1}, column {mark.column + 1}"
+
+
+def only_table(events: Iterator[yaml.Event]) -> Table:
+    """The document's mapping; an empty document is an empty one."""
+    nodes = []
+    for event in events:
+        if isinstance(event, yaml.DocumentStartEvent):
+            nodes.append(node_of(next(events), events, 0))
+    if len(nodes) > 1:
+        raise Unreadable("more than one YAML document; expected one")
+    node = nodes[0] if nodes else None
+    if node is None:
+        return Table([])
+    if not isinstance(node, Table):
+        raise Unreadable(f"expected a mapping of settings, found {kind(node)}")
+    return node
+
+
+def kind(node: Any) -> str:
+    """What `node` is, in words."""
+    return "a list" if isinstance(node, list) else "text"
+
+
+def node_of(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Any:
+    """The node that begins with `event`; takes its other events from `events`."""
+    refuse_cleverness(event, depth)
+    if isinstance(event, yaml.ScalarEvent):
+        plain_null = event.style in (None, "") and event.value in NULLS
+        return None if plain_null else event.value
+    if isinstance(event, yaml.SequenceStartEvent):
+        return list(members(events, depth + 1))
+    return Table(list(pairs(events, depth + 1)))
+
+
+def refuse_cleverness(event: Any, depth: int) -> None:
+    """Raises Unreadable for an alias, a tag or too deep a nesting."""
+    where = position(event.start_mark)
+    if isinstance(event, yaml.AliasEvent):
+        raise Unreadable(f"an alias (*{event.anchor}) at {where}; write the value out")
+    if event.tag is not None:
+        raise Unreadable(f"a tag ({event.tag}) at {where}; settings need none")
+    if depth > DEEPEST:
+        raise Unreadable(f"nested more than {DEEPEST} deep at {where}")
+
+
+def members(events: Iterator[yaml.Event], depth: int) -> Iterator[Any]:
+    """The nodes of a sequence."""
+    for event in events:
+        if isinstance(event, yaml.SequenceEndEvent):
+            return
+        yield node_of(event, events, depth)
+
+
+def pairs(events: Iterator[yaml.Event], depth: int) -> Iterator[Entry]:
+    """The pairs of a mapping."""
+    for event in events:
+        if isinstance(event, yaml.MappingEndEvent):
+            return
+        key = node_of(event, events, depth)
+        if not isinstance(key, (str, type(None))):
+            where = position(event.start_mark)
+            raise Unreadable(f"a key that is not text at {where}")
+        mark: Any = event.start_mark
+        yield Entry(key or "", node_of(next(events), events, depth), mark.line + 1)

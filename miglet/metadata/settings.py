@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from miglet.config.files import decoded
-from miglet.config.flattening import Value
-from miglet.config.reading import Unreadable
 from miglet.config.sources import (
     ATTRIBUTE_PREFIX,
     Layer,
+    Unreadable,
+    Value,
     attributes_layer,
+    decoded,
     document_layer,
     unusable,
 )

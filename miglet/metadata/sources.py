@@ -15,11 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from miglet.config.files import layers_of
-from miglet.config.flattening import Value
 from miglet.config.load import Loaded, drafted, load
 from miglet.config.schema import KEYS
-from miglet.config.sources import Layer, Layers
+from miglet.config.sources import Layer, Layers, Value, layers_of
 from miglet.config.validation import NOWHERE
 from miglet.errors import Fault, Misconfigured
 from miglet.messages.facts import FaultNoted

@@ -9,11 +9,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miglet.config import reading
-from miglet.config.files import LARGEST_BYTES, default_file_layer, file_layer, layers_of
+from miglet.config import sources as reading
 from miglet.config.load import load, reload, salvage, update
-from miglet.config.reading import table_of
-from miglet.config.sources import Layers, document_layer, overlay_layer
+from miglet.config.sources import (
+    LARGEST_BYTES,
+    Layers,
+    default_file_layer,
+    document_layer,
+    file_layer,
+    layers_of,
+    overlay_layer,
+    table_of,
+)
 from miglet.errors import Misconfigured
 from tests.support import Stopwatch
 

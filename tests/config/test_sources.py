@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import pytest
 
-from miglet.config.files import layers_of
 from miglet.config.load import load
 from miglet.config.schema import ATTRIBUTE_NAMES, ENVIRONMENT_NAMES, KEYS
 from miglet.config.sources import (
@@ -18,6 +17,7 @@ from miglet.config.sources import (
     command_line_layer,
     document_layer,
     environment_layer,
+    layers_of,
     overlay_layer,
 )
 from miglet.errors import MISCONFIGURED, Misconfigured

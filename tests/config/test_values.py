@@ -6,7 +6,6 @@ import functools
 
 import pytest
 
-from miglet.config.files import layers_of
 from miglet.config.load import load
 from miglet.config.schema import KEYS, Key
 from miglet.config.settings import Settings
@@ -17,6 +16,7 @@ from miglet.config.sources import (
     command_line_layer,
     document_layer,
     environment_layer,
+    layers_of,
     overlay_layer,
 )
 from miglet.errors import Misconfigured

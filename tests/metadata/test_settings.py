@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from miglet.config import files
+from miglet.config import sources as files
 from miglet.config.explanation import explain
 from miglet.config.load import salvage
 from miglet.errors import MISCONFIGURED, Misconfigured
