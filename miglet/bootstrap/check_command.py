@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from miglet import bootstrap
-from miglet.config.explanation import explain, explanation
+from miglet.config.load import explain, explanation
 from miglet.errors import DONE, MISCONFIGURED, UNAVAILABLE
 from miglet.metadata.sources import sources_of
 

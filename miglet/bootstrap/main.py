@@ -15,10 +15,8 @@ from typing import Any
 import psutil
 
 from miglet import __version__, bootstrap
-from miglet.config.explanation import explanation
-from miglet.config.load import salvage
+from miglet.config.load import NOWHERE, explanation, salvage
 from miglet.config.settings import Settings
-from miglet.config.validation import NOWHERE
 from miglet.errors import UNAVAILABLE, Misconfigured
 from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
 from miglet.metadata.keeping import keep_token

@@ -12,8 +12,7 @@ from typing import Any
 
 import jsonschema
 
-from miglet.config.explanation import explanation, origins_of
-from miglet.config.load import Loaded, reload, update
+from miglet.config.load import Loaded, explanation, origins_of, reload, update
 from miglet.config.settings import Settings
 from miglet.controller import contract
 from miglet.errors import Misconfigured

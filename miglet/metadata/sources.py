@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from miglet.config.load import Loaded, drafted, load
+from miglet.config.load import NOWHERE, Loaded, drafted, load
 from miglet.config.schema import KEYS
 from miglet.config.sources import Layer, Layers, Value, layers_of
-from miglet.config.validation import NOWHERE
 from miglet.errors import Fault, Misconfigured
 from miglet.messages.facts import FaultNoted
 from miglet.metadata.cloud import Metadata, cloud_called

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from miglet.commands.intake import with_settings_checked
 from miglet.commands.validation import command_faults, examine_command
-from miglet.config.explanation import explanation
-from miglet.config.load import Loaded, Origin
+from miglet.config.load import Loaded, Origin, explanation
 from miglet.config.schema import KEYS
 from miglet.controller import contract
 from miglet.lifecycle.effects import AcceptCommand, Adopt, ChangeLevel, Tell

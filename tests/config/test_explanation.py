@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from miglet.config.explanation import explain, explanation, origins_of
-from miglet.config.load import load
+from miglet.config.load import explain, explanation, load, origins_of
 from miglet.config.schema import KEYS
 from miglet.config.sources import Layers, command_line_layer
 from miglet.config.sources import overlay_layer as layer

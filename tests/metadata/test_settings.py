@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from miglet.config import sources as files
-from miglet.config.explanation import explain
-from miglet.config.load import salvage
+from miglet.config.load import explain, salvage
 from miglet.errors import MISCONFIGURED, Misconfigured
 from miglet.metadata.keeping import keep_token
 from miglet.metadata.limits import Limits
