@@ -17,8 +17,8 @@ from miglet.config.settings import Settings
 from miglet.controller import contract
 from miglet.errors import Misconfigured
 from miglet.messages.facts import CommandExamined
+from miglet.metadata.cloud import Limits
 from miglet.metadata.keeping import keep_token
-from miglet.metadata.limits import Limits
 from miglet.metadata.sources import sources_of
 from miglet.supervisor.queues import Queue
 

@@ -16,9 +16,7 @@ from urllib.parse import quote
 from miglet.config.sources import ATTRIBUTE_PREFIX
 from miglet.formats import is_printable_word, parse_rfc3339
 from miglet.http.transport import Answer
-from miglet.metadata.cloud import Announcement, Metadata
-from miglet.metadata.faults import MetadataRefused
-from miglet.metadata.limits import Limits
+from miglet.metadata.cloud import Announcement, Limits, Metadata, MetadataRefused
 from miglet.metadata.server import Server, text_in
 from miglet.redaction import remember_secret
 

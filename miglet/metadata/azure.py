@@ -14,9 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from miglet.formats import parse_http_date
-from miglet.metadata.cloud import Announcement, Metadata
-from miglet.metadata.faults import MetadataRefused
-from miglet.metadata.limits import Limits
+from miglet.metadata.cloud import Announcement, Limits, Metadata, MetadataRefused
 from miglet.metadata.server import Server, text_in
 
 #: No variable of Microsoft's is commonly known; this one is ours.

@@ -15,9 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from miglet.config.settings import Settings
-from miglet.metadata.cloud import cloud_called
-from miglet.metadata.faults import MetadataUnavailable
-from miglet.metadata.limits import Limits
+from miglet.metadata.cloud import Limits, MetadataUnavailable, cloud_called
 from miglet.redaction import remember_secret
 from miglet.safefile import NotPlain, read_small
 from miglet.supervisor.confinement import MIGLET_USER, miglet_user_exists

@@ -13,9 +13,13 @@ from http import HTTPStatus
 from typing import Any
 
 from miglet.http.transport import Answer
-from miglet.metadata.cloud import Announcement, Metadata
-from miglet.metadata.faults import MetadataRefused, MetadataUnavailable
-from miglet.metadata.limits import Limits
+from miglet.metadata.cloud import (
+    Announcement,
+    Limits,
+    Metadata,
+    MetadataRefused,
+    MetadataUnavailable,
+)
 from miglet.metadata.server import LATER, Server, last_part, text_in
 
 #: The variable that Google's own libraries take the server's host and port from.

@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from miglet.http.retry import Backoff
-from miglet.metadata.cloud import Announcement, Cloud, cloud_called
-from miglet.metadata.faults import (
+from miglet.metadata.cloud import (
+    Announcement,
+    Cloud,
+    Limits,
     MetadataForbidden,
     MetadataRefused,
     MetadataUnavailable,
+    cloud_called,
 )
-from miglet.metadata.limits import Limits
 
 #: One try a poll, which may be as long as the poll.
 WATCHING = Limits(attempt_seconds=math.inf, tries=1)

@@ -21,12 +21,12 @@ from miglet.errors import ControllerUnreachable
 from miglet.formats import strict_json
 from miglet.http.retry import retry_after
 from miglet.http.transport import Answer, Transport, host_of, phrase, within
-from miglet.metadata.faults import (
+from miglet.metadata.cloud import (
+    Limits,
     MetadataForbidden,
     MetadataRefused,
     MetadataUnavailable,
 )
-from miglet.metadata.limits import Limits
 
 Result = TypeVar("Result")
 

@@ -20,11 +20,14 @@ from miglet.config.schema import KEYS
 from miglet.config.sources import Layer, Layers, Value, layers_of
 from miglet.errors import Fault, Misconfigured
 from miglet.messages.facts import FaultNoted
-from miglet.metadata.cloud import Metadata, cloud_called
+from miglet.metadata.cloud import (
+    Limits,
+    Metadata,
+    MetadataUnavailable,
+    cloud_called,
+    cloud_name,
+)
 from miglet.metadata.credential import CONTROLLER_TOKEN, token_path
-from miglet.metadata.faults import MetadataUnavailable
-from miglet.metadata.firmware import cloud_name
-from miglet.metadata.limits import Limits
 from miglet.metadata.settings import (
     SOURCE,
     TOKEN_KEY,

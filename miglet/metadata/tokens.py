@@ -14,9 +14,7 @@ from miglet.config.settings import Settings
 from miglet.controller.answers import Fields, RegistrationToken
 from miglet.errors import BadAnswer, MigletError
 from miglet.formats import is_printable_word
-from miglet.metadata.cloud import cloud_called
-from miglet.metadata.firmware import cloud_name
-from miglet.metadata.limits import Limits
+from miglet.metadata.cloud import Limits, cloud_called, cloud_name
 from miglet.redaction import remember_secret
 
 #: Seconds that one look may take.

@@ -13,8 +13,8 @@ from miglet.config.settings import Settings
 from miglet.errors import MigletError
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerTokenTaken, TerminationNoticed
+from miglet.metadata.cloud import cloud_name
 from miglet.metadata.credential import awaited_token
-from miglet.metadata.firmware import cloud_name
 from miglet.metadata.notices import notices_of
 from miglet.workers.base import SILENCE_MARGIN, Worker
 

@@ -145,7 +145,7 @@ class RegistrationTokens:
         if settings.github.token_source != "metadata" or self.count:
             return None
         # Here and not in the child: some of the files are root's alone.
-        firmware = importlib.import_module("miglet.metadata.firmware")
+        firmware = importlib.import_module("miglet.metadata.cloud")
         cloud = firmware.cloud_name(os.environ) or firmware.NONE
         environ = {**os.environ, firmware.CLOUD_VARIABLE: cloud}
         call = functools.partial(token_of_metadata, settings, environ)

@@ -10,13 +10,14 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from miglet.metadata.cloud import Metadata, cloud_called
-from miglet.metadata.faults import (
+from miglet.metadata.cloud import (
+    Limits,
+    Metadata,
     MetadataForbidden,
     MetadataRefused,
     MetadataUnavailable,
+    cloud_called,
 )
-from miglet.metadata.limits import Limits
 from tests.metadata_fakes import FAKES, Fake
 from tests.metadata_fakes.serving import (
     dropped,

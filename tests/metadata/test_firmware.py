@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from miglet.errors import Misconfigured
-from miglet.metadata.firmware import LONGEST_FIELD_BYTES, cloud_name, dmi_field
+from miglet.metadata.cloud import LONGEST_FIELD_BYTES, cloud_name, dmi_field
 
 AZURE = {"chassis_asset_tag": "7783-7084-3265-9085-8269-3286-77\n"}
 

@@ -14,8 +14,8 @@ import yaml
 from miglet.config import sources as files
 from miglet.config.load import explain, salvage
 from miglet.errors import MISCONFIGURED, Misconfigured
+from miglet.metadata.cloud import Limits
 from miglet.metadata.keeping import keep_token
-from miglet.metadata.limits import Limits
 from miglet.metadata.settings import our_part
 from miglet.metadata.sources import Sources, sources_of
 from miglet.redaction import forget_secrets, redact
