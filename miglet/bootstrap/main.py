@@ -19,8 +19,7 @@ from miglet.config.load import NOWHERE, explanation, salvage
 from miglet.config.settings import Settings
 from miglet.errors import UNAVAILABLE, Misconfigured
 from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
-from miglet.metadata.keeping import keep_token
-from miglet.metadata.sources import Sources, sources_of
+from miglet.metadata.sources import Sources, keep_token, sources_of
 from miglet.metrics.machine import existing
 from miglet.runner.identity import ProcIncomplete, boot_id
 from miglet.runner.installation import runner_version

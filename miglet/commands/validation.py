@@ -18,8 +18,7 @@ from miglet.controller import contract
 from miglet.errors import Misconfigured
 from miglet.messages.facts import CommandExamined
 from miglet.metadata.cloud import Limits
-from miglet.metadata.keeping import keep_token
-from miglet.metadata.sources import sources_of
+from miglet.metadata.sources import keep_token, sources_of
 from miglet.supervisor.queues import Queue
 
 #: A reload is over before its errand counts as hung.

@@ -13,12 +13,25 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from miglet.config.load import NOWHERE, Loaded, drafted, load
 from miglet.config.schema import KEYS
-from miglet.config.sources import Layer, Layers, Value, layers_of
-from miglet.errors import Fault, Misconfigured
+from miglet.config.settings import Settings
+from miglet.config.sources import (
+    ATTRIBUTE_PREFIX,
+    Layer,
+    Layers,
+    Unreadable,
+    Value,
+    attributes_layer,
+    decoded,
+    document_layer,
+    layers_of,
+    unusable,
+)
+from miglet.errors import Fault, Misconfigured, status_after
 from miglet.messages.facts import FaultNoted
 from miglet.metadata.cloud import (
     Limits,
@@ -27,17 +40,14 @@ from miglet.metadata.cloud import (
     cloud_called,
     cloud_name,
 )
-from miglet.metadata.credential import CONTROLLER_TOKEN, token_path
-from miglet.metadata.settings import (
-    SOURCE,
-    TOKEN_KEY,
-    TOKEN_SOURCE,
-    controller_token,
-    machine_layer,
-    metadata_layer,
-    redacted,
-    secret_names,
+from miglet.metadata.credential import (
+    CONTROLLER_TOKEN,
+    LONGEST_TOKEN,
+    token_path,
+    usable_token,
+    write_private,
 )
+from miglet.redaction import redact, remember_secret
 
 #: The setting that keeps the runner's user from the metadata server.
 BLOCK_KEY = "runner.block_metadata"
@@ -229,3 +239,124 @@ def with_machine_value(found: Sources, key: str, value: Value) -> Sources:
     machine = dataclasses.replace(machine, values={**machine.values, key: value})
     layers = dataclasses.replace(found.layers, machine=machine)
     return dataclasses.replace(found, layers=layers)
+
+
+SOURCE = "metadata"
+
+#: The attribute that a registration token may lie in; read when it is needed.
+REGISTRATION_TOKEN = "miglet-registration-token"
+
+TOKEN_SOURCE = f"{SOURCE} {CONTROLLER_TOKEN}"
+
+#: The setting that names the file with the controller's token.
+TOKEN_KEY = "controller.auth.token_path"
+
+#: The first line of user data that is our document as a whole, and of user data
+#: (https://cloudinit.readthedocs.io/) in which a section may be ours.
+OURS, CLOUD_INIT = "#miglet-config", "#cloud-config"
+
+#: How our section of another's document begins.
+SECTION = "miglet:"
+
+
+def metadata_layer(metadata: Metadata) -> Layer:
+    """The settings that attributes and user data hold, and what is wrong with them."""
+    attributes = usual(metadata.attributes)
+    secrets = secret_names(metadata)
+    for name in secrets:
+        remember_secret(attributes[name])
+    open_ones = {name: text for name, text in attributes.items() if name not in secrets}
+    layer = attributes_layer(SOURCE, open_ones).over(user_data_layer(metadata))
+    faults = (*layer.faults, *token_faults(attributes.get(CONTROLLER_TOKEN)))
+    return Layer(SOURCE, layer.values, tuple(map(redacted, faults)))
+
+
+def secret_names(metadata: Metadata) -> list[str]:
+    """The attributes that are there and hold a token."""
+    present = usual(metadata.attributes)
+    return [each for each in (CONTROLLER_TOKEN, REGISTRATION_TOKEN) if each in present]
+
+
+def usual(attributes: Mapping[str, str]) -> dict[str, str]:
+    """The attributes that are ours, in the usual spelling of their names."""
+    spelt = {name.lower().replace("_", "-"): text for name, text in attributes.items()}
+    return {
+        name: text for name, text in spelt.items() if name.startswith(ATTRIBUTE_PREFIX)
+    }
+
+
+def controller_token(metadata: Metadata) -> str | None:
+    """The controller's token; None if there is none that can be used."""
+    return usable_token(usual(metadata.attributes).get(CONTROLLER_TOKEN, ""))
+
+
+def token_faults(text: str | None) -> tuple[Fault, ...]:
+    """What is wrong with the controller's token, without a word of it."""
+    if text is None or usable_token(text):
+        return ()
+    reason = f"expected one printable ASCII word of at most {LONGEST_TOKEN} characters"
+    found = "something else" if text.strip() else "nothing"
+    return (Fault(TOKEN_KEY, TOKEN_SOURCE, f"{reason}, found {found}"),)
+
+
+def machine_layer(metadata: Metadata) -> Layer:
+    """What the machine is known as when nobody gives it another name."""
+    if metadata.vm_id is None:
+        return Layer("machine")
+    value = Value(metadata.vm_id, f"{metadata.cloud} instance id")
+    return Layer("machine", {"vm_id": value})
+
+
+def user_data_layer(metadata: Metadata) -> Layer:
+    """The settings in the user data, which as a rule is somebody else's."""
+    name = f"{SOURCE} user data"
+    content = metadata.user_data or b""
+    if not content.lstrip(b"\xef\xbb\xbf").startswith(b"#"):
+        return Layer(name)
+    try:
+        return document_layer(name, our_part(decoded(content).lstrip("\ufeff")))
+    except Unreadable as error:
+        ours = OURS.encode() in content[:64]
+        return unusable(name, str(error)) if ours else Layer(name)
+
+
+def our_part(text: str) -> str:
+    """Our document in the user data `text`, every line where it was; empty: none."""
+    first, *rest = text.split("\n")
+    if first.strip() == OURS:
+        return text
+    if first.strip() != CLOUD_INIT:
+        return ""
+    lines, within = [""], False
+    for line in rest:
+        if line[:1] not in ("", " ", "\t", "\r", "#"):
+            within = line.startswith(SECTION)
+            line = line.replace(SECTION, " " * len(SECTION), 1)
+        lines.append(line if within else "")
+    return "\n".join(lines)
+
+
+def redacted(fault: Fault) -> Fault:
+    """The same fault without anything that looks like a secret."""
+    return Fault(*map(redact, fault))
+
+
+def keep_token(found: Sources, settings: Settings) -> None:
+    """Write the token that `found` has, if `settings` say that it is the one used.
+
+    One that is awaited makes an empty file, which the notice-watcher may write to.
+
+    Raises Misconfigured when it cannot be written.
+    """
+    auth, path = settings.controller.auth, Path(found.token_path)
+    if found.token is None or auth.type != "bearer" or auth.token_path != str(path):
+        return
+    if not found.token and path.exists():
+        # Awaited; a start before this one may have taken it since.
+        return
+    try:
+        write_private(path, found.token)
+    except OSError as error:
+        reason = f"cannot be kept in {found.token_path}: {error.strerror or error}"
+        fault = Fault(TOKEN_KEY, TOKEN_SOURCE, reason)
+        raise Misconfigured([fault], status_after(error)) from None

@@ -15,9 +15,7 @@ from miglet.config import sources as files
 from miglet.config.load import explain, salvage
 from miglet.errors import MISCONFIGURED, Misconfigured
 from miglet.metadata.cloud import Limits
-from miglet.metadata.keeping import keep_token
-from miglet.metadata.settings import our_part
-from miglet.metadata.sources import Sources, sources_of
+from miglet.metadata.sources import Sources, keep_token, our_part, sources_of
 from miglet.redaction import forget_secrets, redact
 from tests.metadata_fakes import FAKES, Fake
 from tests.metadata_fakes.serving import hang
