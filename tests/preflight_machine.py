@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from miglet.bootstrap.framework import CHECKS
-from miglet.bootstrap.report import outcome
+from miglet.bootstrap.framework import CHECKS, outcome
 from miglet.config.load import load
 from miglet.config.settings import Settings
 from miglet.config.sources import layers_of

@@ -5,8 +5,7 @@ check is, and each module here holds the checks of one kind.
 """
 
 from miglet.bootstrap import credentials, disk, docker, machine, network, runner
-from miglet.bootstrap.framework import CHECKS
-from miglet.bootstrap.report import report, table
+from miglet.bootstrap.framework import CHECKS, report, table
 
 __all__ = [
     "CHECKS",

@@ -5,8 +5,12 @@ The boot waits for what must be right, and only a moment for what merely should 
 
 from __future__ import annotations
 
+import queue
+import re
+import threading
+import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from miglet.config.settings import Settings
 from miglet.errors import MigletError
@@ -76,3 +80,118 @@ def brief_check(seconds: float) -> Callable[[Look], Look]:
         return look
 
     return register
+
+
+#: Seconds before the end of bootstrap.timeout at which a check counts as hung.
+MARGIN_SECONDS = 1.0
+
+#: Seconds that a check which keeps its deadline may be late with its answer.
+LATE_SECONDS = 0.2
+
+STATUSES = ("ok", "warn", "fail")
+
+#: Names from files and servers stand in details: none may forge a line or a colour.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+Row = dict[str, Any]
+
+
+def report(settings: Settings, checks: dict[str, Check] | None = None) -> list[Row]:
+    """Each check's id, status, milliseconds, detail, hint and category."""
+    wanted = CHECKS if checks is None else checks
+    answers: queue.SimpleQueue[Row] = queue.SimpleQueue()
+    deadlines = {name: _deadline(check, settings) for name, check in wanted.items()}
+    for name, check in wanted.items():
+        target = (answers, name, check, settings, deadlines[name])
+        threading.Thread(target=_answer, args=target, daemon=True).start()
+    rows = {name: _hung(name, check, settings) for name, check in wanted.items()}
+    while deadlines:
+        left = max(deadlines.values()) + LATE_SECONDS - time.monotonic()
+        try:
+            row = answers.get(timeout=max(0.0, left))
+        except queue.Empty:
+            break
+        rows[row["id"]] = row
+        del deadlines[row["id"]]
+    return list(rows.values())
+
+
+def _deadline(check: Check, settings: Settings) -> float:
+    limit = settings.bootstrap.timeout
+    most = max(limit / 2, limit - MARGIN_SECONDS)
+    return time.monotonic() + min(most, check.seconds or most)
+
+
+def _answer(
+    answers: queue.SimpleQueue[Row],
+    name: str,
+    check: Check,
+    settings: Settings,
+    deadline: float,
+) -> None:
+    """A check that breaks answers too: nobody may wait for it until the timeout."""
+    broken = check.kind()("the check itself failed", "see MIGlet's log, and report it")
+    row = {"id": name, "milliseconds": 0.0, **_told(broken)}
+    try:
+        row = outcome(name, check, settings, deadline)
+    finally:
+        answers.put(row)
+
+
+def outcome(name: str, check: Check, settings: Settings, deadline: float) -> Row:
+    """What one check found, and how long it took."""
+    began = time.monotonic()
+    row: Row = {"id": name, "status": "ok", "hint": "", "category": ""}
+    try:
+        row["detail"] = check.look(settings, deadline)
+    except Finding as finding:
+        row |= _told(finding)
+    except OSError as error:
+        hint = "can MIGlet's user reach it?"
+        row |= _told(check.kind()(f"cannot be checked: {error}", hint))
+    row["milliseconds"] = round((time.monotonic() - began) * 1000, 1)
+    return row
+
+
+def _told(finding: Finding) -> Row:
+    return {
+        "status": finding.status,
+        "detail": str(finding),
+        "hint": finding.hint,
+        "category": finding.category,
+    }
+
+
+def _hung(name: str, check: Check, settings: Settings) -> Row:
+    """What is said of a check that never answers."""
+    limit = settings.bootstrap.timeout
+    seconds = min(limit, check.seconds or limit)
+    kind = check.kind()
+    hint = "see bootstrap.timeout" if kind is Unavailable else "the start goes on"
+    hung = kind(f"no answer within {seconds:g} s", hint)
+    return {"id": name, "milliseconds": seconds * 1000, **_told(hung)}
+
+
+def table(rows: list[Row]) -> str:
+    """The report for people: a line a check, one more for each hint, and a count."""
+    width = max((len(row["id"]) for row in rows), default=0)
+    lines = []
+    for row in rows:
+        took = f"{row['milliseconds']:.0f} ms"
+        place = f"{row['status']:<4}  {row['id']:<{width}}  {took:>8}  "
+        lines.append(place + _printable(row["detail"]))
+        if row["hint"]:
+            lines.append(f"{'':<{len(place)}}-> {_printable(row['hint'])}")
+    return "\n".join([*lines, "", _closing(rows)])
+
+
+def _printable(text: str) -> str:
+    return CONTROL.sub(" ", text)
+
+
+def _closing(rows: list[Row]) -> str:
+    counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
+    told = ", ".join(f"{number} {name}" for name, number in counts.items())
+    checks = "1 check" if len(rows) == 1 else f"{len(rows)} checks"
+    can = "cannot" if counts["fail"] else "can"
+    return f"{checks}: {told}. This machine {can} take jobs."

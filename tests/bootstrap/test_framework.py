@@ -12,8 +12,14 @@ import time
 import pytest
 
 from miglet import bootstrap
-from miglet.bootstrap.framework import CHECKS, Check, Misconfiguration, Notable
-from miglet.bootstrap.report import report, table
+from miglet.bootstrap.framework import (
+    CHECKS,
+    Check,
+    Misconfiguration,
+    Notable,
+    report,
+    table,
+)
 from miglet.config.settings import Settings
 from tests.preflight_machine import settings_of
 from tests.support import Stopwatch, eventually

@@ -12,9 +12,8 @@ from email.utils import formatdate
 
 import pytest
 
-from miglet.bootstrap.framework import Notable
+from miglet.bootstrap.framework import Notable, report
 from miglet.bootstrap.probe import Place, connected
-from miglet.bootstrap.report import report
 from tests.authority import DAY, NOW, Authority
 from tests.preflight_machine import look, settings_of
 from tests.support import Stopwatch
