@@ -38,6 +38,8 @@ RUNTIME = {
     "runner.max_job_duration",
     "runner.ghost_timeout",
     "runner.finish_timeout",
+    "runner.orphan_timeout",
+    "shutdown.delivery_timeout",
     "runner.drain_settle",
     "shutdown.grace_period",
     "shutdown.force_after",

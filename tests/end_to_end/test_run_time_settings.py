@@ -215,6 +215,35 @@ def test_a_shorter_finish_timeout_holds_for_the_worker_in_view(machine):
     assert vm.event("JobCompleted")["data"]["cause"] == "worker_stuck"
 
 
+@shows("runner.orphan_timeout")
+def test_a_shorter_orphan_timeout_ends_a_job_whose_listener_died(machine):
+    vm = busy(machine, runner={"orphan_timeout": LONG})
+    update(vm, runner={"orphan_timeout": "200ms"})
+    kill_listener(vm)
+    completed = vm.event("JobCompleted", 20)["data"]
+    assert (completed["result"], completed["cause"]) == ("unknown", "runner_crash")
+
+
+@shows("shutdown.delivery_timeout")
+def test_a_shorter_delivery_timeout_ends_a_machine_that_is_not_heard(machine):
+    refusing = False
+
+    def script(call: str, body: Any) -> Any:
+        return (503, {}, b"") if call == "events" and refusing else GO_ON
+
+    with stub_controller() as stub:
+        stub.script = script
+        endless = {"delivery_timeout": LONG}
+        vm = pointed_at(machine(IDLE, shutdown=endless), stub.endpoint)
+        vm.agent.start()
+        vm.agent.until("idle")
+        stub.commands = [command("c-1", {"shutdown.delivery_timeout": "300ms"})]
+        eventually(lambda: stub.events("CommandCompleted"))
+        refusing = True
+        vm.agent.ctl("drain")
+        assert vm.agent.wait() == 75
+
+
 @shows("runner.drain_settle")
 def test_a_shorter_settling_time_ends_an_idle_runner_sooner(machine):
     vm = started(machine, runner={"drain_settle": "10m"})
