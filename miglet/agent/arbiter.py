@@ -163,6 +163,7 @@ class Arbiter:
         configuration_path: str,
         make_supervisor: Callable[..., Supervisor] = Supervisor,
         make_tasks: Callable[..., ChildTasks] = ChildTasks,
+        make_signals: Callable[..., SignalPipe] = SignalPipe,
         clock: Callable[[], Moment] = present,
     ) -> None:
         self.vm = vm
@@ -188,7 +189,7 @@ class Arbiter:
         self._control: ControlServer | None = None
         self._tidying = Tidying()
         self._stall = StallMeter()
-        self._signals = SignalPipe(PARENT)
+        self._signals = make_signals(PARENT)
         self._listen(self._signals, self._receive_signals)
 
     def open_control(
