@@ -20,7 +20,7 @@ CHILDREN_OF_THREAD = "/proc/thread-self/children"
 STATE, PARENT, SESSION = 0, 1, 3
 #: CPU time in user and kernel mode, then both of the children that were waited for.
 USER_TICKS, WAITED_TICKS, WAITED_TICKS_END = 11, 13, 15
-THREADS, START, RESIDENT_PAGES = 17, 19, 21
+THREADS, START = 17, 19
 
 #: No file that is read here is larger.
 LARGEST_BYTES = 8192

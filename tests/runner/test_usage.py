@@ -15,7 +15,7 @@ import pytest
 from miglet.runner.procfs import snapshot
 from miglet.runner.run import Run
 from miglet.runner.unit import Unit
-from miglet.runner.usage import Usage, UsageSampler, usage_of
+from miglet.runner.usage import Usage, UsageSampler, memory_bytes, usage_of
 from tests.launching import Place, launching
 from tests.paths import PYTHON
 from tests.support import eventually
@@ -86,6 +86,19 @@ def test_memory_is_the_resident_set_and_cpu_time_is_told_to_the_millisecond():
     assert 50 * MIB < used.max_memory_bytes < 150 * MIB
     assert 0.19 <= used.cpu_seconds < 2.0
     assert used.cpu_seconds == round(used.cpu_seconds, 3)
+
+
+def test_what_processes_map_from_files_counts_once():
+    code = ["/usr/bin/python3", "-IS", "-c", "print('up', flush=True); input()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    several = [subprocess.Popen(code, **pipes) for _ in range(4)]
+    for each in several:
+        each.stdout.read(2)
+    pids = [each.pid for each in several]
+    alone, together = memory_bytes(pids[:1]), memory_bytes(pids)
+    for each in several:
+        each.communicate(b"\n")
+    assert alone < together < 3.5 * alone
 
 
 def test_of_the_shim_only_what_it_has_collected_counts():
