@@ -139,8 +139,8 @@ class SignReader:
     def read(self) -> list[Sign]:
         """The signs since the last call, a bounded amount; see `behind`.
 
-        The output is read before the other sources and told after them: what was
-        logged before a result was printed is told before that result.
+        The output is read first and its signs come last: what was logged before a
+        result was printed comes before that result.
         """
         if self._inotify:
             self._inotify.drain()
@@ -166,7 +166,7 @@ class SignReader:
         return found + [self._date(sign, seen) for sign in late]
 
     def last_lines(self, count: int) -> list[str]:
-        """The Listener's last words, without secrets."""
+        """The last lines that the Listener printed, without secrets."""
         return self._tail.last_lines(count) if self._tail else []
 
     def close(self) -> None:
@@ -208,6 +208,11 @@ CONFIRM_SECONDS = 0.5
 #: while its exit status may come at any moment, which wakes nobody.
 CLOSE_LOOK_SECONDS = 0.02
 STATUS_LOOK_SECONDS = 0.004
+
+#: Seconds after which a Worker that has not come, as long as the first renewal of the
+#: job's lock fails, is looked for less often; and between two such looks.
+LATE_WORKER_SECONDS = 2.0
+LATE_LOOK_SECONDS = 0.1
 
 #: Seconds between two samples of the job's usage: short at first, for a short job, and
 #: longer with its age.
@@ -331,8 +336,11 @@ class RunObserver:
             return 1.0
         if self._awaits_status():
             return STATUS_LOOK_SECONDS
-        if self._worker is None or self._worker_ended_at is not None:
+        if self._worker_ended_at is not None:
             return CLOSE_LOOK_SECONDS
+        if self._worker is None:
+            late = self._lasts("job", LATE_WORKER_SECONDS)
+            return LATE_LOOK_SECONDS if late else CLOSE_LOOK_SECONDS
         return min(1.0, self._sampler.due_in(self._now))
 
     def stop(self, cause: str) -> None:
@@ -374,25 +382,32 @@ class RunObserver:
         Whether the Worker lives is asked after the reading: what was read while it
         lived was written before its end.
         """
-        held: list[Sign] = []
-        for sign in found:
-            if isinstance(sign, _CLAIMS) and sign.source != "worker_log":
-                held.append(sign)
-            else:
-                self.evidence = self.evidence.add(sign)
-        self._held += held
+        claims = self._add(found)
+        earlier, self._held = self._held, [*self._held, *claims]
         self._look_for_worker()
         if not self._worker_is_gone:
             return
         if self._first("worker ended"):
             self._note_end_of_worker()
             if self._worker_seen_alive:
-                self._ignore(self._held[: len(self._held) - len(held)])
-                self._held = held
+                self._ignore(earlier)
+                self._held = claims
+            # Its last lines may have been written since.
+            self._held += self._add(self._reader.read())
         for sign in self._held:
             self._mark("claim")
             self.evidence = self.evidence.add(sign)
         self._held = []
+
+    def _add(self, found: Iterable[Sign]) -> list[Sign]:
+        """Add to the evidence all but the claims of a result, which are returned."""
+        claims: list[Sign] = []
+        for sign in found:
+            if isinstance(sign, _CLAIMS) and sign.source != "worker_log":
+                claims.append(sign)
+            else:
+                self.evidence = self.evidence.add(sign)
+        return claims
 
     def _ignore(self, claims: list[Sign]) -> None:
         for claim in claims[:1]:

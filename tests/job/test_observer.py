@@ -361,6 +361,23 @@ def test_a_cancelled_job_is_told_when_no_line_follows(play):
     assert result(play.end) == ("cancelled", "cancelled", 103)
 
 
+def test_what_the_worker_logs_with_its_last_breath_is_read(play):
+    worker = play.begin()
+
+    def end_between_reading_and_asking():
+        if not worker.gone:
+            play.logs("Worker", "Worker", "Cancellation/Shutdown message received.")
+            play.logs(
+                "Worker", "HostContext", "Runner will be shutdown for UserCancelled"
+            )
+            worker.end(102)
+        return True
+
+    worker.ended = end_between_reading_and_asking
+    play.look()
+    assert result(play.end) == ("failed", "shutdown", 102)
+
+
 def test_a_status_that_comes_a_moment_late_is_waited_for(play):
     worker = play.begin()
     worker.gone = True
@@ -433,6 +450,14 @@ def test_a_worker_that_came_and_went_unseen_has_a_result(play):
     play.look(MISSED_SECONDS)
     play.look(CONFIRM_SECONDS)
     assert play.end.result == "succeeded"
+
+
+def test_a_worker_that_is_late_is_looked_for_less_often(play):
+    play.prints("Running job: build")
+    play.look()
+    assert play.watch.due_in() <= 0.02
+    play.look(200.0)
+    assert play.watch.due_in() == pytest.approx(0.1)
 
 
 def test_before_its_worker_was_started_a_name_ends_nothing(play):
