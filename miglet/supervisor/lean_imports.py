@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 #: Stand-ins for what a library imports in vain; None: not installed.
@@ -17,6 +17,9 @@ StandIns = Mapping[str, types.ModuleType | None]
 
 #: The one version that every requests from 2.28 on takes for compatible.
 CHARSET_NORMALIZER_VERSION = "2.1.0"
+
+#: What requests imports for cookies, and for proxies that the environment names.
+COOKIES_AND_PROXIES = ("http.cookiejar", "http.cookies", "urllib.request")
 
 #: What decodes answers that are not to be had from a controller.
 DECODERS = ("brotli", "brotlicffi", "compression.zstd", "zstandard")
@@ -44,6 +47,29 @@ def late(name: str, **contents: object) -> types.ModuleType:
     return module
 
 
+class Empty:
+    """A container of cookies, as far as requests makes one and never fills it."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+
+def empty_classes(name: str) -> types.ModuleType:
+    """A module in which every public name is a class of empty containers."""
+    module = stand_in(name)
+
+    def made(attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return type(attribute, (Empty,), {})
+
+    vars(module)["__getattr__"] = made  # PEP 562
+    return module
+
+
 def is_traceback(thing: object) -> bool:
     """As `inspect.istraceback` says."""
     return isinstance(thing, types.TracebackType)
@@ -67,7 +93,8 @@ def import_for_workers() -> None:
 
     backoff needs asyncio only for its decorators. requests needs these only to guess a
     text's encoding, for host names that are not ASCII (it imports idna anew then), for
-    HTTP/2, and for answers in encodings that it offers where the decoder is there.
+    HTTP/2, for answers in encodings that it offers where the decoder is there, and for
+    cookies and the environment's proxies, which we do not heed: 0.9 MB.
     """
     import_without("backoff", {"asyncio": stand_in("asyncio")})
     unused: dict[str, types.ModuleType | None] = {
@@ -77,6 +104,7 @@ def import_for_workers() -> None:
         ),
         "idna": stand_in("idna"),
         "importlib.metadata": stand_in("importlib.metadata", version=None),
+        **{name: empty_classes(name) for name in COOKIES_AND_PROXIES},
     }
     import_without("requests", unused | dict.fromkeys(DECODERS))
 
@@ -92,6 +120,6 @@ sys.modules.setdefault("inspect", late("inspect", istraceback=is_traceback))
 # Wanted by uuid, to know how to find a network card: only for ids that name it.
 sys.modules.setdefault("platform", late("platform", system=lambda: "Linux"))
 # Wanted by calendar, for the names of days; by urllib3, to send files; by requests, to
-# read certificates out of an archive.
-for spared in ("locale", "mimetypes", "zipfile"):
+# read certificates out of an archive; by the runner's release, to unpack it.
+for spared in ("locale", "mimetypes", "tarfile", "zipfile"):
     sys.modules.setdefault(spared, late(spared))

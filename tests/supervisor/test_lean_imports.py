@@ -55,7 +55,8 @@ def test_a_class_without_a_docstring_is_described_as_ever():
 
 def test_a_host_name_that_is_not_ascii_is_still_understood():
     script = "lean_imports.import_for_workers(); import requests"
-    url = "requests.Request('GET', 'http://b\\u00fccher.example/').prepare().url"
+    script += "; from miglet.http.transport import prepared"
+    url = "prepared(requests.Request('GET', 'http://b\\u00fccher.example/')).url"
     assert told(script, url) == "http://xn--bcher-kva.example/"
 
 

@@ -10,12 +10,14 @@ import pytest
 
 from miglet.config.settings import Settings
 from miglet.errors import ControllerUnreachable
+from miglet.http import tls
 from miglet.messages.codec import Message
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerAnswered
 from miglet.supervisor import queues
 from miglet.workers import warmup
 from miglet.workers.warmup import ROUNDS, Rehearsal, rehearse
+from tests.authority import Authority
 from tests.sample_settings import sample_settings
 
 NO = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -82,3 +84,59 @@ def test_a_rehearsal_that_fails_hurts_nobody(monkeypatch):
     with pytest.raises(ControllerUnreachable):
         played()
     rehearse(settings(), IDENTITY)
+
+
+# ---- TLS -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path, monkeypatch):
+    monkeypatch.setattr(tls, "PREPARED", {})
+    return Authority(tmp_path, "private")
+
+
+def encrypted(authority: Authority, **auth: object) -> Settings:
+    named = {"type": "none", "ca_path": str(authority.path), **auth}
+    return settings(endpoint="https://controller.example", auth=named)
+
+
+def test_what_is_trusted_is_loaded_once_for_all_workers(authority, monkeypatch):
+    given = encrypted(authority)
+    warmup.warm_up_tls(given)
+    monkeypatch.setattr(tls.TlsFiles, "_load", None)
+    first, second = (tls.tls_for(given.controller).context() for _ in range(2))
+    assert first is second
+    assert first.get_ca_certs()
+
+
+def test_an_authority_that_changed_after_the_fork_is_loaded_anew(authority, tmp_path):
+    given = encrypted(authority)
+    warmup.warm_up_tls(given)
+    before = tls.tls_for(given.controller).context()
+    other = Authority(tmp_path, "other")
+    os.replace(other.path, authority.path)
+    after = tls.tls_for(given.controller).context()
+    assert after is not before
+    assert after.get_ca_certs() != before.get_ca_certs()
+
+
+def test_files_that_are_not_there_yet_do_not_hold_up_the_start(authority):
+    warmup.warm_up_tls(encrypted(authority, ca_path="/no/such/file"))
+    assert tls.PREPARED == {}
+
+
+def test_no_private_key_is_loaded_before_the_fork(authority):
+    certificate, key = authority.issue("machine")
+    paths = {"certificate_path": str(certificate), "key_path": str(key)}
+    warmup.warm_up_tls(encrypted(authority, type="mtls", **paths))
+    assert tls.PREPARED == {}
+
+
+def test_a_plain_endpoint_needs_no_context(monkeypatch):
+    monkeypatch.setattr(tls, "PREPARED", {})
+    warmup.warm_up_tls(settings(endpoint="http://127.0.0.1:9"))
+    assert tls.PREPARED == {}
+
+
+def test_the_handshake_with_ourselves_is_a_whole_one():
+    warmup.shake_hands()
