@@ -66,7 +66,8 @@ FILES
 
 ``/etc/miglet/token``
     The controller's bearer token, unless *controller.auth.token_path* names another
-    file. Owned by root, mode 0640, group ``miglet``: not for the runner's user.
+    file. Owned by root, mode 0440, group ``miglet-net``, whose only members are the
+    workers that talk to the controller.
 
 SEE ALSO
 ========

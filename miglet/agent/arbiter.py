@@ -45,6 +45,7 @@ from miglet.runner.launcher import runner_launcher
 from miglet.supervisor.children import ChildTask, ChildTasks, by_name
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.linux import RunQueue
+from miglet.supervisor.privileges import unprivileged_uids
 from miglet.supervisor.queues import Queue
 from miglet.supervisor.signals import PARENT, SignalPipe
 from miglet.supervisor.supervisor import Supervisor
@@ -200,7 +201,13 @@ class Arbiter:
         Only root and our own user may call the methods named in `changing`. Raises
         what `ControlServer` raises.
         """
-        control = ControlServer(path, functools.partial(answer, self), changing)
+        control = ControlServer(
+            path,
+            functools.partial(answer, self),
+            changing,
+            # Where MIGlet is not root its workers are its own user, who may do all.
+            refused=unprivileged_uids() - {os.geteuid()},
+        )
         self._listen(control, control.serve)
         self._control = self._publisher.control = control
 

@@ -38,7 +38,7 @@ from miglet.messages.facts import (
 )
 from miglet.runner.identity import ProcessIdentity, boot_id
 from miglet.runner.launcher import runner_launcher
-from miglet.supervisor import confinement, systemd
+from miglet.supervisor import privileges, systemd
 from miglet.supervisor.children import RunningTask
 from miglet.supervisor.systemd import Notifier, systemd_usable
 from miglet.workers.registry import ALWAYS, UPLINK
@@ -316,10 +316,12 @@ def warn_about_privileges() -> None:
     if os.geteuid() != 0:
         log.warning("not started as root: no worker drops privileges")
         return
-    if not confinement.miglet_user_exists():
-        log.warning(
-            "there is no user %s: the workers stay root", confinement.MIGLET_USER
-        )
+    for user in privileges.USERS:
+        found = privileges.unprivileged_account(user)
+        if found is None:
+            log.warning("there is no user %s: its process stays root", user)
+        elif found.name != user:
+            log.warning("there is no user %s: its process is %s", user, found.name)
 
 
 def power_off_is_due(action: str, end: End | None, exit_status: int) -> bool:

@@ -14,8 +14,11 @@ from typing import Any
 from miglet.bootstrap.framework import Notable, check
 from miglet.config.settings import AuthSettings, Settings
 from miglet.runner.installation import may, named
-from miglet.supervisor.confinement import miglet_account
-from miglet.supervisor.privileges import Account
+from miglet.supervisor.privileges import (
+    HEARTBEAT_USER,
+    Account,
+    unprivileged_account,
+)
 
 #: The files that nobody else may read.
 SECRET = ("token_path", "key_path")
@@ -26,7 +29,7 @@ def controller_credential(settings: Settings, deadline: float) -> str:
     """Token, or certificate and key, can be used, and not by everybody."""
     auth = settings.controller.auth
     files = files_of(auth)
-    reader = miglet_account() if os.geteuid() == 0 else None
+    reader = unprivileged_account(HEARTBEAT_USER) if os.geteuid() == 0 else None
     for name, path in files.items():
         usable(Path(path), f"controller.auth.{name}", reader)
         if name in SECRET and os.stat(path).st_mode & stat.S_IROTH:

@@ -6,8 +6,11 @@ rotated without a restart; while the new one is unusable, the last good one serv
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import logging
 import os
+import pwd
 import stat
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +21,10 @@ from miglet.redaction import remember_secret
 from miglet.safefile import Fingerprint, fingerprint
 
 log = logging.getLogger(__name__)
+
+#: The group that reads the credentials; the package creates it, and its only members
+#: are the processes that talk to the controller.
+CREDENTIAL_GROUP = "miglet-net"
 
 #: The longest token; servers commonly refuse headers beyond 8 KiB.
 LONGEST_TOKEN_BYTES = 8192
@@ -101,11 +108,27 @@ def token_in(content: bytes, path: str | Path) -> str:
 
 
 def unusable(path: str | Path, reason: str) -> CredentialUnusable:
+    """The error that says what is wrong with the file, and what it should be like."""
     return CredentialUnusable(
-        f"token file {path}: {reason}; write the controller's token into it"
-        " (controller.auth.token_path) and let MIGlet's user read it, or, in a cloud,"
-        " set the instance's attribute miglet-controller-token"
+        f"token file {path}{owner_and_mode(path)}: {reason}; it should hold the"
+        " controller's token (controller.auth.token_path) and belong to"
+        f" root:{CREDENTIAL_GROUP}, mode 0440; or, in a cloud, set the instance's"
+        " attribute miglet-controller-token"
     )
+
+
+def owner_and_mode(path: str | Path) -> str:
+    """E.g. `` (root:root, mode 0600)``; nothing where that cannot be seen."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    user, group = str(found.st_uid), str(found.st_gid)
+    with contextlib.suppress(KeyError):
+        user = pwd.getpwuid(found.st_uid).pw_name
+    with contextlib.suppress(KeyError):
+        group = grp.getgrgid(found.st_gid).gr_name
+    return f" ({user}:{group}, mode {stat.S_IMODE(found.st_mode):04o})"
 
 
 def credential_for(auth: Any) -> Credential:

@@ -18,8 +18,12 @@ from miglet.config.settings import Settings
 from miglet.metadata.cloud import Limits, MetadataUnavailable, cloud_called
 from miglet.redaction import remember_secret
 from miglet.safefile import NotPlain, read_small
-from miglet.supervisor.confinement import MIGLET_USER, miglet_user_exists
-from miglet.supervisor.privileges import account
+from miglet.supervisor.privileges import (
+    CREDENTIAL_GROUP,
+    NOTICE_USER,
+    group_id,
+    unprivileged_account,
+)
 
 #: The attribute that holds the controller's bearer token itself.
 CONTROLLER_TOKEN = "miglet-controller-token"
@@ -123,7 +127,7 @@ def overwrite(path: str, content: bytes) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace the file at `path` by one of the workers' user; raises OSError.
+    """Replace the file at `path` by one for the workers; raises OSError.
 
     Under a new name first: nobody sees half of it, and nobody's link is followed.
     """
@@ -140,7 +144,13 @@ def write_private(path: Path, text: str) -> None:
 
 
 def give_to_workers(descriptor: int) -> None:
-    """Started as root, the workers are somebody else."""
-    if os.geteuid() == 0 and miglet_user_exists():
-        workers = account(MIGLET_USER)
-        os.fchown(descriptor, workers.uid, workers.gid)
+    """Started as root: the notice-watcher keeps the file, the credential group reads it.
+
+    Where that group is missing, all workers are one user.
+    """
+    keeper = unprivileged_account(NOTICE_USER)
+    if os.geteuid() != 0 or keeper is None:
+        return
+    readers = group_id(CREDENTIAL_GROUP)
+    os.fchown(descriptor, keeper.uid, keeper.gid if readers is None else readers)
+    os.fchmod(descriptor, 0o600 if readers is None else 0o640)

@@ -18,8 +18,7 @@ from miglet.config.settings import Settings
 from miglet.errors import MISCONFIGURED, UNAVAILABLE, RunnerError
 from miglet.runner.records import tail
 from miglet.supervisor import systemd
-from miglet.supervisor.confinement import miglet_account
-from miglet.supervisor.privileges import Account
+from miglet.supervisor.privileges import Account, unprivileged_uids
 from miglet.supervisor.systemd import systemd_usable
 
 #: Google, Amazon and Azure answer at the first; Azure's agents at the second.
@@ -148,10 +147,9 @@ def owners(account: Account, subuid: Path = SUBUID) -> tuple[str, ...]:
 
     Raises Unblockable for an account that MIGlet needs itself.
     """
-    ours = miglet_account()
     if account.uid == 0:
         raise Unblockable("nothing keeps root from the metadata server", ANOTHER_USER)
-    if account.uid in (os.geteuid(), ours.uid if ours else None):
+    if account.uid in (os.geteuid(), *unprivileged_uids()):
         reason = f"jobs run as {account.name}, and so does what asks for metadata"
         raise Unblockable(reason, ANOTHER_USER)
     return (str(account.uid), *subordinate(account, subuid))

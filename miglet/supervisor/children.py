@@ -27,7 +27,7 @@ from miglet import logger
 from miglet.errors import BadMessage
 from miglet.messages.codec import Fact
 from miglet.messages.facts import FaultNoted
-from miglet.supervisor import confinement, queues, signals
+from miglet.supervisor import privileges, queues, signals
 from miglet.supervisor.queues import RECEIVE_LIMIT, Queue, QueueClosed
 
 #: Seconds that a child gets to die of SIGKILL; it takes milliseconds, if it can.
@@ -311,8 +311,8 @@ def _begin(name: str, main: Callable[[Queue], None], queue: Queue, parent: int) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable(file=2)
     logger.set_component(name)
-    confinement.name_process(name)
-    confinement.die_with_parent(parent)
+    privileges.name_process(name)
+    privileges.die_with_parent(parent)
     # So that a worker may have children; it buries them, or they die with it.
     multiprocess.current_process().daemon = False
     signals.unblock()

@@ -19,7 +19,7 @@ from miglet.messages.codec import Fact, Message
 from miglet.messages.events import Identity
 from miglet.messages.facts import LONGEST_PATIENCE_SECONDS, Pulse
 from miglet.messages.orders import ApplySettings, FollowJob, SetLevel, Stop
-from miglet.supervisor import confinement
+from miglet.supervisor import privileges
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.queues import Queue, QueueClosed
 from miglet.supervisor.signals import SignalPipe
@@ -38,8 +38,8 @@ class Worker:
     #: Its name in ``status``, in logs, and in the orders that it obeys.
     name: ClassVar[str]
 
-    #: Whether it keeps root's rights; the others become ``miglet``.
-    privileged: ClassVar[bool] = False
+    #: The user that it becomes; empty: it keeps root's rights.
+    user: ClassVar[str]
 
     #: The types of the facts that it may send; the parent kills it for any other.
     facts: ClassVar[frozenset[type[Fact]]] = frozenset()
@@ -161,8 +161,8 @@ class Worker:
         logger.set_job(order.job_id, order.run_id, order.trace_id)
 
     def _lower_privileges(self) -> None:
-        if not self.privileged:
-            confinement.become_miglet()
+        if self.user:
+            privileges.become(self.user)
 
 
 #: The orders that every worker knows.

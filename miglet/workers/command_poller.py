@@ -30,6 +30,7 @@ from miglet.messages.facts import (
     ControllerFailed,
     FaultNoted,
 )
+from miglet.supervisor.privileges import COMMAND_USER
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.failures import report_failure
 
@@ -63,6 +64,7 @@ class CommandPoller(Worker):
     """Long-polls, or polls a controller that does not know what a long poll is."""
 
     name = "command-poller"
+    user = COMMAND_USER
     facts = frozenset(
         {CommandReceived, ControllerAnswered, ControllerFailed, FaultNoted}
     )

@@ -28,6 +28,7 @@ from miglet.messages.facts import (
     FaultNoted,
 )
 from miglet.messages.orders import Beat, DeliverEvent, RenewCredentials
+from miglet.supervisor.privileges import HEARTBEAT_USER
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.failures import report_failure
 
@@ -53,6 +54,7 @@ class HeartbeatSender(Worker):
     """Talks to the controller; the only worker that sends what others have to say."""
 
     name = "heartbeat-sender"
+    user = HEARTBEAT_USER
     facts = frozenset(
         {
             ControllerAnswered,

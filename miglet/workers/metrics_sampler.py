@@ -14,6 +14,7 @@ from miglet.messages.events import Identity
 from miglet.messages.facts import FaultNoted, MachineSampled
 from miglet.messages.orders import ShowStatus
 from miglet.metrics.machine import Machine, Sampler
+from miglet.supervisor.privileges import METRICS_USER
 from miglet.workers.base import PULSE_SECONDS, Worker
 
 #: The pages are healthy while what they show is at most so many intervals old.
@@ -24,6 +25,7 @@ class MetricsSampler(Worker):
     """Samples the machine at a fixed interval, and shows the samples."""
 
     name = "metrics-sampler"
+    user = METRICS_USER
     facts = frozenset({FaultNoted, MachineSampled})
 
     def __init__(self, settings: Settings, identity: Identity) -> None:

@@ -16,6 +16,7 @@ from miglet.messages.facts import ControllerTokenTaken, TerminationNoticed
 from miglet.metadata.cloud import cloud_name
 from miglet.metadata.credential import awaited_token
 from miglet.metadata.notices import notices_of
+from miglet.supervisor.privileges import NOTICE_USER
 from miglet.workers.base import SILENCE_MARGIN, Worker
 
 #: Where a token that comes by another way than metadata usually is.
@@ -33,6 +34,7 @@ class NoticeWatcher(Worker):
     """Asks the metadata server, again and again."""
 
     name = "notice-watcher"
+    user = NOTICE_USER
     facts = frozenset({TerminationNoticed, ControllerTokenTaken})
 
     def __init__(self, settings: Settings, identity: Identity) -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import importlib
+from typing import NamedTuple
 
 from miglet.messages.codec import Fact
-from miglet.messages.facts import TerminationNoticed
+from miglet.messages.facts import ControllerTokenTaken, TerminationNoticed
 from miglet.workers.base import Worker
 from miglet.workers.command_poller import CommandPoller
 from miglet.workers.heartbeat_sender import HeartbeatSender
 from miglet.workers.metrics_sampler import MetricsSampler
 from miglet.workers.runner_watcher import RunnerWatcher
+
+
+class LateWorker(NamedTuple):
+    """A worker whose class only the child that becomes it imports."""
+
+    module: str
+    attribute: str
+    #: As the class has them.
+    facts: frozenset[type[Fact]]
+
 
 #: Hired at the start of every machine.
 ALWAYS: dict[str, type[Worker]] = {
@@ -21,11 +32,12 @@ ALWAYS: dict[str, type[Worker]] = {
 #: Hired when the machine turns out to be in a cloud; imported only by the child that
 #: becomes it, since most machines of a test or a data centre never need it.
 IN_A_CLOUD = "notice-watcher"
-LATE = {IN_A_CLOUD: ("miglet.workers.notice_watcher", "NoticeWatcher")}
-
-#: What such a worker may send: the `facts` of its class.
-LATE_FACTS: dict[str, frozenset[type[Fact]]] = {
-    IN_A_CLOUD: frozenset({TerminationNoticed})
+LATE = {
+    IN_A_CLOUD: LateWorker(
+        module="miglet.workers.notice_watcher",
+        attribute="NoticeWatcher",
+        facts=frozenset({TerminationNoticed, ControllerTokenTaken}),
+    )
 }
 
 #: The last to go: it delivers what the others had to say.
@@ -43,10 +55,10 @@ def worker_called(name: str) -> type[Worker]:
     """The class of the worker called `name`."""
     if name in ALWAYS:
         return ALWAYS[name]
-    module, attribute = LATE[name]
-    return getattr(importlib.import_module(module), attribute)
+    late = LATE[name]
+    return getattr(importlib.import_module(late.module), late.attribute)
 
 
 def facts_of(name: str) -> frozenset[type[Fact]]:
     """The types of the facts that this worker may send."""
-    return ALWAYS[name].facts if name in ALWAYS else LATE_FACTS[name]
+    return ALWAYS[name].facts if name in ALWAYS else LATE[name].facts

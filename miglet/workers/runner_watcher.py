@@ -82,7 +82,7 @@ class RunnerWatcher(Worker):
             TokenSpent,
         }
     )
-    privileged = True
+    user = ""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ from miglet.messages.facts import (
     RegistrationFailed,
 )
 from miglet.redaction import remember_secret
-from miglet.supervisor import confinement
+from miglet.supervisor import privileges
 from miglet.supervisor.children import ChildTask, RunningTask
 from miglet.supervisor.queues import Queue
 from miglet.workers.failures import report_failure
@@ -288,7 +288,7 @@ def registration_token_in(reply: TokenReply) -> RegistrationToken:
 
 def _request(client: Any, call: Callable[[], Token], queue: Queue) -> None:
     """In the child, which touches the network and therefore is root no longer."""
-    confinement.become_miglet()
+    privileges.become(privileges.TASK_USER)
     try:
         token = call()
     except ControllerError as error:

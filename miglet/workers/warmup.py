@@ -72,7 +72,7 @@ class Rehearsal(Worker):
 
     name = "rehearsal"
     facts = frozenset({ControllerAnswered})
-    privileged = True
+    user = ""
 
     def __init__(self, settings: Settings, identity: Identity) -> None:
         super().__init__(settings, identity)

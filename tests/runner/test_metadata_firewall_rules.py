@@ -160,7 +160,8 @@ def test_root_cannot_be_kept_from_anything():
 
 
 def test_a_user_that_asks_for_metadata_itself_is_not_kept_from_it(monkeypatch):
-    monkeypatch.setattr(metadata_firewall, "miglet_account", lambda: NOBODY)
+    uids = frozenset({NOBODY.uid})
+    monkeypatch.setattr(metadata_firewall, "unprivileged_uids", lambda: uids)
     mine = Account("me", os.geteuid() or NOBODY.uid, 1, "/")
     for each in (NOBODY, mine):
         with pytest.raises(Unblockable, match="asks for metadata"):

@@ -307,7 +307,7 @@ def test_a_stopped_crew_leaves_no_zombie(house):
     assert not os.path.exists(f"/proc/{pid}")
 
 
-@pytest.mark.parametrize("limits", [{"stable": 0.2, "deaths": 2}])
+@pytest.mark.parametrize("limits", [{"stable": 2.0, "deaths": 2}])
 def test_a_worker_that_has_settled_is_trusted_again(house):
     house.supervisor.hire("worker", pulsing, {EventDelivered})
     for _ in range(2):

@@ -31,8 +31,12 @@ class Console:
 
     def as_runner(self, *command: str) -> Ended:
         """The outcome of a command that the runner's user runs."""
-        become = ("setpriv", "--reuid=runner", "--regid=runner", "--init-groups", "--")
-        return self.ran("env", "--chdir=/", *become, *command)
+        return self.as_user("runner", *command)
+
+    def as_user(self, user: str, *command: str) -> Ended:
+        """The outcome of a command that a user of this machine runs."""
+        become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups")
+        return self.ran("env", "--chdir=/", *become, "--", *command)
 
     def property_of(self, unit: str, name: str) -> str:
         """What systemd says of a unit."""

@@ -11,7 +11,12 @@ import pytest
 from tests.support import eventually
 from tests.systemd.machine import SERVICE, Machine
 
-UNPRIVILEGED = ("heartbeat-sender", "metrics-sampler", "command-poller")
+#: The unprivileged workers, and the user that each of them is.
+UNPRIVILEGED = {
+    "heartbeat-sender": "miglet-heartbeat",
+    "metrics-sampler": "miglet-metrics",
+    "command-poller": "miglet-commands",
+}
 
 #: The shell's own kill; the program comes with a package that need not be there.
 KILL = ("bash", "-c", 'kill "$@"', "kill")
@@ -31,9 +36,9 @@ def test_the_agent_is_confined_and_its_jobs_are_not(machine):
     assert (listener["NoNewPrivs"], listener["Seccomp"]) == ("0", "0")
     assert listener["CapBnd"] == init["CapBnd"]
     assert listener["Uid"].split() == [str(console.uid("runner"))] * 4
-    for name in UNPRIVILEGED:
+    for name, user in UNPRIVILEGED.items():
         worker = console.facts(status["workers"][name]["pid"])
-        assert worker["Uid"].split() == [str(console.uid("miglet"))] * 4
+        assert worker["Uid"].split() == [str(console.uid(user))] * 4
         assert int(worker["CapEff"], 16) == int(worker["CapPrm"], 16) == 0
         assert worker["NoNewPrivs"] == "1"
     machine.ends_well()
@@ -59,6 +64,53 @@ def test_nothing_of_the_agent_is_open_to_its_jobs(machine):
     logged = ("journalctl", "--unit=miglet", "--output=cat", "--quiet")
     assert console.done(*logged)
     assert not console.as_runner(*logged).stdout
+    machine.ends_well()
+
+
+#: Try to signal and to read the processes that are named on the command line.
+DISTURB = """
+import os, sys
+for pid in sys.argv[1:]:
+    for act in (lambda: os.kill(int(pid), 0), lambda: open(f"/proc/{pid}/mem", "rb")):
+        try:
+            act()
+            print("disturbed", pid)
+        except (PermissionError, FileNotFoundError):
+            pass
+print("tried")
+"""
+
+
+def test_no_worker_can_disturb_another_one_or_the_agent(machine):
+    machine.in_a_job()
+    console, workers = machine.console, machine.status()["workers"]
+    pids = {name: str(each["pid"]) for name, each in workers.items()}
+    for name, user in UNPRIVILEGED.items():
+        others = [pid for other, pid in pids.items() if other != name]
+        tried = console.as_user(
+            user, "/usr/bin/python3", "-c", DISTURB, str(machine.pid), *others
+        )
+        assert tried.stdout.split() == ["tried"], (name, tried.stdout, tried.stderr)
+    machine.ends_well()
+
+
+def test_a_worker_may_not_ask_the_control_socket_and_an_operator_may_only_read(machine):
+    machine.in_a_job()
+    console = machine.console
+    console.done("useradd", "--system", "--groups", "miglet", "operator")
+    try:
+        asked = console.as_user("operator", "miglet-ctl", "--json", "status")
+        assert asked.returncode == 0, asked.stderr
+        ordered = console.as_user("operator", "miglet-ctl", "drain")
+        assert ordered.returncode != 0 and "not permitted" in ordered.stderr
+        token = console.as_user("operator", "head", "-c1", machine.secrets[0])
+        assert "denied" in token.stderr
+    finally:
+        console.done("userdel", "operator")
+    for user in UNPRIVILEGED.values():
+        asked = console.as_user(user, "miglet-ctl", "--json", "status")
+        assert asked.returncode != 0, user
+    assert machine.status()["state"] == "job_running"
     machine.ends_well()
 
 

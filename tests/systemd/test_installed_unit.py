@@ -84,8 +84,8 @@ def configure(controller: ReferenceController) -> None:
     """The files in /etc/miglet."""
     CONFIG.parent.mkdir(exist_ok=True)
     shutil.copy(controller.token_path, TOKEN)
-    shutil.chown(TOKEN, group="miglet")
-    TOKEN.chmod(0o640)
+    shutil.chown(TOKEN, group="miglet-net")
+    TOKEN.chmod(0o440)
     wanted = {
         "controller": {
             "endpoint": controller.endpoint,
