@@ -97,16 +97,16 @@ def test_no_worker_can_disturb_another_one_or_the_agent(machine):
 def test_a_worker_may_not_ask_the_control_socket_and_an_operator_may_only_read(machine):
     machine.in_a_job()
     console = machine.console
-    console.done("useradd", "--system", "--groups", "miglet", "operator")
+    console.done("useradd", "--system", "--groups", "miglet", "onlooker")
     try:
-        asked = console.as_user("operator", "miglet-ctl", "--json", "status")
+        asked = console.as_user("onlooker", "miglet-ctl", "--json", "status")
         assert asked.returncode == 0, asked.stderr
-        ordered = console.as_user("operator", "miglet-ctl", "drain")
+        ordered = console.as_user("onlooker", "miglet-ctl", "drain")
         assert ordered.returncode != 0 and "not permitted" in ordered.stderr
-        token = console.as_user("operator", "head", "-c1", machine.secrets[0])
+        token = console.as_user("onlooker", "head", "-c1", machine.secrets[0])
         assert "denied" in token.stderr
     finally:
-        console.done("userdel", "operator")
+        console.done("userdel", "onlooker")
     for user in UNPRIVILEGED.values():
         asked = console.as_user(user, "miglet-ctl", "--json", "status")
         assert asked.returncode != 0, user
