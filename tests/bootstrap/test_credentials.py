@@ -18,7 +18,7 @@ from tests.preflight_machine import look, settings_of
 @pytest.fixture(autouse=True)
 def the_workers_stay_who_they_are(monkeypatch) -> None:
     """A machine where MIGlet is installed has a user for them."""
-    monkeypatch.setattr(credentials, "miglet_account", lambda: None)
+    monkeypatch.setattr(credentials, "unprivileged_account", lambda user: None)
 
 
 @pytest.mark.parametrize(
