@@ -5,15 +5,23 @@ The boot waits for what must be right, and only a moment for what merely should 
 
 from __future__ import annotations
 
-import queue
+import functools
+import os
 import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Annotated, Any, NamedTuple
 
 from miglet.config.settings import Settings
 from miglet.errors import MigletError
+from miglet.messages.codec import Fact, Keys
+from miglet.messages.facts import CheckRow
+from miglet.supervisor.children import ChildTask, RunningTask
+from miglet.supervisor.privileges import TASK_USER, become, unprivileged_account
+from miglet.supervisor.queues import Queue
 
 #: From the settings and the monotonic time by which it must have ended.
 Look = Callable[[Settings, float], str]
@@ -56,6 +64,8 @@ class Check(NamedTuple):
     #: Seconds that it is waited for; None: as long as bootstrap.timeout allows. One
     #: with a limit can only warn: what it looks at is not needed for the start.
     seconds: float | None = None
+    #: Whether it speaks to other machines: then it is not made as root.
+    network: bool = False
 
     def kind(self) -> type[Finding]:
         """What it means when the check cannot be made, or does not come to an end."""
@@ -72,11 +82,11 @@ def check(look: Look) -> Look:
     return look
 
 
-def brief_check(seconds: float) -> Callable[[Look], Look]:
+def brief_check(seconds: float, network: bool = False) -> Callable[[Look], Look]:
     """Register a check that is not waited for any longer than so many seconds."""
 
     def register(look: Look) -> Look:
-        CHECKS[look.__name__] = Check(look, seconds)
+        CHECKS[look.__name__] = Check(look, seconds, network)
         return look
 
     return register
@@ -96,10 +106,53 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class NetworkChecked(Fact):
+    """What the checks of the network have found."""
+
+    rows: list[Annotated[dict[str, Any], Keys(CheckRow, closed=True)]]
+
+
 def report(settings: Settings, checks: dict[str, Check] | None = None) -> list[Row]:
-    """Each check's id, status, milliseconds, detail, hint and category."""
+    """Each check's id, status, milliseconds, detail, hint and category.
+
+    As root the checks of the network are made in a child that is not.
+    """
     wanted = CHECKS if checks is None else checks
-    answers: queue.SimpleQueue[Row] = queue.SimpleQueue()
+    if os.geteuid() != 0 or not unprivileged_account(TASK_USER):
+        return rows_of(settings, wanted)
+    network = {name: check for name, check in wanted.items() if check.network}
+    task = ChildTask(
+        name="network-checks",
+        main=functools.partial(_check_network, settings, network),
+        timeout_seconds=settings.bootstrap.timeout,
+        fallback=NetworkChecked([]),
+    )
+    # Before there are threads: a fork would copy their locks.
+    running = RunningTask(task)
+    rows = {name: _hung(name, check, settings) for name, check in wanted.items()}
+    local = {name: check for name, check in wanted.items() if not check.network}
+    rows |= {row["id"]: row for row in rows_of(settings, local)}
+    while not running.done:
+        for fact in running.wait():
+            if isinstance(fact, NetworkChecked):
+                rows |= {
+                    row["id"]: row
+                    for row in fact.rows
+                    # These checks only warn; another row would be a forgery.
+                    if row["id"] in network and row["status"] != "fail"
+                }
+    return list(rows.values())
+
+
+def _check_network(settings: Settings, checks: dict[str, Check], queue: Queue) -> None:
+    become(TASK_USER)
+    queue.put(NetworkChecked(rows_of(settings, checks)))
+
+
+def rows_of(settings: Settings, wanted: dict[str, Check]) -> list[Row]:
+    """What these checks have found, made side by side in this process."""
+    answers: SimpleQueue[Row] = SimpleQueue()
     deadlines = {name: _deadline(check, settings) for name, check in wanted.items()}
     for name, check in wanted.items():
         target = (answers, name, check, settings, deadlines[name])
@@ -109,7 +162,7 @@ def report(settings: Settings, checks: dict[str, Check] | None = None) -> list[R
         left = max(deadlines.values()) + LATE_SECONDS - time.monotonic()
         try:
             row = answers.get(timeout=max(0.0, left))
-        except queue.Empty:
+        except Empty:
             break
         rows[row["id"]] = row
         del deadlines[row["id"]]
@@ -123,7 +176,7 @@ def _deadline(check: Check, settings: Settings) -> float:
 
 
 def _answer(
-    answers: queue.SimpleQueue[Row],
+    answers: SimpleQueue[Row],
     name: str,
     check: Check,
     settings: Settings,

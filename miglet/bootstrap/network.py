@@ -27,7 +27,7 @@ NOT_WANTED = "not asked for (bootstrap.network)"
 PROXIED = "not tried: the proxy stands in between"
 
 
-@brief_check(NETWORK_SECONDS)
+@brief_check(NETWORK_SECONDS, network=True)
 def controller_reachable(settings: Settings, deadline: float) -> str:
     """The controller's name resolves, and it, or the proxy, can be connected to."""
     if not settings.bootstrap.network:
@@ -38,19 +38,19 @@ def controller_reachable(settings: Settings, deadline: float) -> str:
         return f"{spoken(connection)} to {'the proxy ' if proxy else ''}{place}"
 
 
-@brief_check(NETWORK_SECONDS)
+@brief_check(NETWORK_SECONDS, network=True)
 def github_reachable(settings: Settings, deadline: float) -> str:
     """GitHub can be connected to; a proxy is the runner's business, too."""
     return reach_github("github.com", settings, deadline)
 
 
-@brief_check(NETWORK_SECONDS)
+@brief_check(NETWORK_SECONDS, network=True)
 def github_api_reachable(settings: Settings, deadline: float) -> str:
     """GitHub's API can be connected to, which the runner registers with."""
     return reach_github("api.github.com", settings, deadline)
 
 
-@brief_check(NETWORK_SECONDS)
+@brief_check(NETWORK_SECONDS, network=True)
 def clock(settings: Settings, deadline: float) -> str:
     """Our clock and the controller's agree, so that tokens are valid."""
     if not settings.bootstrap.network:

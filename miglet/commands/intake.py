@@ -14,6 +14,7 @@ from miglet.config.section import MalformedSettings
 from miglet.config.settings import RUNTIME_KEYS, Settings
 from miglet.messages.facts import CommandExamined, CommandReceived
 from miglet.supervisor.children import ChildTask, by_name
+from miglet.supervisor.privileges import TASK_USER
 
 #: Seconds that an examination may take.
 LIMIT_SECONDS = 10.0
@@ -42,7 +43,9 @@ def validation_task(
     """
     faults = [*fact.faults, *_expired(fact, controllers_now)]
     command = {"id": fact.id, "type": fact.type, "parameters": fact.parameters}
-    main = by_name(EXAMINER, "examine_command", command, faults, current)
+    main = by_name(
+        EXAMINER, "examine_command", command, faults, current, user=TASK_USER
+    )
     fallback = CommandExamined(fact.id, fact.type, {}, [FAILED])
     return ChildTask("examiner", main, LIMIT_SECONDS, fallback, fixed=FIXED)
 

@@ -144,7 +144,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def give_to_workers(descriptor: int) -> None:
-    """Started as root: the notice-watcher keeps the file, the credential group reads it.
+    """Started as root: the notice-watcher keeps the file, its readers are a group.
 
     Where that group is missing, all workers are one user.
     """

@@ -20,7 +20,6 @@ from miglet.config.load import NOWHERE, Loaded, drafted, load
 from miglet.config.schema import KEYS
 from miglet.config.settings import Settings
 from miglet.config.sources import (
-    ATTRIBUTE_PREFIX,
     Layer,
     Layers,
     Unreadable,
@@ -37,7 +36,6 @@ from miglet.metadata.cloud import (
     Limits,
     Metadata,
     MetadataUnavailable,
-    cloud_called,
     cloud_name,
 )
 from miglet.metadata.credential import (
@@ -47,6 +45,7 @@ from miglet.metadata.credential import (
     usable_token,
     write_private,
 )
+from miglet.metadata.fetch import CLOUD_INIT, OURS, fetched, usual
 from miglet.redaction import redact, remember_secret
 
 #: The setting that keeps the runner's user from the metadata server.
@@ -152,7 +151,7 @@ def sources_of(
     if name is None:
         return Sources(layers_of(environ, **sources))
     began = time.monotonic()
-    metadata, trouble = asked(name, environ, limits)
+    metadata, trouble = fetched(name, environ, limits)
     took = round((time.monotonic() - began) * 1000, 1)
     if metadata is None:
         log.warning("no metadata of %s: %s", name, trouble)
@@ -165,19 +164,6 @@ def sources_of(
         machine=machine_layer(metadata),
     )
     return with_block(with_token(Sources(layers, name, metadata, None, took)))
-
-
-def asked(
-    name: str, environ: Mapping[str, str], limits: Limits
-) -> tuple[Metadata | None, MetadataUnavailable | None]:
-    """The cloud's answer, or why there is none."""
-    cloud = cloud_called(name, environ, limits)
-    try:
-        return cloud.metadata(limits.deadline()), None
-    except MetadataUnavailable as error:
-        return None, error
-    finally:
-        cloud.close()
 
 
 def with_token(found: Sources) -> Sources:
@@ -251,10 +237,6 @@ TOKEN_SOURCE = f"{SOURCE} {CONTROLLER_TOKEN}"
 #: The setting that names the file with the controller's token.
 TOKEN_KEY = "controller.auth.token_path"
 
-#: The first line of user data that is our document as a whole, and of user data
-#: (https://cloudinit.readthedocs.io/) in which a section may be ours.
-OURS, CLOUD_INIT = "#miglet-config", "#cloud-config"
-
 #: How our section of another's document begins.
 SECTION = "miglet:"
 
@@ -275,14 +257,6 @@ def secret_names(metadata: Metadata) -> list[str]:
     """The attributes that are there and hold a token."""
     present = usual(metadata.attributes)
     return [each for each in (CONTROLLER_TOKEN, REGISTRATION_TOKEN) if each in present]
-
-
-def usual(attributes: Mapping[str, str]) -> dict[str, str]:
-    """The attributes that are ours, in the usual spelling of their names."""
-    spelt = {name.lower().replace("_", "-"): text for name, text in attributes.items()}
-    return {
-        name: text for name, text in spelt.items() if name.startswith(ATTRIBUTE_PREFIX)
-    }
 
 
 def controller_token(metadata: Metadata) -> str | None:

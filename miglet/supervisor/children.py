@@ -288,15 +288,23 @@ class ChildTasks:
             self._running.remove(running)
 
 
-def by_name(module: str, function: str, *arguments: Any) -> Callable[[Queue], None]:
-    """A child's main that is imported only there: what it needs ends with it."""
-    return functools.partial(_run_by_name, module, function, arguments)
+def by_name(
+    module: str, function: str, *arguments: Any, user: str = ""
+) -> Callable[[Queue], None]:
+    """A child's main that is imported only there: what it needs ends with it.
+
+    With `user` the child becomes that user as soon as the module is imported.
+    """
+    return functools.partial(_run_by_name, module, function, arguments, user)
 
 
 def _run_by_name(
-    module: str, function: str, arguments: tuple[Any, ...], queue: Queue
+    module: str, function: str, arguments: tuple[Any, ...], user: str, queue: Queue
 ) -> None:
-    getattr(importlib.import_module(module), function)(queue, *arguments)
+    main = getattr(importlib.import_module(module), function)
+    if user:
+        privileges.become(user)
+    main(queue, *arguments)
 
 
 def _begin(name: str, main: Callable[[Queue], None], queue: Queue, parent: int) -> None:
