@@ -30,7 +30,7 @@ from miglet.supervisor.queues import Queue
 #: (https://cloudinit.readthedocs.io/) in which a section may be ours.
 OURS, CLOUD_INIT = "#miglet-config", "#cloud-config"
 
-#: Most characters that our part of the metadata may have, on its way from the child too.
+#: Most characters that our part of the metadata may have.
 OURS_AT_MOST = 1024 * 1024
 
 #: Characters of one message: a queue takes 64 KiB, a character has up to four bytes.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 
 import pytest
 
-from miglet.bootstrap.framework import Check
-from miglet.bootstrap.report import report
+from miglet.bootstrap import framework
+from miglet.bootstrap.framework import Check, report
 from miglet.supervisor import privileges
 from tests.sample_settings import sample_settings
 
@@ -27,8 +26,7 @@ def dying(settings: object, deadline: float) -> str:
 def nobody(monkeypatch) -> privileges.Account:
     account = privileges.account("nobody")
     monkeypatch.setattr(privileges, "unprivileged_account", lambda user: account)
-    reporting = importlib.import_module("miglet.bootstrap.report")
-    monkeypatch.setattr(reporting, "unprivileged_account", lambda user: account)
+    monkeypatch.setattr(framework, "unprivileged_account", lambda user: account)
     return account
 
 

@@ -10,11 +10,8 @@ from typing import Any
 import pytest
 
 from miglet.metadata import fetch
-from miglet.metadata.cloud import Metadata
-from miglet.metadata.faults import MetadataUnavailable
-from miglet.metadata.fetch import fetched
-from miglet.metadata.limits import Limits
-from miglet.metadata.settings import OURS_AT_MOST
+from miglet.metadata.cloud import Limits, Metadata, MetadataUnavailable
+from miglet.metadata.fetch import OURS_AT_MOST, fetched
 from miglet.supervisor import privileges
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become others")
