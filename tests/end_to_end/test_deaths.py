@@ -75,11 +75,28 @@ def test_a_job_that_ends_while_nobody_is_there_is_told_truly(machine, result):
     assert vm.types().count("VMStarted") == 1
 
 
-def test_a_runner_that_died_while_nobody_was_there_is_a_crash(machine):
+def test_a_job_whose_listener_died_while_nobody_was_there_goes_on(machine):
     vm = running(machine)
     pid = vm.agent.status()["runner"]["pid"]
     vm.agent.kill()
     os.kill(pid, signal.SIGKILL)
+    vm.agent.start()
+    crashed = vm.event("RunnerCrashed")["data"]
+    assert (crashed["signal"], crashed["will_retry"]) == (signal.SIGKILL, False)
+    vm.double.finish_step()
+    assert vm.agent.wait() == 0
+    (completed,) = vm.events("JobCompleted")
+    assert completed["data"]["result"] == "succeeded"
+    assert len(vm.events("RunnerCrashed")) == 1
+
+
+def test_a_runner_that_died_whole_while_nobody_was_there_is_a_crash(machine):
+    vm = running(machine)
+    pid = vm.agent.status()["runner"]["pid"]
+    (worker,) = vm.double.truth("worker_start")
+    vm.agent.kill()
+    os.kill(pid, signal.SIGKILL)
+    os.kill(worker["pid"], signal.SIGKILL)
     vm.agent.start()
     assert vm.agent.wait() == 0
     (completed,) = vm.events("JobCompleted")
