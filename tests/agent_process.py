@@ -52,6 +52,7 @@ QUICK: dict[str, Any] = {
         "grace_period": "3s",
         "force_after": "20s",
         "delivery_timeout": "4s",
+        "last_resort": "none",
     },
     "metrics": {"collection_interval": "500ms"},
     "bootstrap": {"min_free_disk": "1MB", "docker": "off", "network": False},

@@ -34,8 +34,7 @@ def resume(vm: Vm, fact: SettingsLoaded, moment: Moment) -> Step:
     if vm.resumed_from is None:
         return vm, []
     if vm.flushing:
-        # Its last event is in the journal: deliver, register nothing, and end.
-        return vm.enter(State.SHUTTING_DOWN, moment), []
+        return deliver_the_rest(vm, moment), []
     error = Error(
         category="infrastructure",
         code="miglet_restarted",
@@ -50,6 +49,11 @@ def resume(vm: Vm, fact: SettingsLoaded, moment: Moment) -> Step:
     if vm.runner:
         watch = [Tell(WatchRunner(vm.runner["run_id"]))]
     return vm, [*reports, *lost, *watch, Post(StartContinued())]
+
+
+def deliver_the_rest(vm: Vm, moment: Moment) -> Vm:
+    """The last event is in the journal: deliver, register nothing, and end."""
+    return vm.enter(State.SHUTTING_DOWN, moment, flushing_since=moment.now)
 
 
 def announce_machine(vm: Vm, fact: PreflightDone, moment: Moment) -> Step:
@@ -89,7 +93,7 @@ def refuse_settings(vm: Vm, fact: SettingsRefused, moment: Moment) -> Step:
         for each in fact.faults
     ]
     if vm.flushing:
-        return vm.enter(State.SHUTTING_DOWN, moment), []
+        return deliver_the_rest(vm, moment), []
     return fail(vm, found, fact.exit_status, moment)
 
 

@@ -6,6 +6,7 @@ and nobody storms a controller that has enough trouble.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ SETTINGS = {
         "retry": {"initial_backoff": "50ms", "max_backoff": "500ms"},
     },
     "heartbeat": {"interval": "250ms", "timeout": "2s"},
-    "shutdown": {"grace_period": "15s"},
+    "shutdown": {"grace_period": "15s", "delivery_timeout": "15s"},
 }
 
 #: Seconds of each of the three bouts; longer than a request may take.
@@ -174,6 +175,41 @@ def test_a_controller_that_is_not_there_for_long_gets_everything_later(
     promises.kept(vm.events(), vm)
 
 
+def test_what_the_controller_misses_at_the_end_is_delivered_by_the_next_start(
+    machine, controller, free_port, tmp_path
+):
+    tmp_path.chmod(0o700)
+    lines = tmp_path / "events"
+    shutdown = {
+        "grace_period": "1s",
+        "delivery_timeout": "1s",
+        "last_resort": str(lines),
+    }
+    settings = {**SETTINGS, "shutdown": shutdown}
+    vm = pointed_at(machine(HELD, **settings), f"http://127.0.0.1:{free_port}")
+    with weather_before(controller.endpoint, free_port):
+        vm.agent.start()
+        vm.agent.until("idle")
+        vm.double.release_job()
+        vm.event("JobStarted")
+    vm.double.finish_step()
+    assert vm.agent.wait(30) == 75
+    left = [
+        json.loads(line.removeprefix("MIGLET-EVENT "))
+        for line in lines.read_text().splitlines()
+    ]
+    assert {each["type"] for each in left} >= {"JobCompleted", "VMStopped"}
+    assert left[0]["type"] == "JobCompleted"
+    registered = vm.types().count("RunnerRegistered")
+    with weather_before(controller.endpoint, free_port):
+        vm.agent.start()
+        assert vm.agent.wait(30) == 0
+    assert vm.types()[-1] == "VMStopped"
+    assert vm.types().count("RunnerRegistered") == registered
+    assert vm.types().count("JobCompleted") == vm.types().count("VMStopped") == 1
+    promises.kept(vm.events(), vm)
+
+
 @pytest.mark.slow
 def test_a_controller_that_asks_for_an_age_is_given_five_minutes(machine):
     told: list[float] = []
@@ -206,7 +242,7 @@ def test_a_controller_slower_than_the_heartbeats_gets_the_events_in_between(mach
         assert vm.agent.wait(30) == 0
         kinds = [event["type"] for event in stub.events()]
         assert kinds[-3:] == ["JobCompleted", "VMShuttingDown", "VMStopped"]
-        assert len(kinds) == 5 and len(stub.calls("heartbeat")) >= 5
+        assert len(kinds) == 6 and len(stub.calls("heartbeat")) >= 5
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 413, 422])

@@ -770,8 +770,9 @@ def test_a_start_that_has_only_events_to_deliver_registers_nothing():
     vm, _ = live(busy(), finished(), REMOVED)
     vm, effects = live(vm, DeadlinePassed("flush"))
     assert effects == [Exit(75)]
-    vm, effects = live(reborn(vm), LOADED, PREPARED, LISTENING)
+    vm, effects = live(reborn(vm), LOADED, PREPARED, LISTENING, now=9000.0)
     assert (types(effects), told(effects)) == ([], [])
+    assert effects == [SetTimer("flush", 600.0)]
     assert live(vm, EventsFlushed())[1] == [Exit(0)]
 
 
