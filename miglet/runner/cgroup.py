@@ -1,4 +1,4 @@
-"""What the kernel tells of a control group: who is in it, and what they have used.
+"""What the kernel knows of a control group: its processes, and what they have used.
 
 The shim and the recorder import this: nothing but `os`. A file that this kernel, or
 this group, does not have is None (Documentation/admin-guide/cgroup-v2.rst).
@@ -22,13 +22,13 @@ def own(path: str = OWN, root: str = ROOT) -> str | None:
 
 
 def pids(folder: str) -> list[int]:
-    """Everybody in the group and in those below it."""
+    """The processes in the group and in those below it."""
     inside = [place for place, _, _ in os.walk(folder)]
     return [int(word) for place in inside for word in words(place, "cgroup.procs")]
 
 
 def words(folder: str, name: str) -> list[str]:
-    """A file of the group, split; empty when it is not there, or not for us."""
+    """A file of the group, split; empty where it does not exist or cannot be read."""
     try:
         with open(f"{folder}/{name}", encoding="ascii") as file:
             return file.read().split()
@@ -38,8 +38,8 @@ def words(folder: str, name: str) -> list[str]:
 
 def keyed(folder: str, name: str, key: str) -> int | None:
     """The number that follows `key` in a file of the group."""
-    told = words(folder, name)
-    return int(told[told.index(key) + 1]) if key in told else None
+    found = words(folder, name)
+    return int(found[found.index(key) + 1]) if key in found else None
 
 
 def figures(folder: str) -> dict[str, float]:
@@ -54,7 +54,7 @@ def figures(folder: str) -> dict[str, float]:
 
 
 def cpu_seconds(folder: str) -> float | None:
-    """CPU time of everybody who is, or ever was, in the group."""
+    """CPU time of all processes that are, or ever were, in the group."""
     used = keyed(folder, "cpu.stat", "usage_usec")
     return None if used is None else round(used / 1e6, 3)
 
@@ -79,5 +79,5 @@ def io_bytes(folder: str, key: str) -> int | None:
 
 
 def oom_kills(folder: str) -> int | None:
-    """How many in the group the kernel has killed for want of memory."""
+    """How many in the group the kernel has killed for lack of memory."""
     return keyed(folder, "memory.events", "oom_kill")

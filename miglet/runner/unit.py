@@ -15,7 +15,7 @@ from typing import Any
 from miglet.runner import cgroup
 from miglet.supervisor import systemd
 
-#: Where the service manager tells the journal which invocation a unit is in.
+#: Where the service manager writes for the journal which invocation a unit is in.
 INVOCATIONS = "/run/systemd/units"
 
 
@@ -39,14 +39,14 @@ class Unit:
         )
 
     def present(self, invocations: str = INVOCATIONS) -> bool:
-        """Whether systemd still has this invocation: not all of its end is over."""
+        """Whether systemd still has this invocation: its end is not complete."""
         with suppress(OSError):
             current = os.readlink(f"{invocations}/invocation:{self.name}")
             return current == self.invocation_id
         return False
 
     def pids(self) -> list[int]:
-        """Everybody in the unit, the shim as well."""
+        """The processes in the unit, the shim as well."""
         return cgroup.pids(self.group) if self.group else []
 
     def figures(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Unit:
         return cgroup.figures(self.group) if self.group else {}
 
     def oom_kills(self) -> int | None:
-        """How many of the unit's processes were killed for want of memory."""
+        """How many of the unit's processes were killed for lack of memory."""
         return cgroup.oom_kills(self.group) if self.group else None
 
     def kill(self, seconds: float) -> None:

@@ -71,3 +71,19 @@ def test_a_step_that_is_killed_for_want_of_memory_is_counted(tmp_path):
     assert status.exit_code == 137
     assert run.oom_kills() >= 1
     assert run.kill() and run.oom_kills() >= 1
+
+
+def test_a_unit_is_active_for_as_long_as_the_worker_of_a_dead_listener(tmp_path):
+    worker = tmp_path / "Runner.Worker"
+    worker.write_text("#!/bin/sh\nwhile ! [ -e go ]; do sleep 0.01; done; exit 102\n")
+    worker.chmod(0o755)
+    run = launched(tmp_path, RUNNER_UNIT, "./Runner.Worker & wait")
+    found = eventually(run.worker, what="the Worker")
+    run.listener.signal(signal.SIGKILL)
+    assert eventually(run.ended, what="the Listener's end").signal == signal.SIGKILL
+    assert run.orphaned() and shown(run.unit.name, "ActiveState") == "active"
+    (tmp_path / "go").touch()
+    status = eventually(found.exit_status, what="the Worker's exit status")
+    assert status.exit_code == 102
+    eventually(lambda: not run.unit.present(), what="the end of the unit")
+    found.close()
