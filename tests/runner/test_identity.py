@@ -92,7 +92,7 @@ def test_the_way_to_the_controller_is_not_the_jobs_business(tmp_path):
             "runner.proxy": "http://proxy.example:3128",
         }
     )
-    host = SimpleNamespace(settings=settings)
+    host = SimpleNamespace(settings=settings, report=lambda fact: None)
     made = environment(host, None, tmp_path, tmp_path)
     assert made["HTTPS_PROXY"] == "http://proxy.example:3128"
     assert "hunter2" not in str(made) and "secret.example" not in str(made)
