@@ -173,16 +173,19 @@ def test_the_hooks_are_real_files_that_need_no_execute_bit():
 def test_a_hook_takes_less_than_fifty_milliseconds_even_with_the_worst_values(
     directory,
 ):
-    worst = {name: "\x01" * 4096 for name in GITHUB}
-    taken = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run(STARTED, environment(directory, **worst))
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        taken.append(
-            after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        )
-    assert min(taken) < 0.05
+    """In processor time, beyond what starting bash takes on this machine."""
+    worst = environment(directory, **{name: "\x01" * 4096 for name in GITHUB})
+    empty = directory.parent / "empty.sh"
+    empty.touch()
+    taken = min(processor_seconds(STARTED, worst) for _ in range(5))
+    assert taken < min(processor_seconds(empty, worst) for _ in range(5)) + 0.05
+
+
+def processor_seconds(script, variables):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run(script, variables)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @settings(

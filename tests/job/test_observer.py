@@ -167,6 +167,8 @@ class Play:
     def look(self, seconds: float = 0.0) -> list[Any]:
         """Let time pass and look; the new facts."""
         self.now += seconds
+        if self.watch.ended:
+            return []
         found = list(self.watch.look(self.now))
         if self.watch.over:
             found += self.watch.finish()
