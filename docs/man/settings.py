@@ -12,9 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from miglet.config import reference
-from miglet.config.docs import required_mark, yaml_text
-from miglet.config.reference import limits
+from miglet.config.docs import REFERENCE_HEAD, limits, required_mark, yaml_text
 from miglet.config.schema import KEYS, SCHEMA, Key
 
 HEAD = """\
@@ -104,9 +102,9 @@ def page() -> str:
 
 def general() -> str:
     """What the reference page says of settings in general."""
-    start = reference.HEAD.index("Where settings come from\n")
-    end = reference.HEAD.index("Changes at run time\n")
-    text = HEADING.sub(_section, reference.HEAD[start:end])
+    start = REFERENCE_HEAD.index("Where settings come from\n")
+    end = REFERENCE_HEAD.index("Changes at run time\n")
+    text = HEADING.sub(_section, REFERENCE_HEAD[start:end])
     text = ROW.sub(r"* \1: \2", RULE.sub("", text))
     return text.replace("``docs/", "``/usr/share/doc/miglet/")
 

@@ -1,6 +1,6 @@
 """The effective configuration as typed values: ``settings.controller.timeout``.
 
-Printed from schema.json by ``python -m miglet.config.typing_page``; do not edit it.
+Printed from schema.json by ``python -m miglet.config.docs settings``; do not edit it.
 """
 
 # Without postponed annotations: `Section.of` reads the types.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import miglet.config.settings
-from miglet.config import typing_page
+from miglet.config import docs
 from miglet.config.schema import KEYS, SCHEMA, SECTIONS
 from miglet.config.section import MalformedSettings
 from miglet.config.settings import RUNTIME_KEYS, Settings
@@ -26,7 +26,7 @@ FLAT = SETTINGS.flat()
 
 def test_the_module_is_what_the_schema_makes_of_it():
     module = Path(miglet.config.settings.__file__)
-    assert module.read_text() == typing_page.page()
+    assert module.read_text() == docs.settings_module()
 
 
 def test_settings_are_read_by_attribute():

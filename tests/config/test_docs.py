@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from miglet.config import docs, reference
+from miglet.config import docs
 from miglet.config.load import load
 from miglet.config.schema import KEYS, parse
 from miglet.config.sources import Layers, document_layer, overlay_layer
@@ -31,11 +31,11 @@ def layer_of(text: str):
 
 
 def test_the_example_is_what_the_schema_makes_of_it():
-    assert EXAMPLE.read_text() == docs.page()
+    assert EXAMPLE.read_text() == docs.example_page()
 
 
 def test_the_page_is_what_the_schema_makes_of_it():
-    assert PAGE.read_text() == reference.page()
+    assert PAGE.read_text() == docs.reference_page()
 
 
 def test_the_example_names_every_setting_with_its_default():
@@ -79,7 +79,7 @@ def test_three_uncommented_lines_are_enough_where_the_machine_has_a_name():
 
 
 def test_the_page_has_a_row_for_every_setting_and_every_word_it_may_be():
-    page = reference.page()
+    page = docs.reference_page()
     for key in KEYS.values():
         assert f"   * - ``{key.name}``\n" in page
         assert key.rules["description"] in page
