@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO
 
 from miglet.errors import MISCONFIGURED, RunnerError
-from miglet.runner.environment import DEFAULT_PATH
 from miglet.runner.installation import (
+    DEFAULT_PATH,
     MIGRATED_FILES,
     REGISTRATION_FILES,
     SMALL_BYTES,

@@ -33,13 +33,15 @@ from miglet.messages.facts import (
 from miglet.messages.orders import ProvideRunner
 from miglet.redaction import remember_secret
 from miglet.runner import metadata_firewall
-from miglet.runner.environment import (
+from miglet.runner.installation import (
     Hooks,
     account_environment,
+    forget_registration,
     proxy_environment,
+    registered,
     runner_environment,
+    runner_version,
 )
-from miglet.runner.installation import forget_registration, registered, runner_version
 from miglet.runner.launcher import (
     LAUNCH_SECONDS,
     RUNNER_OOM_SCORE_ADJ,

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from miglet.runner.environment import Hooks, runner_environment
 from miglet.runner.identity import ProcessIdentity, ProcIncomplete, boot_id
+from miglet.runner.installation import Hooks, runner_environment
 from miglet.supervisor.privileges import account
 from miglet.workers.registration import environment
 from tests.launching import as_root
