@@ -15,8 +15,13 @@ from miglet.formats import one_line
 from miglet.redaction import remember_secret
 from miglet.runner.installation import FolderUnusable, Problem, registration_files
 from miglet.runner.launcher import Launcher, LaunchSpec
-from miglet.runner.outcome import Outcome, failed, interpret, interpret_removal
-from miglet.runner.registration_errors import TIMED_OUT
+from miglet.runner.registration_errors import (
+    TIMED_OUT,
+    Outcome,
+    failed,
+    interpret,
+    interpret_removal,
+)
 from miglet.runner.run import Run
 from miglet.supervisor.privileges import Account
 

@@ -50,8 +50,8 @@ from miglet.runner.launcher import (
     configuration_launcher,
     runner_launcher,
 )
-from miglet.runner.outcome import Next, Outcome
 from miglet.runner.registration import Configuration, Registration
+from miglet.runner.registration_errors import Next, Outcome
 from miglet.runner.release import REINSTALL
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.runner.installation import REGISTRATION_FILES
-from miglet.runner.outcome import interpret, interpret_removal
-from miglet.runner.registration_errors import Next
+from miglet.runner.registration_errors import Next, interpret, interpret_removal
 
 HTTP = "Http response code: {0} from 'POST https://api.github.com/x' (Request Id: 1)\n"
 STATUS = "Response status code does not indicate success: {0}.\n"

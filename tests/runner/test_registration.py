@@ -15,9 +15,8 @@ import pytest
 from miglet.redaction import forget_secrets
 from miglet.runner.installation import FolderUnusable
 from miglet.runner.launcher import CONFIGURATION_UNIT, Launcher
-from miglet.runner.outcome import Outcome
 from miglet.runner.registration import Configuration, Registration
-from miglet.runner.registration_errors import Next
+from miglet.runner.registration_errors import Next, Outcome
 from miglet.runner.run import RunnerPresent
 from miglet.supervisor.privileges import Account, account
 from tests.launching import begin_of
