@@ -18,7 +18,9 @@ from miglet.errors import MigletError, Misconfigured
 SUBCOMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {}
 
 
-def subcommand(function: Callable[[argparse.Namespace], int]):
+def subcommand(
+    function: Callable[[argparse.Namespace], int],
+) -> Callable[[argparse.Namespace], int]:
     """Register a function as the subcommand of its name."""
     SUBCOMMANDS[function.__name__.replace("_", "-")] = function
     return function

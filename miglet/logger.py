@@ -300,7 +300,9 @@ CONTEXT: dict[str, str | None] = {}
 class JsonLines(JsonFormatter):
     """A record as one JSON object of at most LINE_BYTES bytes."""
 
-    def __init__(self, context: Mapping[str, str | None], mask: Callable) -> None:
+    def __init__(
+        self, context: Mapping[str, str | None], mask: Callable[[Any], Any]
+    ) -> None:
         super().__init__(reserved_attrs=ORDINARY)
         self._context = context
         self._mask = mask
@@ -337,7 +339,9 @@ class JsonLines(JsonFormatter):
 class TextLines(logging.Formatter):
     """A record as a line for people, local time, with its traceback below."""
 
-    def __init__(self, context: Mapping[str, str | None], mask: Callable) -> None:
+    def __init__(
+        self, context: Mapping[str, str | None], mask: Callable[[Any], Any]
+    ) -> None:
         super().__init__()
         self._context = context
         self._mask = mask

@@ -12,8 +12,8 @@ import socket
 import time
 from pathlib import Path
 
-from miglet.bootstrap.exchange import ask
 from miglet.bootstrap.framework import Finding, Notable, Unavailable, check
+from miglet.bootstrap.probe import ask
 from miglet.bootstrap.runner import runner_account
 from miglet.config.settings import Settings
 from miglet.runner.installation import may, named

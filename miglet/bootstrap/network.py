@@ -11,9 +11,8 @@ import time
 from urllib.parse import SplitResult, urlsplit
 
 from miglet.bootstrap.credentials import client_context
-from miglet.bootstrap.exchange import Answer, ask
 from miglet.bootstrap.framework import Notable, brief_check
-from miglet.bootstrap.probe import Place, connected
+from miglet.bootstrap.probe import Answer, Place, ask, connected
 from miglet.config.settings import Settings
 from miglet.formats import parse_http_date
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from miglet.bootstrap.exchange import left
+from miglet import __version__
 from miglet.bootstrap.framework import Notable
 
 #: Seconds that one address is tried before the next.
@@ -98,3 +99,54 @@ def tls_trouble(place: Place, error: OSError) -> Notable:
     told = str(reason).replace("_", " ").lower()
     hint = "does this port speak TLS 1.2 or later? A plain one needs http://"
     return Notable(f"{place}: no encryption came about: {told}", hint)
+
+
+LIMIT_BYTES = 16 << 10
+
+
+class Answer(NamedTuple):
+    """The head of an answer; the status is 0 when it was not HTTP."""
+
+    status: int
+    line: str
+    headers: dict[str, str]
+
+
+def ask(connection: socket.socket, request: str, host: str, deadline: float) -> Answer:
+    """Send `request`, such as ``GET /_ping``, and read the head of the answer.
+
+    Raises OSError; TimeoutError at the monotonic `deadline`.
+    """
+    lines = (
+        f"{request} HTTP/1.0",
+        f"Host: {host}",
+        f"User-Agent: miglet/{__version__}",
+    )
+    connection.settimeout(left(deadline))
+    connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1", "replace"))
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < LIMIT_BYTES:
+        connection.settimeout(left(deadline))
+        received = connection.recv(4096)
+        if not received:
+            break
+        head += received
+    return parsed(head.partition(b"\r\n\r\n")[0].decode("latin-1"))
+
+
+def left(deadline: float) -> float:
+    """Seconds until the deadline; raises TimeoutError when there are none."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
+
+
+def parsed(head: str) -> Answer:
+    """The head of an answer, whatever it is; names of headers in small letters."""
+    line, *rest = head.split("\r\n")
+    words = line.split(" ")
+    known = words[0].startswith("HTTP/") and len(words) > 1 and words[1].isdecimal()
+    fields = (each.partition(":") for each in rest)
+    headers = {name.strip().lower(): value.strip() for name, _, value in fields}
+    return Answer(int(words[1][:3]) if known else 0, line, headers)

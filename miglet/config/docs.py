@@ -28,7 +28,7 @@ def example_page() -> str:
 
 def lines_below(
     section: dict[str, Any], prefix: str = "", indent: str = ""
-) -> Iterator:
+) -> Iterator[str]:
     """The lines of `section`, whose keys begin with `prefix`."""
     for name, rules in section["properties"].items():
         if "properties" not in rules:

@@ -385,6 +385,8 @@ def kind(node: Any) -> str:
     return "a list" if isinstance(node, list) else "text"
 
 
+# Built from events rather than by `yaml.compose`: that recurses in C, and libyaml 0.2.5
+# (Debian 12) does not limit the depth.
 def node_of(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Any:
     """The node that begins with `event`; takes its other events from `events`."""
     refuse_cleverness(event, depth)

@@ -33,20 +33,25 @@ SOCKET = "/run/miglet/control.sock"
 INTERRUPTED = 130
 
 
+Run = Callable[[Connection, argparse.Namespace], int]
+
+
 class Subcommand(NamedTuple):
     """One verb of the command line."""
 
-    run: Callable[[Connection, argparse.Namespace], int]
+    run: Run
     arguments: dict[str, dict[str, Any]]
 
 
 SUBCOMMANDS: dict[str, Subcommand] = {}
 
 
-def subcommand(arguments: dict[str, dict[str, Any]] | None = None) -> Callable:
+def subcommand(
+    arguments: dict[str, dict[str, Any]] | None = None,
+) -> Callable[[Run], Run]:
     """Register the function below under its name; its docstring is the help."""
 
-    def register(run: Callable) -> Callable:
+    def register(run: Run) -> Run:
         name = run.__name__.replace("_", "-")
         SUBCOMMANDS[name] = Subcommand(run, arguments or {})
         return run

@@ -85,7 +85,9 @@ class SignReader:
         features: Mapping[str, bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._started_at = lambda: started_at() - _HEAD_START_SECONDS
+        self._started_at: Callable[[], float] = lambda: (
+            started_at() - _HEAD_START_SECONDS
+        )
         self._clock = clock
         budget = Budget(RUN_BUDGET_BYTES)
         self._tail = self._hooks = self._diag = self._perf = None

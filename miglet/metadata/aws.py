@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from miglet.config.sources import ATTRIBUTE_PREFIX
+from miglet.config.schema import ATTRIBUTE_PREFIX
 from miglet.formats import is_printable_word, parse_rfc3339
 from miglet.http.transport import Answer
 from miglet.metadata.cloud import Announcement, Limits, Metadata, MetadataRefused

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from miglet.config.sources import ATTRIBUTE_PREFIX
+from miglet.config.schema import ATTRIBUTE_PREFIX
 from miglet.messages.codec import Fact
 from miglet.metadata.cloud import (
     Limits,

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from miglet.config.settings import Settings
-from miglet.controller.answers import RegistrationToken
-from miglet.controller.client import RemovalToken
+from miglet.controller.answers import RegistrationToken, RemovalToken
 from miglet.errors import UNAVAILABLE, ControllerError, MigletError
 from miglet.http.retry import Backoff
 from miglet.job import hooks
