@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
+from itertools import pairwise
 
 import pytest
 
@@ -245,7 +246,7 @@ def test_a_controller_slower_than_the_heartbeats_gets_the_events_in_between(mach
         assert len(kinds) == 6 and len(stub.calls("heartbeat")) >= 5
 
 
-@pytest.mark.parametrize("status", [400, 404, 410, 413, 422])
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 413, 422])
 def test_an_event_that_is_refused_is_set_aside_and_the_rest_goes_on(machine, status):
     def script(call, body):
         refused = call == "events" and body["type"] == "JobStarted"
@@ -268,7 +269,8 @@ def test_an_event_that_is_refused_is_set_aside_and_the_rest_goes_on(machine, sta
 
 def test_a_duplicate_counts_as_delivered(machine):
     def script(call, body):
-        return answer({"detail": "seen"}, 409) if call == "events" else GO_ON
+        seen = answer({"detail": "seen", "duplicate": True}, 409)
+        return seen if call == "events" else GO_ON
 
     with stub_controller(script=script) as stub:
         vm = pointed_at(machine(IDLE, **SETTINGS), stub.endpoint)
@@ -286,9 +288,46 @@ def test_a_duplicate_counts_as_delivered(machine):
         assert kinds == ["VMStarted", "RunnerRegistered"]
 
 
-def test_a_controller_that_forbids_is_asked_ever_more_rarely(machine):
+def test_a_conflict_that_is_no_duplicate_is_repeated(machine):
+    """As middleware for Idempotency-Key answers while the first attempt lasts."""
+    attempts = []
+
     def script(call, body):
-        return answer({"detail": "not yours"}, 403) if call == "events" else GO_ON
+        if call != "events" or body["type"] != "VMStarted":
+            return GO_ON
+        attempts.append(body["id"])
+        return answer({"detail": "busy"}, 409) if len(attempts) < 4 else GO_ON
+
+    with stub_controller(script=script) as stub:
+        vm = pointed_at(machine(IDLE, **SETTINGS), stub.endpoint)
+        vm.agent.start()
+        vm.agent.until("idle")
+        assert len(attempts) == 4
+        assert len(set(attempts)) == 1
+
+
+def test_a_command_without_an_id_makes_no_storm(machine):
+    """Handed out at each poll, by a controller that answers at once."""
+
+    def script(call, body):
+        nameless = {"commands": [{"type": "Drain"}, {"id": 7, "type": "Drain"}]}
+        return answer(nameless) if call == "commands" else GO_ON
+
+    with stub_controller(script=script) as stub:
+        vm = pointed_at(machine(IDLE, **SETTINGS), stub.endpoint)
+        vm.agent.start()
+        vm.agent.until("idle")
+        eventually(lambda: len(stub.calls("commands")) >= 10)
+        polls = [request.at for request in stub.calls("commands")]
+        gaps = [after - before for before, after in pairwise(polls)]
+        assert min(gaps) >= 0.1  # controller.command_interval is 200 ms here
+        codes = [event["data"]["code"] for event in stub.events("Error")]
+        assert codes.count("malformed_command") == 2
+
+
+def test_a_credential_that_is_not_accepted_is_shown_ever_more_rarely(machine):
+    def script(call, body):
+        return answer({"detail": "who?"}, 401) if call == "events" else GO_ON
 
     with stub_controller(script=script) as stub:
         vm = pointed_at(machine(IDLE, **SETTINGS), stub.endpoint)
