@@ -227,8 +227,10 @@ def test_a_controller_that_asks_for_an_age_is_given_five_minutes(machine):
         eventually(lambda: told)
         eventually(lambda: len(stub.calls("heartbeat")) > 8)
         assert len(told) == 1
-        lines = [line for line in vm.agent.log().splitlines() if '"events:' in line]
-        (seconds,) = (float(line.split("again in ")[1].split()[0]) for line in lines)
+        lines = [
+            line for line in vm.agent.log().splitlines() if "/events failed" in line
+        ]
+        (seconds,) = (float(line.split("retrying in ")[1].split()[0]) for line in lines)
         assert 300 <= seconds <= 360
 
 
