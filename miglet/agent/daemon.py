@@ -24,11 +24,12 @@ from miglet.agent.last_resort import writing_task
 from miglet.agent.status import Knowledge
 from miglet.config.settings import Settings
 from miglet.errors import DONE, UNDELIVERED, MigletError
+from miglet.formats import rfc3339
 from miglet.journal.journal import Journal
 from miglet.lifecycle.job import lose_job
 from miglet.lifecycle.vm import End, FailedStart, Moment, Policy, Vm
 from miglet.messages.codec import Fact
-from miglet.messages.events import Identity, timestamp
+from miglet.messages.events import Identity
 from miglet.messages.facts import (
     EventsWritten,
     MachineDescription,
@@ -194,7 +195,7 @@ def wait_before_start(
     A signal ends the wait and the program: nothing has been started yet.
     """
     assert failed
-    until = timestamp(time.time() + seconds)
+    until = rfc3339(time.time() + seconds)
     line = f"waiting until {until}: {failed.repeats + 1} starts failed: {failed.code}"
     log.warning("%s", line)
     notifier.ready(line)

@@ -14,6 +14,7 @@ from typing import Any
 from miglet import __version__, logger
 from miglet.config.settings import Settings
 from miglet.control.server import ControlServer
+from miglet.formats import rfc3339
 from miglet.journal.journal import Counts, Journal
 from miglet.lifecycle.vm import USAGE, Job, Moment, State, Vm, maximum_usage
 from miglet.messages.events import (
@@ -21,7 +22,6 @@ from miglet.messages.events import (
     JobHeartbeat,
     JobReference,
     seal,
-    timestamp,
 )
 from miglet.messages.facts import ControllerAnswered, ControllerFailed
 from miglet.messages.orders import Beat, FollowJob, ShowStatus
@@ -146,7 +146,7 @@ def status_object(
     """The answer to ``miglet-ctl --json status``."""
     return {
         "state": vm.state.value,
-        "since": timestamp(vm.since),
+        "since": rfc3339(vm.since),
         "version": __version__,
         "pid": known.pid,
         "uptime_seconds": round(moment.now - known.started_now, 3),
@@ -196,7 +196,7 @@ def runner_state(vm: Vm) -> str:
 def _job(job: Job, moment: Moment) -> dict[str, Any]:
     return {
         **job.fields("job_id", "run_id", "name", "repository"),
-        "started_at": timestamp(job.seen_at),
+        "started_at": rfc3339(job.seen_at),
         "elapsed_seconds": round(max(0.0, moment.now - job.seen_now), 3),
         "trace_id": job.run,
     }
@@ -377,7 +377,7 @@ class StatusPublisher:
     def _publish_state(self, vm: Vm) -> None:
         self.publish_line(vm)
         if self.control:
-            news = {"state": vm.state.value, "at": timestamp(self._clock().at)}
+            news = {"state": vm.state.value, "at": rfc3339(self._clock().at)}
             self.control.publish(news)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from miglet.formats import rfc3339
 from miglet.job.evidence import Evidence
 from miglet.job.signs import JobResult
 from miglet.job.verdict import Ending, crash, verdict
@@ -18,7 +19,6 @@ from miglet.messages.events import (
     JobCompleted,
     JobStarted,
     RunnerCrashed,
-    timestamp,
 )
 from miglet.messages.facts import (
     JobEnded,
@@ -225,8 +225,8 @@ def _close_job(vm: Vm, ended: JobEnded, moment: Moment) -> Step:
         result=result,
         cause=cause,
         exit_code=ended.exit_code,
-        started_at=timestamp(job.seen_at),
-        finished_at=timestamp(moment.at - late),
+        started_at=rfc3339(job.seen_at),
+        finished_at=rfc3339(moment.at - late),
         duration_seconds=round(max(0.0, duration), 3),
         resource_usage=maximum_usage(dict.fromkeys(USAGE), job.usage),
         evidence=ended.evidence,

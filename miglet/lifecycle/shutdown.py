@@ -6,6 +6,7 @@ Pure, like every rule; which one holds in which state is in the table of `lifecy
 from __future__ import annotations
 
 from miglet.errors import CRASH_LOOP, DONE, UNDELIVERED
+from miglet.formats import rfc3339
 from miglet.lifecycle.effects import Effect, Emit, Exit, KillRun, StopWorkers, Tell
 from miglet.lifecycle.job import ORPHAN_TIMEOUT, Step, lose_job
 from miglet.lifecycle.vm import DELIVERY_SECONDS, End, Moment, State, Vm
@@ -15,7 +16,6 @@ from miglet.messages.events import (
     TerminationNotice,
     VMShuttingDown,
     VMStopped,
-    timestamp,
 )
 from miglet.messages.facts import (
     EventDelivered,
@@ -251,7 +251,7 @@ def handle_notice(vm: Vm, fact: TerminationNoticed, moment: Moment) -> Step:
     due = None if fact.deadline is None else moment.now + fact.deadline - moment.at
     if _is_known(vm, fact.kind, due):
         return vm, []
-    deadline = timestamp(fact.deadline) if fact.deadline else None
+    deadline = rfc3339(fact.deadline) if fact.deadline else None
     notice = Emit(TerminationNotice(fact.kind, deadline, fact.source))
     vm = vm.replace(notices={**vm.notices, fact.kind: due})
     end = End("termination_notice", "cloud", detail=f"{fact.source}: {fact.kind}")

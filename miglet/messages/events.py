@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from miglet.formats import rfc3339
 from miglet.messages.values import Value
 
 #: Every event by its wire name, filled as the classes below are defined.
@@ -55,12 +55,6 @@ class JobReference(NamedTuple):
     trace_id: str
 
 
-def timestamp(at: float) -> str:
-    """Wall time `at` (seconds) as RFC 3339 in UTC with milliseconds."""
-    moment = datetime.fromtimestamp(at, timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def seal(
     event: Event,
     identity: Identity,
@@ -74,7 +68,7 @@ def seal(
         "id": str(uuid.uuid4()),
         "sequence": None,
         "type": event.type,
-        "timestamp": timestamp(at),
+        "timestamp": rfc3339(at),
         "vm_id": identity.vm_id,
         "pool_id": identity.pool_id,
         "org_id": identity.org_id,

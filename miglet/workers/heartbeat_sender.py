@@ -16,8 +16,9 @@ from typing import Any
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.errors import ControllerError, Refused
+from miglet.formats import rfc3339
 from miglet.http.retry import Backoff
-from miglet.messages.events import Identity, timestamp
+from miglet.messages.events import Identity
 from miglet.messages.facts import (
     ControllerAnswered,
     ControllerFailed,
@@ -271,7 +272,7 @@ class HeartbeatSender(Worker):
 
     def _contents(self) -> dict[str, Any]:
         content = self._beat.content if self._beat else {}
-        return {**content, "timestamp": timestamp(time.time())}
+        return {**content, "timestamp": rfc3339(time.time())}
 
     def _hasten_event(self) -> None:
         """The controller answers again: an event need not wait out its back-off."""
@@ -306,6 +307,6 @@ def _job_heartbeat(job: dict[str, Any], now: float) -> dict[str, Any]:
     return {
         **envelope,
         "id": str(uuid.uuid4()),
-        "timestamp": timestamp(time.time()),
+        "timestamp": rfc3339(time.time()),
         "data": {**envelope["data"], "elapsed_seconds": elapsed},
     }
