@@ -362,6 +362,12 @@ class Arbiter:
     def _observe_failure(self, fact: facts.ControllerFailed) -> None:
         self.knowledge.note_failure(fact)
 
+    def _observe_command(self, fact: facts.CommandExamined) -> None:
+        """An operator and a reload get no event that says why they were rejected."""
+        if fact.faults:
+            reasons = "; ".join(fact.faults)
+            log.warning("%s by %s rejected: %s", fact.type, fact.requested_by, reasons)
+
     def _observe_token(self, fact: facts.ControllerTokenTaken) -> None:
         """A heartbeat at once shows whether the controller takes it; events follow."""
         self._publisher.publish_heartbeat(self.vm, at_once=True)
@@ -527,6 +533,7 @@ OBSERVERS: dict[type[Fact], Callable[[Arbiter, Any], None]] = {
     facts.PreflightDone: Arbiter._observe_machine,
     facts.ControllerAnswered: Arbiter._observe_answer,
     facts.ControllerFailed: Arbiter._observe_failure,
+    facts.CommandExamined: Arbiter._observe_command,
     facts.ControllerTokenTaken: Arbiter._observe_token,
     facts.RunnerRemoved: Arbiter._observe_removal,
     facts.RunKilled: Arbiter._observe_kill,
