@@ -301,3 +301,25 @@ def test_the_sources_of_a_start_are_read_together(tmp_path):
     layers = layers_of(environ, ["vm_id=vm-1"], str(file))
     assert load(layers).settings.vm_id == "vm-1"
     assert load(layers).origins["org_id"].source == f"{file}:2"
+
+
+@pytest.mark.parametrize(
+    ("key", "written"),
+    [
+        ("github.labels", ["linux", "a,b"]),
+        ("github.labels", ["linux", ""]),
+        ("github.labels", ["linux", "a\0b"]),
+        ("github.labels", ["--ephemeral"]),
+        ("github.runner_group", "-x"),
+        ("github.runner_group", "a\nb"),
+        ("github.runner_group", ""),
+        ("github.org", "octo/widget"),
+        ("vm_id", "a b"),
+    ],
+)
+def test_what_config_sh_would_misread_is_refused_by_name(key, written):
+    base = {**NEEDED, key: written}
+    with pytest.raises(Misconfigured) as caught:
+        load(Layers(file=overlay_layer("file", base)))
+    assert [fault.key for fault in caught.value.faults] == [key]
+    assert caught.value.exit_status == 78

@@ -29,6 +29,7 @@ def test_every_mistake_is_reported_at_once_and_told_to_the_controller(machine):
     for part in ("heartbeat.interval", "heartbeats", "did you mean"):
         assert part in log, log
     assert "Traceback" not in log
+    assert "bootstrap.timeout" not in log, "the bootstrap did end"
     errors = vm.events("Error")
     assert {each["data"]["category"] for each in errors} == {"misconfig"}
     assert len(errors) >= 2
