@@ -143,3 +143,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("an object has the same key twice")
     return found
+
+
+def canonical_command(name: str) -> str:
+    """`set_log_level`, `SetLogLevel` and `SETLOGLEVEL` are one command."""
+    return name.replace("_", "").lower()

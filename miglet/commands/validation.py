@@ -16,6 +16,7 @@ from miglet.config.load import Loaded, explanation, origins_of, reload, update
 from miglet.config.settings import Settings
 from miglet.controller import contract
 from miglet.errors import Misconfigured
+from miglet.formats import canonical_command
 from miglet.messages.facts import CommandExamined
 from miglet.metadata.cloud import Limits
 from miglet.metadata.sources import keep_token, sources_of
@@ -34,7 +35,7 @@ def examine_command(
     """Report CommandExamined for the command."""
     found = list(faults) or list(command_faults(command["type"], command["parameters"]))
     settings = None
-    if not found and canonical(command["type"]) == canonical(UPDATE):
+    if not found and canonical_command(command["type"]) == canonical_command(UPDATE):
         try:
             parameters = command["parameters"]
             overlay = parameters.get("config", parameters)
@@ -73,11 +74,11 @@ def answer(
 
 def command_faults(kind: str, parameters: dict[str, Any]) -> Iterator[str]:
     """What is wrong with the command, by its JSON Schema."""
-    names = {canonical(name): name for name in contract.COMMANDS}
-    if canonical(kind) not in names:
+    names = {canonical_command(name): name for name in contract.COMMANDS}
+    if canonical_command(kind) not in names:
         yield unknown_command(kind)
         return
-    schema = contract.schema(f"command-{names[canonical(kind)]}")
+    schema = contract.schema(f"command-{names[canonical_command(kind)]}")
     for error in jsonschema.Draft7Validator(schema).iter_errors(parameters):
         place = ".".join(map(str, error.absolute_path)) or "parameters"
         expected = error.schema.get("x-expected")
@@ -89,11 +90,6 @@ def unknown_command(kind: str) -> str:
     near = difflib.get_close_matches(kind, contract.COMMANDS, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"unknown command {kind!r}{hint}"
-
-
-def canonical(name: str) -> str:
-    """As `miglet.commands.registry.canonical`, which this floor cannot import."""
-    return name.replace("_", "").lower()
 
 
 def loaded_of(current: dict[str, Any]) -> Loaded:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from miglet.errors import MigletError
+from miglet.formats import canonical_command
 from miglet.lifecycle import job, runner, shutdown, startup
 from miglet.lifecycle.effects import (
     AcceptCommand,
@@ -75,11 +76,6 @@ class CommandRow:
 COMMANDS: dict[str, CommandRow] = {}
 
 
-def canonical(name: str) -> str:
-    """`set_log_level`, `SetLogLevel` and `SETLOGLEVEL` are one command."""
-    return name.replace("_", "").lower()
-
-
 def command(
     name: str, *to: State, answered_later: bool = False
 ) -> Callable[[Rule], Rule]:
@@ -87,7 +83,7 @@ def command(
 
     def add(rule: Rule) -> Rule:
         row = CommandRow(name, rule, frozenset(to), answered_later)
-        COMMANDS[canonical(name)] = row
+        COMMANDS[canonical_command(name)] = row
         return rule
 
     return add
@@ -117,7 +113,7 @@ def accept_command(vm: Vm, fact: facts.CommandReceived, moment: Moment) -> Step:
     if len(vm.commands) >= OPEN_COMMANDS_LIMIT:
         reason = f"{OPEN_COMMANDS_LIMIT} commands wait for their answers already"
         return vm, [Emit(CommandCompleted(fact.id, fact.type, "rejected", reason))]
-    known = COMMANDS.get(canonical(fact.type))
+    known = COMMANDS.get(canonical_command(fact.type))
     name = known.name if known else fact.type
     vm = vm.replace(commands={**vm.commands, fact.id: name})
     return vm, [AcceptCommand(fact)]
@@ -130,7 +126,7 @@ def obey_command(vm: Vm, fact: facts.CommandExamined, moment: Moment) -> Step:
     """
     if fact.id and fact.id not in vm.commands:
         return vm, []
-    row = COMMANDS.get(canonical(fact.type))
+    row = COMMANDS.get(canonical_command(fact.type))
     try:
         if fact.faults or row is None:
             raise CommandRejected("; ".join(fact.faults) or "unknown command")

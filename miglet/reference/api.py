@@ -18,7 +18,7 @@ from jsonschema import Draft7Validator
 from jsonschema.exceptions import ValidationError
 
 from miglet.controller import contract
-from miglet.formats import rfc3339, strict_json
+from miglet.formats import canonical_command, rfc3339, strict_json
 from miglet.reference.fleet import Controller, command_topic, event_topic
 from miglet.reference.problems import Problem
 from miglet.reference.store import Arrival, StoreResult, arrival
@@ -64,9 +64,8 @@ def check(body: Any, schema: str) -> None:
 
 def command_type(name: str) -> str:
     """The wire name of a command, written with or without case and underscores."""
-    plain = name.replace("_", "").lower()
     for known in contract.COMMANDS:
-        if known.lower() == plain:
+        if canonical_command(known) == canonical_command(name):
             return known
     raise Problem(422, f"no command {name!r}; there are {', '.join(contract.COMMANDS)}")
 

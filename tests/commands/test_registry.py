@@ -13,8 +13,9 @@ from miglet.commands.validation import command_faults, examine_command
 from miglet.config.load import Loaded, Origin, explanation
 from miglet.config.schema import KEYS
 from miglet.controller import contract
+from miglet.formats import canonical_command
 from miglet.lifecycle.effects import AcceptCommand, Adopt, ChangeLevel, Tell
-from miglet.lifecycle.table import COMMANDS, OPEN_COMMANDS_LIMIT, canonical, step
+from miglet.lifecycle.table import COMMANDS, OPEN_COMMANDS_LIMIT, step
 from miglet.lifecycle.vm import Moment, State
 from miglet.messages.codec import encode
 from miglet.messages.facts import (
@@ -233,7 +234,7 @@ def test_every_command_of_the_contract_is_obeyed_or_known_not_to_be():
     for each in COMMANDS.values():
         assert each.rule.__doc__
         assert json.dumps(contract.schema(f"command-{each.name}"))
-        assert canonical(each.name) in COMMANDS
+        assert canonical_command(each.name) in COMMANDS
 
 
 IN_FORCE = sample_settings()

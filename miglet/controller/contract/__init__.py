@@ -7,6 +7,7 @@ tests all read them here. Each schema is draft 7 and refers to nothing outside i
 from __future__ import annotations
 
 import json
+import string
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,13 @@ FOLDER = Path(__file__).parent
 #: The name of every schema, e.g. ``event`` or ``command-Drain``.
 SCHEMAS = tuple(sorted(path.stem for path in FOLDER.glob("schemas/*.json")))
 
+#: How the names of the schemas of parameters begin, unlike ``command-request``.
+PARAMETERS = tuple(f"command-{letter}" for letter in string.ascii_uppercase)
+
 #: The wire name of every command; its parameters' schema is ``command-NAME``.
-COMMANDS = ("Drain", "Shutdown", "UpdateConfig", "SetLogLevel", "RotateCredentials")
+COMMANDS = tuple(
+    name.removeprefix("command-") for name in SCHEMAS if name.startswith(PARAMETERS)
+)
 
 
 def schema(name: str) -> dict[str, Any]:
