@@ -40,7 +40,7 @@ from miglet.messages.facts import (
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from miglet.runner.launcher import Launcher, runner_launcher
 from miglet.runner.release import FolderRecord
-from miglet.runner.run import Run
+from miglet.runner.run import Run, RunnerPresent
 from miglet.supervisor.failpoints import reach
 from miglet.workers.base import SILENCE_MARGIN, Worker
 from miglet.workers.registration import (
@@ -49,7 +49,7 @@ from miglet.workers.registration import (
     describe,
     hooks_report,
 )
-from miglet.workers.steps import GivenUp, Steps
+from miglet.workers.steps import GivenUp, Steps, failure_of
 
 #: Seconds that killing a whole tree of processes may take.
 KILL_SECONDS = 5.0
@@ -209,7 +209,8 @@ class RunnerWatcher(Worker):
     def _end_former_run(self, run: Run, instead_of: str) -> Steps:
         """See a former run end and forget it: what it did is in the journal.
 
-        A Worker that outlived its Listener finishes its job first.
+        A Worker that outlived its Listener finishes its job first. Raises GivenUp for
+        a Listener that the kernel does not let end: there is no room for another.
         """
         if not self._observed.is_of(run.run_id):
             self._observed.begin(run, adopted=True)
@@ -219,7 +220,10 @@ class RunnerWatcher(Worker):
                 yield from self._observed.wait(self.settings.runner.orphan_timeout)
         yield from self._observed.stop()
         self._observed.forget()
-        run.forget()
+        try:
+            run.forget()
+        except RunnerPresent as error:
+            raise GivenUp(failure_of(error)) from error
 
     def _await_listening(self) -> Steps:
         """Kill a Listener that is not ready in time."""

@@ -19,6 +19,7 @@ from miglet.messages.facts import (
     RunnerTroubled,
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
+from miglet.runner.run import RunnerPresent
 from miglet.workers import registration, runner_watcher
 from miglet.workers.runner_watcher import RunnerWatcher
 from tests.job.test_observer import FAILURE, FakeRun, FakeWorker, append, stamped
@@ -272,6 +273,21 @@ def test_a_former_run_whose_worker_finishes_its_job_is_waited_for(watcher, monke
     assert begun
     assert [fact.result for fact in watcher.of(JobEnded)] == ["succeeded"]
     assert run.forgotten
+
+
+def test_a_listener_that_cannot_be_killed_leaves_no_room_for_another(
+    watcher, monkeypatch
+):
+    run = watcher.runs()
+
+    def refuse() -> None:
+        raise RunnerPresent("vm-1-1 (pid 7) still lives")
+
+    monkeypatch.setattr(run, "forget", refuse)
+    watcher.worker.provide(ProvideRunner("vm-1-2"))
+    watcher.pass_time(SETTLE + GRACE + 60.0)
+    (failed,) = watcher.of(RegistrationFailed)
+    assert "still lives" in failed.message and failed.hint
 
 
 def test_a_registration_that_is_given_up_is_reported(watcher, monkeypatch):
