@@ -184,7 +184,7 @@ def replaced(runner: Path, scripts: Path) -> str:
 
 
 class HookReports:
-    """The two reports of a run, each told once, and each refusal once."""
+    """The two reports of a run; each, or why it is refused, is returned once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -706,7 +706,7 @@ def free_bytes(path: Path) -> int | None:
 
 
 def oom_kills(path: Path = VMSTAT) -> int:
-    """How many processes the kernel has killed for want of memory since its start."""
+    """How many processes the OOM killer has killed since the machine started."""
     try:
         lines = path.read_text(encoding="ascii").splitlines()
     except OSError:

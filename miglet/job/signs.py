@@ -111,7 +111,7 @@ def _text(key: str, values: dict[str, object]) -> str | None:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Sign(Value):
-    """Something seen at wall time `at`, told by `source` (one of SOURCES)."""
+    """Something seen at wall time `at` in `source` (one of SOURCES)."""
 
     #: Whether this alone shows that a job is on the machine.
     of_job: ClassVar[bool] = False
@@ -132,7 +132,7 @@ class RunnerVersion(Sign):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Listening(Sign):
-    """The Listener is ready for a job. `version` is None where it was not told."""
+    """The Listener is ready for a job. `version` is None where it is not known."""
 
     version: str | None = None
 
@@ -243,17 +243,17 @@ class WorkerEnded(Sign):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class CancelReceived(Sign):
-    """The job was told to stop, by the server or by a signal to the Listener."""
+    """The job is to stop, for the server or for a signal to the Listener."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ShutdownSignalled(Sign):
-    """The Listener heeds a signal that tells it to end."""
+    """The Listener handles a signal to end."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ShutdownReceived(Sign):
-    """The Worker was told that its Listener, or the machine, shuts down."""
+    """The Worker has received that its Listener, or the machine, shuts down."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)

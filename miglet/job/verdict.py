@@ -1,9 +1,9 @@
 """The one place where a job's result and cause are decided; pure.
 
-The first rule that applies is the verdict. The result is what GitHub was told: the
-Worker says it with its exit status, which a job cannot forge. What is printed or logged
-counts only as far as the observer let it count, and only where that status does not
-say enough. An exit without a result is never a success.
+The first rule that applies is the verdict. The result is what was reported to GitHub:
+the Worker exits with it, and a job cannot forge an exit status. What is printed or
+logged counts only as far as the observer let it count, and only where that status does
+not say enough. An exit without a result is never a success.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Ending:
     worker_stuck: bool = False
     #: Why we stopped the runner while its job ran (one of STOPS); None: we did not.
     stopped_by: str | None = None
-    #: How many processes the kernel killed for want of memory during the job.
+    #: How many processes the OOM killer killed during the job.
     oom_kill_delta: int = 0
     #: Room left where the job works; None: not measured.
     disk_free_bytes: int | None = None
@@ -129,7 +129,7 @@ class Case:
 
     @property
     def reported(self) -> str | None:
-        """The result that GitHub was told, or else that the Listener printed."""
+        """The result that was reported to GitHub, or else that the Listener printed."""
         status = self.ending.worker_status
         if status is None:
             return self._claimed
@@ -169,14 +169,14 @@ class Case:
 
     @property
     def stop(self) -> str | None:
-        """Why the Listener was told to end, if it was, by us or by somebody else."""
+        """Why the Listener was asked to end, if it was, by us or by somebody else."""
         return self.ending.stopped_by or ("shutdown" if self._signalled else None)
 
     @property
     def _signalled(self) -> bool:
-        """Whether the Worker was told to stop by its Listener, not by the server."""
-        told = (signs.ShutdownReceived, signs.CancelReceived)
-        return all(self.evidence.saw(kind) for kind in told)
+        """Whether the Worker was stopped by its Listener, and not by the server."""
+        both = (signs.ShutdownReceived, signs.CancelReceived)
+        return all(self.evidence.saw(kind) for kind in both)
 
     @property
     def job_seen(self) -> bool:
@@ -212,7 +212,7 @@ class Case:
 
     @property
     def oom(self) -> bool:
-        """Whether the kernel killed something for want of memory during the job."""
+        """Whether the OOM killer killed something during the job."""
         return self.ending.oom_kill_delta > 0
 
     @property
@@ -236,7 +236,7 @@ class Case:
         passed = (signs.HookStarted, signs.HookCompleted, signs.StepsBegan)
         if any(self.evidence.saw(kind) for kind in passed):
             return False
-        # Told by the Worker's log, then: a hook that tells it has shown itself too.
+        # Identified by the Worker's log, then: a hook that did has shown itself.
         return self._hooks_trusted or self.evidence.saw(signs.JobIdentified)
 
     @property
@@ -254,7 +254,7 @@ class Case:
 
     @property
     def _hooks_trusted(self) -> bool:
-        """Whether a hook that ran would have been heard."""
+        """Whether a hook that ran would have reported."""
         refused = self.evidence.saw(signs.HookRefused)
         return self.evidence.hooks_expected and not refused
 
@@ -482,7 +482,7 @@ CRASHES = [
 def crash(ending: Ending, evidence: Evidence) -> Crash | None:
     """What was wrong with the Listener's end; None: nothing.
 
-    In order are a job whose result was told, and an end that we asked for.
+    In order are a job whose result was reported, and an end that we asked for.
     """
     case = Case(evidence, ending)
     if ending.stopped_by or (case.reported and not case.worker_crashed):

@@ -2,7 +2,7 @@
 
 Token, config.sh, launch; and at the end a removal token and `config.sh remove`, where
 the runner has not used its registration up. A controller without removal tokens removes
-the runner when it hears of the machine's end.
+the runner at the machine's end.
 """
 
 from __future__ import annotations
@@ -243,11 +243,9 @@ def refusal(outcome: Outcome) -> RegistrationFailed:
 #: service a file system of its own.
 REPORTS = "job"
 
-#: The scripts that the runner calls before and after a job.
-HOOKS = Path(hooks.__file__).with_name("hooks")
 HOOK_HINT = (
-    f"make {HOOKS} readable for the runner's user, and call its scripts from hooks of"
-    " your own; results are told without them, but less is known of a failure"
+    f"make {hooks.SCRIPTS} readable for the runner's user, and call its scripts from"
+    " hooks of your own; jobs are reported without them, but less is known of a failure"
 )
 
 
@@ -288,13 +286,15 @@ def environment(
     Without our hooks where they could not be read: a job fails whose hook is missing.
     """
     features = host.settings.features
-    scripts = Hooks(HOOKS / "job-started.sh", HOOKS / "job-completed.sh")
+    scripts = Hooks(
+        hooks.SCRIPTS / "job-started.sh", hooks.SCRIPTS / "job-completed.sh"
+    )
     problem = hook_problem(host.settings, account) if features.job_hooks else ""
     if problem:
         host.report(
             FaultNoted("misconfig", "job_hooks_unusable", problem, "runner", HOOK_HINT)
         )
-    usable = features.job_hooks and not hooks.unreadable(HOOKS, account)
+    usable = features.job_hooks and not hooks.unreadable(hooks.SCRIPTS, account)
     return runner_environment(
         account,
         os.environ,
@@ -308,9 +308,9 @@ def environment(
 def hook_problem(settings: Settings, who: Account | None) -> str:
     """Why our hooks are not going to report; empty where they are."""
     return (
-        hooks.unreadable(HOOKS, who)
+        hooks.unreadable(hooks.SCRIPTS, who)
         or hooks.closed(Path(settings.paths.runtime), who)
-        or hooks.replaced(Path(settings.runner.directory), HOOKS)
+        or hooks.replaced(Path(settings.runner.directory), hooks.SCRIPTS)
     )
 
 

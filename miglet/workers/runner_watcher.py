@@ -137,7 +137,7 @@ class RunnerWatcher(Worker):
     def provide(self, order: ProvideRunner) -> None:
         """See that a runner of this name listens; what is asked for twice is done once.
 
-        A new watcher may hear of it before it is welcomed, and then again.
+        A new watcher may get it twice: as a new worker, and with the order itself.
         """
         provision = order.name, order.former_run
         if provision != self._provision:

@@ -48,8 +48,8 @@ class Host(Protocol):
     def be_patient(self, seconds: float) -> None:
         """Say that the next step may take so long."""
 
-    def listen(self, source: Any, heed: Callable[[], None]) -> None:
-        """Call `heed` whenever `source` is readable."""
+    def listen(self, source: Any, handler: Callable[[], None]) -> None:
+        """Call `handler` whenever `source` is readable."""
 
     def ignore(self, source: Any) -> None:
         """Undo `listen`."""
