@@ -72,8 +72,8 @@ def test_systemd_hears_of_readiness_of_the_job_and_of_the_end(ear):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["heartbeat-sender", "runner-watcher"])
-def test_while_a_worker_that_all_depends_on_cannot_live_miglet_is_not_well(ear, name):
+def test_while_a_worker_that_all_depends_on_cannot_live_miglet_is_not_well(ear):
+    name = "heartbeat-sender"
     vm, listener = ear
     vm.agent.start()
     eventually(lambda: listener.hears(WELL), what="a sign of life")
