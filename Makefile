@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 DEBIAN_EXTRA := ', python3-cryptography, python3-botocore, openssl, git, dpkg-dev, nftables'
 
 .PHONY: help venv demo demo-shell quick test test-all test-slow test-faults test-package \
-	test-image test-debian packages lint bench soak deb deb-check clean
+	test-image test-debian packages lint docs linkcheck bench soak deb deb-check clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -78,6 +78,20 @@ lint: venv  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(STAMP)-docs  ## the documentation as a site, in build/docs; warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	for page in README.rst CONTRIBUTING.rst CHANGES.rst; do \
+		$(BIN)/docutils --writer=null --report=2 --halt=2 $$page || exit 1; done
+	@echo build/docs/index.html
+
+linkcheck: $(STAMP)-docs  ## every link of the documentation that leads outside; needs the Internet
+	$(BIN)/sphinx-build -q -b linkcheck docs build/linkcheck
+
+# Sphinx is not needed for anything else.
+$(STAMP)-docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
 
 bench: venv  ## memory, start and throughput, beside supervisord's
 	$(BIN)/python -m tests.bench
