@@ -19,7 +19,7 @@ from miglet.messages.events import EVENTS
 from tests.paths import ROOT
 from tests.test_fault_table import NAME as TEST_NAME
 from tests.test_fault_table import defined
-from tests.test_layers import APART, FLOORS
+from tests.test_layers import APART, LAYERS
 
 README = (ROOT / "README.rst").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.rst").read_text()
@@ -79,8 +79,8 @@ def documented_edges() -> dict[str, set[str]]:
     return edges
 
 
-def documented_floors() -> list[set[str]]:
-    """The picture of the packages, the lowest floor first."""
+def documented_layers() -> list[set[str]]:
+    """The picture of the packages, the lowest layer first."""
     rows = re.findall(r"^ +(\d)  ([a-z ]+)$", ARCHITECTURE, re.MULTILINE)
     return [set(names.split()) for _, names in sorted(rows)]
 
@@ -124,7 +124,7 @@ def test_the_documented_state_table_is_the_table():
 
 
 def test_the_picture_of_the_packages_is_the_layer_tests():
-    assert documented_floors() == FLOORS
+    assert documented_layers() == LAYERS
     [apart] = re.findall(r"^ +apart: ([a-z ]+)$", ARCHITECTURE, re.MULTILINE)
     assert set(apart.split()) == set(APART)
 
