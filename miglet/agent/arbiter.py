@@ -44,13 +44,12 @@ from miglet.messages.orders import ApplySettings, FollowJob, SetLevel
 from miglet.runner.launcher import runner_launcher
 from miglet.supervisor.children import ChildTask, ChildTasks, by_name
 from miglet.supervisor.failpoints import reach
-from miglet.supervisor.linux import RunQueue
+from miglet.supervisor.linux import GcTimer, RunQueue, give_back_memory
 from miglet.supervisor.privileges import unprivileged_uids
 from miglet.supervisor.queues import Queue
 from miglet.supervisor.signals import PARENT, SignalPipe
 from miglet.supervisor.supervisor import Supervisor
 from miglet.supervisor.systemd import Notifier
-from miglet.supervisor.tidying import Tidying, give_back_memory
 from miglet.workers.registry import (
     CRITICAL,
     IN_A_CLOUD,
@@ -188,7 +187,7 @@ class Arbiter:
         #: Whether the settings are to be read again, by one child at a time.
         self._reload_wanted = False
         self._control: ControlServer | None = None
-        self._tidying = Tidying()
+        self._gc_timer = GcTimer()
         self._stall = StallMeter()
         self._signals = make_signals(PARENT)
         self._listen(self._signals, self._receive_signals)
@@ -272,8 +271,8 @@ class Arbiter:
         for name in self._timers.take_due(now):
             self.inbox.append(facts.DeadlinePassed(name))
         self._publisher.publish_line(self.vm)
-        self._tidying.look(now)
-        if self._supervisor.lives(CRITICAL):
+        self._gc_timer.collect_if_due(now)
+        if self._supervisor.healthy(CRITICAL):
             self._notifier.alive()
         if self.vm.end:
             self._notifier.extend_timeout(EXTENSION_SECONDS)
@@ -339,7 +338,7 @@ class Arbiter:
         if fact.worker == UPLINK:
             self._delivery.renew(fact.pid)
         reference = self.vm.job.reference if self.vm.job else ()
-        self._supervisor.tell(fact.worker, FollowJob(*reference))
+        self._supervisor.send(fact.worker, FollowJob(*reference))
         self._publisher.publish_heartbeat(self.vm)
 
     def _observe_sample(self, fact: facts.MachineSampled) -> None:
@@ -458,7 +457,7 @@ class Arbiter:
                 perform(self, effect)
 
     def _tell(self, effect: effects.Tell) -> None:
-        self._supervisor.tell(effect.order.to, effect.order)
+        self._supervisor.send(effect.order.to, effect.order)
 
     def _set_timer(self, effect: effects.SetTimer) -> None:
         self._timers.start(effect.name, self._clock().now + effect.seconds)
@@ -484,14 +483,14 @@ class Arbiter:
         if settings.logging.level != before.logging.level:
             # Else a level that SetLogLevel has set stays.
             self._change_level(effects.ChangeLevel(settings.logging.level))
-        self._supervisor.tell_all(ApplySettings(effect.settings))
+        self._supervisor.broadcast(ApplySettings(effect.settings))
         self.vm, timers = change_policy(self.vm, Policy.of(settings), self._clock())
         self._act(timers)
 
     def _change_level(self, effect: effects.ChangeLevel) -> None:
         self.knowledge.log_level = effect.level
         logger.set_level(effect.level)
-        self._supervisor.tell_all(SetLevel(effect.level))
+        self._supervisor.broadcast(SetLevel(effect.level))
 
     def _kill_run(self, effect: effects.KillRun) -> None:
         settings = self.knowledge.settings.as_dict()
@@ -500,7 +499,7 @@ class Arbiter:
         self._tasks.start(ChildTask("kill-run", main, KILL_SECONDS, failed))
 
     def _stop_workers(self, effect: effects.StopWorkers) -> None:
-        self._supervisor.release(name for name in NAMES if name != UPLINK)
+        self._supervisor.stop_workers(name for name in NAMES if name != UPLINK)
 
     def _exit(self, effect: effects.Exit) -> None:
         self.exit_status = effect.status
@@ -509,7 +508,7 @@ class Arbiter:
 
     def _start_worker(self, name: str) -> None:
         main = functools.partial(self._work, name)
-        self._supervisor.hire(name, main, facts_of(name))
+        self._supervisor.start(name, main, facts_of(name))
 
     def _work(self, name: str, queue: Queue) -> None:
         """In the child: run the worker with the settings of this moment."""

@@ -339,5 +339,5 @@ def power_off(command: Sequence[str]) -> None:
     log.info("the machine is switched off: %s", " ".join(command))
     try:
         systemd.order(command, ORDER_SECONDS)
-    except systemd.Unheeded as error:
+    except systemd.CommandFailed as error:
         log.error("the machine cannot be switched off: %s", error)

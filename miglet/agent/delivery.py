@@ -36,7 +36,7 @@ class EventDelivery:
         if order is None:
             return True
         self._in_hand = order.event["sequence"]
-        self._supervisor.tell(UPLINK, order)
+        self._supervisor.send(UPLINK, order)
         self._holder = self._supervisor.pid_of(UPLINK)
         return False
 

@@ -68,7 +68,7 @@ def write_events(queue: Queue, target: str, lines: Sequence[bytes]) -> None:
             _write_to_console(b"".join(lines))
         else:
             _write_to_file(Path(target), b"".join(lines))
-    except (OSError, systemd.Unheeded) as error:
+    except (OSError, systemd.CommandFailed) as error:
         queue.put(EventsWritten(0, f"{target}: {error}"))
     else:
         queue.put(EventsWritten(len(lines), ""))

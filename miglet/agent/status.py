@@ -351,7 +351,7 @@ class StatusPublisher:
         """Every log line names the job from now on."""
         reference = _reference(vm) or (None, None, None)
         logger.set_job(*reference)
-        self._supervisor.tell_all(FollowJob(*reference))
+        self._supervisor.broadcast(FollowJob(*reference))
 
     def publish_heartbeat(self, vm: Vm, at_once: bool = False) -> None:
         """What the heartbeats and the metrics say from now on."""
@@ -362,10 +362,10 @@ class StatusPublisher:
         )
         content = beat(vm, self._known, health, counts, moment)
         job = job_beat(vm, self._known, moment)
-        self._supervisor.tell(UPLINK, Beat(content, job, at_once))
+        self._supervisor.send(UPLINK, Beat(content, job, at_once))
         if self._known.settings.metrics.listen:
             shown = snapshot(vm, self._known, health, counts, moment)
-            self._supervisor.tell("metrics-sampler", ShowStatus(shown))
+            self._supervisor.send("metrics-sampler", ShowStatus(shown))
 
     def publish_line(self, vm: Vm) -> None:
         """What systemd shows names the job and its minutes as they are now."""

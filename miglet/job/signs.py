@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from miglet.messages.values import Value
+from miglet.messages.codec import Value
 
 #: Where signs come from, the most trusted description of a job first: the job message
 #: in the Worker's log, our hooks, the Listener's log and its output.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from miglet.messages.codec import Fact, Order
+from miglet.messages.codec import Fact, Order, Value
 from miglet.messages.events import Event, JobReference
 from miglet.messages.facts import CommandReceived
-from miglet.messages.values import Value
 
 
 class Effect(Value):

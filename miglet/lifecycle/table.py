@@ -371,7 +371,7 @@ _NOT_FLUSHING = "only a machine that delivers its last events waits for it"
 
 #: Facts that change nothing in any state of the table, each with the reason.
 IGNORED_ANYWHERE: dict[type[Fact], str] = {
-    facts.Pulse: "handled by the supervisor",
+    facts.LivenessPing: "handled by the supervisor",
     facts.WorkerRecovered: _FOR_ARBITER,
     facts.RunKilled: "what was to be told of the run is told",
     facts.EventsWritten: "comes when the machine has ended",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from miglet.formats import rfc3339
-from miglet.messages.values import Value
+from miglet.messages.codec import Value
 
 #: Every event by its wire name, filled as the classes below are defined.
 EVENTS: dict[str, type[Event]] = {}

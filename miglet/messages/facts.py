@@ -23,8 +23,8 @@ from miglet.messages.codec import (
     WallTime,
 )
 
-#: The longest that a worker may ask to be left alone: twice the longest request.
-LONGEST_PATIENCE_SECONDS = 1800.0
+#: The longest that a worker may be silent if it says so: twice the longest request.
+LONGEST_LIVENESS_TIMEOUT = 1800.0
 
 #: The category of an error, as the contract has it.
 Category = Annotated[
@@ -164,10 +164,10 @@ Usage = Annotated[dict[str, Any], Keys(ResourceUsage)]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Pulse(Fact):
-    """The worker lives; it may be silent for `patience` seconds from now."""
+class LivenessPing(Fact):
+    """The worker lives, and may be silent for `timeout_seconds` from now."""
 
-    patience: Annotated[float, Range(0, LONGEST_PATIENCE_SECONDS)]
+    timeout_seconds: Annotated[float, Range(0, LONGEST_LIVENESS_TIMEOUT)]
 
 
 # The bootstrap and the supervisor.

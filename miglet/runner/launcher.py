@@ -336,7 +336,7 @@ def start_unit(command: tuple[str, ...]) -> None:
     """Have systemd start the unit; returns when the shim is being executed."""
     try:
         systemd.order(command, START_SECONDS)
-    except systemd.Unheeded as error:
+    except systemd.CommandFailed as error:
         raise LaunchFailed(str(error)) from error
 
 

@@ -177,7 +177,7 @@ def load(rules: str, runtime: Path, options: Sequence[str] = ()) -> None:
             systemd.order(command, LOAD_SECONDS, rules.encode())
         else:
             systemd.order(in_unit(command, rules, complaints), LOAD_SECONDS)
-    except systemd.Unheeded as error:
+    except systemd.CommandFailed as error:
         said = tail(complaints, LONGEST_COMPLAINT).decode(errors="replace").strip()
         reason = (said or str(error))[:LONGEST_COMPLAINT]
         raise MetadataOpen(f"nft refuses the rules: {reason}", KERNEL) from error

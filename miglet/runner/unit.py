@@ -65,5 +65,5 @@ class Unit:
         if not self.present():
             return
         command = ["systemctl", "kill", "--kill-who=all", "--signal=KILL", self.name]
-        with suppress(systemd.Unheeded):
+        with suppress(systemd.CommandFailed):
             systemd.order(command, seconds)

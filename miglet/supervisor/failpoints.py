@@ -1,7 +1,7 @@
 """Named points at which a test can have MIGlet die; on a real machine they do nothing.
 
 ``MIGLET_FAILPOINTS`` names a file with a line for each point that is to do something.
-A file that somebody else than root or we ourselves could have written is not heeded.
+A file that somebody else than root or we ourselves could have written is ignored.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from miglet.errors import BadMessage
 from miglet.messages.codec import Fact, Message
 from miglet.messages.facts import (
     FaultNoted,
-    Pulse,
+    LivenessPing,
     WorkerLost,
     WorkerRecovered,
     WorkerStarted,
@@ -109,17 +109,17 @@ class Supervisor:
         self._slots: dict[str, WorkerSlot] = {}
         self._checked = time.monotonic()
 
-    def hire(
+    def start(
         self,
         name: str,
         main: Callable[[Queue], None],
         facts: Iterable[type[Fact]],
     ) -> None:
         """Start a worker that may send `facts`, and restart it until it is stopped."""
-        self._slots[name] = WorkerSlot(name, main, frozenset({Pulse, *facts}))
+        self._slots[name] = WorkerSlot(name, main, frozenset({LivenessPing, *facts}))
         self._fork(self._slots[name])
 
-    def tell(self, name: str, order: Message) -> None:
+    def send(self, name: str, order: Message) -> None:
         """Send an order; it is lost when the worker is just dead.
 
         A worker whose queue stays full hangs, and is killed.
@@ -133,25 +133,25 @@ class Supervisor:
             log.warning("%s does not take orders: %s", name, error)
             slot.child.signal(signal.SIGKILL)
 
-    def tell_all(self, order: Message) -> None:
+    def broadcast(self, order: Message) -> None:
         """Send an order that every worker knows."""
         for name in self._slots:
-            self.tell(name, order)
+            self.send(name, order)
 
-    def release(self, names: Iterable[str]) -> None:
+    def stop_workers(self, names: Iterable[str]) -> None:
         """Ask these workers to stop; they are not restarted."""
         for name in names:
             slot = self._slots.get(name)
             if slot is None or slot.stopped:
                 continue
             slot.stopped = True
-            self.tell(name, Stop())
+            self.send(name, Stop())
             if slot.child:
                 slot.child.signal(signal.SIGTERM)
 
     def stop(self, grace: float) -> None:
         """Ask all workers to stop, wait once for all of them, then kill."""
-        self.release(list(self._slots))
+        self.stop_workers(list(self._slots))
         deadline = time.monotonic() + grace
         while self._running() and time.monotonic() < deadline:
             self.serve(max(0.0, deadline - time.monotonic()))
@@ -194,7 +194,7 @@ class Supervisor:
         now = time.monotonic()
         return {name: slot.health(now) for name, slot in self._slots.items()}
 
-    def lives(self, names: Iterable[str]) -> bool:
+    def healthy(self, names: Iterable[str]) -> bool:
         """Whether none of these is lost: dead again and again, and still wanted."""
         slots = [self._slots[name] for name in names if name in self._slots]
         return not any(slot.lost and not slot.stopped for slot in slots)
@@ -242,8 +242,10 @@ class Supervisor:
     def _accept(self, slot: WorkerSlot, fact: Fact) -> None:
         now = time.monotonic()
         slot.last_seen = now
-        if isinstance(fact, Pulse):
-            slot.deadline = now + max(self._limits.liveness_timeout, fact.patience)
+        if isinstance(fact, LivenessPing):
+            slot.deadline = now + max(
+                self._limits.liveness_timeout, fact.timeout_seconds
+            )
             self._forgive(slot, now)
         else:
             self._inbox.append(fact)

@@ -20,22 +20,22 @@ from miglet.supervisor.linux import finish
 BOOTED = Path("/run/systemd/system")
 
 
-class Unheeded(MigletError):
-    """What was ordered of the machine was not done; the text is the reason given."""
+class CommandFailed(MigletError):
+    """systemd did not do what it was asked to; the text is the reason given."""
 
     category = "infrastructure"
 
 
 def order(command: Sequence[str], seconds: float, given: bytes = b"") -> None:
-    """Run `systemctl`, `systemd-run` and the like to their end; raises Unheeded."""
+    """Run `systemctl` and the like to their end; raises CommandFailed."""
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     try:
         process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=pipe)
         said = finish(process, given, seconds).decode(errors="replace").strip()
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unheeded(f"{command[0]} cannot be asked: {error}") from error
+        raise CommandFailed(f"{command[0]} cannot be asked: {error}") from error
     if process.returncode:
-        raise Unheeded(said or f"{command[0]} ended with {process.returncode}")
+        raise CommandFailed(said or f"{command[0]} ended with {process.returncode}")
 
 
 class Notifier:

@@ -17,19 +17,19 @@ from miglet import logger
 from miglet.config.settings import Settings
 from miglet.messages.codec import Fact, Message
 from miglet.messages.events import Identity
-from miglet.messages.facts import LONGEST_PATIENCE_SECONDS, Pulse
+from miglet.messages.facts import LONGEST_LIVENESS_TIMEOUT, LivenessPing
 from miglet.messages.orders import ApplySettings, FollowJob, SetLevel, Stop
 from miglet.supervisor import privileges
 from miglet.supervisor.failpoints import reach
+from miglet.supervisor.linux import GcTimer
 from miglet.supervisor.queues import Queue, QueueClosed
 from miglet.supervisor.signals import SignalPipe
-from miglet.supervisor.tidying import Tidying
 
-#: Seconds on top of what a call may take before its worker counts as silent.
+#: Seconds on top of what a call may take until its worker counts as unresponsive.
 SILENCE_MARGIN = 5.0
 
-#: Seconds between two pulses.
-PULSE_SECONDS = 1.0
+#: Seconds between two liveness pings.
+PING_SECONDS = 1.0
 
 
 class Worker:
@@ -53,11 +53,11 @@ class Worker:
         #: Seconds from one `work` to the next; `work` may change it.
         self.period = 1.0
         self._due = 0.0
-        self._pulsed = 0.0
-        #: What was asked for with the last pulse, for something that takes long.
-        self._patience = 0.0
+        self._pinged = 0.0
+        #: The timeout that the last liveness ping asked for; 0: the usual one.
+        self._extended = 0.0
         self._told_to_stop = False
-        self._tidying = Tidying()
+        self._gc_timer = GcTimer()
 
     def __call__(self, queue: Queue) -> None:
         """The worker's life; QueueClosed (the parent is gone) ends it quietly."""
@@ -67,7 +67,7 @@ class Worker:
         self.take_over_signals()
         self._lower_privileges()
         try:
-            self.pulse()
+            self.ping()
             reach(f"{self.name}.opening")
             self.open()
             self._serve()
@@ -79,18 +79,18 @@ class Worker:
         self._due = time.monotonic()
         while not self._told_to_stop:
             now = time.monotonic()
-            if now >= self._pulsed + PULSE_SECONDS:
-                self.pulse()
-                self._tidying.look(now)
+            if now >= self._pinged + PING_SECONDS:
+                self.ping()
+                self._gc_timer.collect_if_due(now)
                 self.tick()
             if now >= self._due:
                 self._due = math.inf
                 self.work()
                 self._due = min(self._due, time.monotonic() + self.period)
-            if self._patience:
-                # What took long is over: from here on silence is a fault again.
-                self.pulse()
-            wake = min(self._due, self._pulsed + PULSE_SECONDS) - time.monotonic()
+            if self._extended:
+                # The slow call returned: restore the usual liveness timeout.
+                self.ping()
+            wake = min(self._due, self._pinged + PING_SECONDS) - time.monotonic()
             for key, _ in self._selector.select(max(0.0, wake)):
                 key.data()
 
@@ -114,9 +114,9 @@ class Worker:
         pipe = SignalPipe((signal.SIGTERM,))
         self.listen(pipe, lambda: self._stop_if(pipe.drain()))
 
-    def listen(self, source: Any, heed: Callable[[], None]) -> None:
-        """Call `heed` whenever `source` (a descriptor or its owner) is readable."""
-        self._selector.register(source, selectors.EVENT_READ, heed)
+    def listen(self, source: Any, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever `source` (a descriptor or its owner) is readable."""
+        self._selector.register(source, selectors.EVENT_READ, callback)
 
     def ignore(self, source: Any) -> None:
         """Undo `listen`."""
@@ -127,11 +127,11 @@ class Worker:
         assert type(fact) in self.facts, f"{self.name} does not declare {fact!r:.100}"
         self._queue.put(fact)
 
-    def pulse(self, patience: float = 0.0) -> None:
-        """Show a sign of life; say so before being busy for `patience` seconds."""
-        self._pulsed = time.monotonic()
-        self._patience = patience
-        self._queue.put(Pulse(min(patience, LONGEST_PATIENCE_SECONDS)))
+    def ping(self, timeout_seconds: float = 0.0) -> None:
+        """Send a liveness ping, with the timeout that the next step needs."""
+        self._pinged = time.monotonic()
+        self._extended = timeout_seconds
+        self._queue.put(LivenessPing(min(timeout_seconds, LONGEST_LIVENESS_TIMEOUT)))
 
     def hurry(self) -> None:
         """Let `work` come as soon as the loop comes round."""

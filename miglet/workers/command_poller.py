@@ -106,7 +106,7 @@ class CommandPoller(Worker):
             interval = min(FIRST_PHASE_SECONDS, controller.command_interval)
             self.period = random.uniform(0.0, interval)
             return
-        self.pulse(controller.command_wait + controller.timeout + SILENCE_MARGIN)
+        self.ping(controller.command_wait + controller.timeout + SILENCE_MARGIN)
         began = self._now()
         try:
             commands = self._client.commands(

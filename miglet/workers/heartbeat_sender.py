@@ -142,7 +142,7 @@ class HeartbeatSender(Worker):
     def renew(self, order: RenewCredentials) -> None:
         """Prove a new client with a request before the old one is let go."""
         fresh = Client(self.settings.controller, self.identity.vm_id)
-        self.pulse(self.settings.controller.timeout + SILENCE_MARGIN)
+        self.ping(self.settings.controller.timeout + SILENCE_MARGIN)
         try:
             fresh.heartbeat(self._contents(), self.identity.trace_id)
         except ControllerError as error:
@@ -170,7 +170,7 @@ class HeartbeatSender(Worker):
     def _deliver(self, order: DeliverEvent) -> None:
         event = order.event
         self._beat_was_last = False
-        self.pulse(self.settings.controller.timeout + SILENCE_MARGIN)
+        self.ping(self.settings.controller.timeout + SILENCE_MARGIN)
         try:
             acknowledged = self._client.post_event(event)
         except Refused as error:
@@ -244,7 +244,7 @@ class HeartbeatSender(Worker):
         now = self._now()
         if now >= self._beat_due:
             self._beat_due = now + self._spread_interval()
-        self.pulse(2 * self.settings.controller.timeout + SILENCE_MARGIN)
+        self.ping(2 * self.settings.controller.timeout + SILENCE_MARGIN)
         try:
             self._client.heartbeat(self._contents(), self.identity.trace_id)
         except ControllerError as error:

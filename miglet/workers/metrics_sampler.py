@@ -15,7 +15,7 @@ from miglet.messages.facts import FaultNoted, MachineSampled
 from miglet.messages.orders import ShowStatus
 from miglet.metrics.machine import Machine, Sampler
 from miglet.supervisor.privileges import METRICS_USER
-from miglet.workers.base import PULSE_SECONDS, Worker
+from miglet.workers.base import PING_SECONDS, Worker
 
 #: The pages are healthy while what they show is at most so many intervals old.
 FRESH_INTERVALS = 3
@@ -77,7 +77,7 @@ class MetricsSampler(Worker):
             self._pages.fresh_seconds = self._fresh_seconds()
 
     def _fresh_seconds(self) -> float:
-        return FRESH_INTERVALS * max(self.period, PULSE_SECONDS)
+        return FRESH_INTERVALS * max(self.period, PING_SECONDS)
 
     def _serve_pages(self, address: str) -> None:
         """Serve the pages, or report why not: the samples go on either way."""

@@ -63,7 +63,7 @@ class NoticeWatcher(Worker):
 
     def work(self) -> None:
         """One look at the token, and one at the notices, which may wait for news."""
-        self.pulse(LOOK_SECONDS + SILENCE_MARGIN)
+        self.ping(LOOK_SECONDS + SILENCE_MARGIN)
         if self._token and self._token.look():
             self.report(ControllerTokenTaken())
         for notice in self._notices.poll(LOOK_SECONDS):

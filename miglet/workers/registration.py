@@ -94,7 +94,7 @@ class RunnerRegistration:
         try:
             self._account = account(self._host.settings.runner.user)
             self._refuse_danger()
-            self._host.be_patient(metadata_firewall.LOAD_SECONDS)
+            self._host.extend_liveness(metadata_firewall.LOAD_SECONDS)
             metadata_firewall.apply(self._host.settings, self._account)
             yield from self._end_leftover()
             if not self._has_registration():
@@ -149,7 +149,7 @@ class RunnerRegistration:
         )
         self._host.report(TokenSpent(digest(token)))
         launcher = configuration_launcher(self._host.settings)
-        self._host.be_patient(LAUNCH_SECONDS)
+        self._host.extend_liveness(LAUNCH_SECONDS)
         reach("configuration.starting")
         running = Configuration.start(launcher, wanted, token.token)
         reach("configuration.started")
@@ -173,7 +173,7 @@ class RunnerRegistration:
         try:
             while (outcome := running.poll()) is None:
                 if time.monotonic() >= limit:
-                    self._host.be_patient(10.0)
+                    self._host.extend_liveness(10.0)
                     return running.kill()
                 yield POLL_SECONDS
         finally:
@@ -270,7 +270,7 @@ def launch(host: Host, name: str, account: Account | None) -> Run:
         earlier_logs=existing_logs(diag),
         oom_score_adj=RUNNER_OOM_SCORE_ADJ,
     )
-    host.be_patient(LAUNCH_SECONDS)
+    host.extend_liveness(LAUNCH_SECONDS)
     host.folder.note_registration()
     reach("runner.launching")
     run = runner_launcher(settings).start(spec)
@@ -403,7 +403,7 @@ class RegistrationRemoval:
         remember_secret(token.token)
         who = account(self._host.settings.runner.user)
         proxy = proxy_environment(self._host.settings.runner.proxy)
-        self._host.be_patient(LAUNCH_SECONDS)
+        self._host.extend_liveness(LAUNCH_SECONDS)
         running = Configuration.remove(
             configuration_launcher(self._host.settings),
             self._directory,

@@ -47,7 +47,7 @@ UPLINK = HeartbeatSender.name
 #: is not told that MIGlet is well, and starts another one.
 CRITICAL = (UPLINK, RunnerWatcher.name)
 
-#: Everybody who may be in the crew.
+#: All workers that there may be.
 NAMES = (*ALWAYS, *LATE)
 
 

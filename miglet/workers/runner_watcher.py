@@ -123,9 +123,9 @@ class RunnerWatcher(Worker):
             dues.append(self._task_due - self.now())
         self.period = max(0.0, min(dues))
 
-    def be_patient(self, seconds: float) -> None:
+    def extend_liveness(self, seconds: float) -> None:
         """The next step may take so long."""
-        self.pulse(seconds + SILENCE_MARGIN)
+        self.ping(seconds + SILENCE_MARGIN)
 
     def wake(self) -> None:
         """Let the task under way go on at once."""
@@ -337,7 +337,7 @@ class ObservedRun:
         self._report(present.look(self._watcher.now()))
         if present.over:
             self._listen(set())
-            self._watcher.be_patient(KILL_SECONDS + FINISH_SECONDS)
+            self._watcher.extend_liveness(KILL_SECONDS + FINISH_SECONDS)
             present.run.kill(KILL_SECONDS)
             self._report(present.finish())
             present.close()
@@ -351,7 +351,7 @@ class ObservedRun:
     def kill(self) -> None:
         """End the run and everything it started, now."""
         if self.present:
-            self._watcher.be_patient(KILL_SECONDS)
+            self._watcher.extend_liveness(KILL_SECONDS)
             self.present.run.kill(KILL_SECONDS)
             self.look()
 

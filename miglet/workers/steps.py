@@ -45,7 +45,7 @@ class Host(Protocol):
     def report(self, fact: Fact) -> None:
         """Tell the arbiter."""
 
-    def be_patient(self, seconds: float) -> None:
+    def extend_liveness(self, seconds: float) -> None:
         """Say that the next step may take so long."""
 
     def listen(self, source: Any, handler: Callable[[], None]) -> None:

@@ -89,7 +89,7 @@ class Rehearsal(Worker):
         """One round."""
         event = {"id": "rehearsal", "type": self.name, "sequence": self._left}
         self._client.post_event(event)
-        self.pulse()
+        self.ping()
         self.report(ControllerAnswered("events", self._client.clock_offset_seconds))
         self._left -= 1
         self._told_to_stop = self._left == 0

@@ -216,7 +216,7 @@ def idle(world, **settings):
 def test_state_and_events_are_on_disk_before_an_order_is_given(world):
     vm = world()
     seen = []
-    vm.supervisor.tell = lambda name, order: seen.append(
+    vm.supervisor.send = lambda name, order: seen.append(
         (type(order).__name__, vm.journal.state()["state"])
     )
     vm.handle(PREPARED, EventDelivered(1, "VMStarted"))

@@ -55,18 +55,18 @@ def test_a_line_is_a_name_a_number_and_an_action(plan):
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_a_file_that_others_can_write_is_not_heeded(plan, mode):
+def test_a_file_that_others_can_write_is_ignored(plan, mode):
     plan.chmod(mode)
     assert points(plan) == {}
 
 
 @as_root
-def test_somebody_elses_file_is_not_heeded(plan):
+def test_somebody_elses_file_is_ignored(plan):
     os.chown(plan, 12345, 12345)
     assert points(plan) == {}
 
 
-def test_a_link_to_a_file_is_not_heeded(plan, tmp_path):
+def test_a_link_to_a_file_is_ignored(plan, tmp_path):
     (tmp_path / "link").symlink_to(plan)
     assert points(tmp_path / "link") == {}
 

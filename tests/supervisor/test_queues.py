@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from miglet.errors import BadMessage
 from miglet.messages.codec import LIMIT, MESSAGES, decode, encode
-from miglet.messages.facts import EventDelivered, EventRefused, JobSampled, Pulse
+from miglet.messages.facts import EventDelivered, EventRefused, JobSampled, LivenessPing
 from miglet.messages.orders import Beat, ProvideRunner, SetLevel
 from miglet.supervisor import queues
 from miglet.supervisor.queues import BACKLOG, RECEIVE_LIMIT, QueueClosed
@@ -39,10 +39,10 @@ def test_messages_arrive_whole_and_in_order(pair):
 
 def test_end_of_file_comes_after_the_last_words(pair):
     ours, theirs = pair
-    theirs.put(Pulse(1.0))
+    theirs.put(LivenessPing(1.0))
     theirs.close()
     received = ours.receive()
-    assert next(received) == Pulse(1.0)
+    assert next(received) == LivenessPing(1.0)
     with pytest.raises(QueueClosed):
         next(received)
     with pytest.raises(QueueClosed):
@@ -72,17 +72,17 @@ def test_a_message_that_is_too_large_is_refused_by_its_writer(pair):
 def test_a_flooding_sender_gets_one_turn_at_a_time(pair):
     ours, theirs = pair
     for _ in range(RECEIVE_LIMIT + 10):
-        theirs.put(Pulse(0.0))
+        theirs.put(LivenessPing(0.0))
     assert len(list(ours.receive())) == RECEIVE_LIMIT
     assert len(list(ours.receive())) == 10
 
 
 def test_what_came_before_nonsense_is_received(pair):
     ours, theirs = pair
-    theirs.put(Pulse(1.0))
+    theirs.put(LivenessPing(1.0))
     os.write(theirs.fileno(), b"nonsense")
     received = ours.receive()
-    assert next(received) == Pulse(1.0)
+    assert next(received) == LivenessPing(1.0)
     with pytest.raises(BadMessage):
         next(received)
 
@@ -124,23 +124,23 @@ def test_a_killed_writer_leaves_whole_messages():
         b"null",
         b"[1,2]",
         b'["Nobody",{}]',
-        b'["Pulse",{}]',
-        b'["Pulse",{"patience":"long"}]',
-        b'["Pulse",{"patience":true}]',
-        b'["Pulse",{"patience":1,"more":2}]',
+        b'["LivenessPing",{}]',
+        b'["LivenessPing",{"timeout_seconds":"long"}]',
+        b'["LivenessPing",{"timeout_seconds":true}]',
+        b'["LivenessPing",{"timeout_seconds":1,"more":2}]',
         b'["EventDelivered",{"sequence":1.5,"type":"x"}]',
         b'["JobSampled",{"run_id":"r","usage":[]}]',
-        b'["Pulse",7]',
+        b'["LivenessPing",7]',
         b"\xff\xfe",
         b"[" * 100000,
-        b'[["Pulse"],{"patience":1}]',
+        b'[["LivenessPing"],{"timeout_seconds":1}]',
         b'["Fact",{}]',
         b'["Order",{}]',
         b'{"Fact":{}}',
-        b'["Pulse",{"patience":Infinity}]',
-        b'["Pulse",{"patience":1e999}]',
-        b'["Pulse",{"patience":86400}]',
-        b'["Pulse",{"patience":-1}]',
+        b'["LivenessPing",{"timeout_seconds":Infinity}]',
+        b'["LivenessPing",{"timeout_seconds":1e999}]',
+        b'["LivenessPing",{"timeout_seconds":86400}]',
+        b'["LivenessPing",{"timeout_seconds":-1}]',
         b'["MachineSampled",{"vm_health":{"a":NaN}}]',
         b'["MachineSampled",{"vm_health":{"a":1' + b"0" * 400 + b"}}]",
         b'["MachineSampled",{"vm_health":{"a":"\\ud800"}}]',

@@ -16,7 +16,7 @@ from miglet.messages.facts import (
     CommandExamined,
     EventDelivered,
     FaultNoted,
-    Pulse,
+    LivenessPing,
     WorkerLost,
     WorkerRecovered,
 )
@@ -75,7 +75,7 @@ def pulsing(queue: Queue) -> None:
     selector = selectors.DefaultSelector()
     selector.register(queue, selectors.EVENT_READ)
     while True:
-        queue.put(Pulse(0.0))
+        queue.put(LivenessPing(0.0))
         selector.select(0.1)
         try:
             list(queue.receive())
@@ -85,7 +85,7 @@ def pulsing(queue: Queue) -> None:
 
 def silent(queue: Queue) -> None:
     """A worker that says that it hangs soon, and does."""
-    queue.put(Pulse(0.0))
+    queue.put(LivenessPing(0.0))
     signal.pause()
 
 
@@ -96,7 +96,7 @@ def dying(queue: Queue) -> None:
 
 def raving(queue: Queue) -> None:
     """A worker that writes what is no message."""
-    os.write(queue.fileno(), b'["Pulse",{"patience":"for ever"}]')
+    os.write(queue.fileno(), b'["LivenessPing",{"timeout_seconds":"for ever"}]')
     signal.pause()
 
 
@@ -139,7 +139,7 @@ def talking(queue: Queue) -> None:
 
 
 def test_a_killed_worker_is_replaced_at_once(house):
-    house.supervisor.hire("worker", pulsing, {EventDelivered})
+    house.supervisor.start("worker", pulsing, {EventDelivered})
     first = house.until(house.pid)
     watch = Stopwatch()
     os.kill(first, signal.SIGKILL)
@@ -149,7 +149,7 @@ def test_a_killed_worker_is_replaced_at_once(house):
 
 
 def test_last_words_are_heard(house):
-    house.supervisor.hire("worker", talking, {EventDelivered})
+    house.supervisor.start("worker", talking, {EventDelivered})
     house.until(lambda: len(house.heard(EventDelivered)) >= 100)
     assert [each.sequence for each in house.heard(EventDelivered)[:100]] == list(
         range(100)
@@ -157,7 +157,7 @@ def test_last_words_are_heard(house):
 
 
 def test_a_worker_that_keeps_dying_is_reported_and_tried_on(house):
-    house.supervisor.hire("worker", dying, {EventDelivered})
+    house.supervisor.start("worker", dying, {EventDelivered})
     house.until(lambda: house.heard(WorkerLost), 15, "the worker to be reported")
     (lost,) = house.heard(WorkerLost)
     assert (lost.worker, lost.deaths, lost.reason) == ("worker", 5, "exit status 3")
@@ -166,7 +166,7 @@ def test_a_worker_that_keeps_dying_is_reported_and_tried_on(house):
 
 
 def test_the_pause_between_restarts_grows(house):
-    house.supervisor.hire("worker", dying, {EventDelivered})
+    house.supervisor.start("worker", dying, {EventDelivered})
     house.until(lambda: house.supervisor.health()["worker"]["restarts"] >= 4)
     pause = house.supervisor.next_due() - time.monotonic()
     assert 0.5 < pause <= 1.0
@@ -174,14 +174,14 @@ def test_the_pause_between_restarts_grows(house):
 
 @pytest.mark.parametrize("limits", [{"liveness_timeout": 0.3, "abort": 0.2}])
 def test_a_silent_worker_is_aborted_and_replaced(house):
-    house.supervisor.hire("worker", silent, {EventDelivered})
+    house.supervisor.start("worker", silent, {EventDelivered})
     first = house.until(house.pid)
     house.until(lambda: house.pid() not in (first, None), what="a successor")
 
 
 @pytest.mark.parametrize("limits", [{"liveness_timeout": 0.3, "abort": 0.2}])
 def test_a_stopped_worker_is_killed(house):
-    house.supervisor.hire("worker", pulsing, {EventDelivered})
+    house.supervisor.start("worker", pulsing, {EventDelivered})
     first = house.until(house.pid)
     os.kill(first, signal.SIGSTOP)
     house.until(lambda: house.pid() not in (first, None), what="a successor")
@@ -189,7 +189,7 @@ def test_a_stopped_worker_is_killed(house):
 
 @pytest.mark.parametrize("limits", [{"liveness_timeout": 1.5}])
 def test_a_parent_that_was_asleep_blames_nobody_for_silence(house):
-    house.supervisor.hire("worker", pulsing, {EventDelivered})
+    house.supervisor.start("worker", pulsing, {EventDelivered})
     first = house.until(house.pid)
     house.turn()
     os.kill(first, signal.SIGSTOP)
@@ -204,8 +204,8 @@ def test_a_parent_that_was_asleep_blames_nobody_for_silence(house):
 
 
 def test_nonsense_costs_a_worker_its_life_and_nobody_else(house):
-    house.supervisor.hire("other", pulsing, {EventDelivered})
-    house.supervisor.hire("worker", raving, {EventDelivered})
+    house.supervisor.start("other", pulsing, {EventDelivered})
+    house.supervisor.start("worker", raving, {EventDelivered})
     other = house.until(lambda: house.pid("other"))
     house.until(lambda: house.supervisor.health()["worker"]["restarts"] >= 1)
     assert house.pid("other") == other
@@ -213,7 +213,7 @@ def test_nonsense_costs_a_worker_its_life_and_nobody_else(house):
 
 @pytest.mark.parametrize("main", [forging, dying_forger, ordering])
 def test_a_worker_that_sends_what_it_may_not_is_killed_and_not_believed(house, main):
-    house.supervisor.hire("worker", main, {EventDelivered})
+    house.supervisor.start("worker", main, {EventDelivered})
     house.until(lambda: house.heard(FaultNoted), what="the report")
     house.until(lambda: house.supervisor.health()["worker"]["restarts"] >= 1)
     (report, *_) = house.heard(FaultNoted)
@@ -224,7 +224,7 @@ def test_a_worker_that_sends_what_it_may_not_is_killed_and_not_believed(house, m
 
 
 def test_a_worker_that_sends_nonsense_is_reported(house):
-    house.supervisor.hire("worker", raving, {EventDelivered})
+    house.supervisor.start("worker", raving, {EventDelivered})
     house.until(lambda: house.heard(FaultNoted), what="the report")
 
 
@@ -240,7 +240,7 @@ def test_a_worker_that_cannot_be_killed_is_replaced_and_reaped_later(
     house, monkeypatch
 ):
     unkillable(monkeypatch)
-    house.supervisor.hire("worker", silent, {EventDelivered})
+    house.supervisor.start("worker", silent, {EventDelivered})
     first = house.until(house.pid)
     house.until(lambda: house.pid() not in (first, None), what="a successor")
     monkeypatch.undo()
@@ -250,7 +250,7 @@ def test_a_worker_that_cannot_be_killed_is_replaced_and_reaped_later(
 
 def test_a_worker_that_cannot_be_killed_does_not_hold_up_the_end(house, monkeypatch):
     unkillable(monkeypatch)
-    house.supervisor.hire("worker", silent, {EventDelivered})
+    house.supervisor.start("worker", silent, {EventDelivered})
     pid = house.until(house.pid)
     began = time.monotonic()
     house.supervisor.stop(0.1)
@@ -263,7 +263,7 @@ def test_the_end_waits_for_nothing_but_the_workers(house):
     reader, writer = os.pipe()
     house.selector.register(reader, selectors.EVENT_READ, lambda: None)
     os.write(writer, b"readable all the time")
-    house.supervisor.hire("worker", pulsing, {EventDelivered})
+    house.supervisor.start("worker", pulsing, {EventDelivered})
     house.until(house.pid)
     used = time.process_time()
     house.supervisor.stop(0.5)
@@ -273,10 +273,10 @@ def test_the_end_waits_for_nothing_but_the_workers(house):
 
 
 def test_a_worker_that_does_not_read_its_orders_is_replaced(house):
-    house.supervisor.hire("worker", silent, {EventDelivered})
+    house.supervisor.start("worker", silent, {EventDelivered})
     first = house.until(house.pid)
     for _ in range(20_000):
-        house.supervisor.tell("worker", SetLevel("x" * 500))
+        house.supervisor.send("worker", SetLevel("x" * 500))
         if house.pid() != first:
             break
     house.until(lambda: house.pid() not in (first, None))
@@ -285,8 +285,8 @@ def test_a_worker_that_does_not_read_its_orders_is_replaced(house):
 def test_nothing_leaks_into_a_worker_but_its_queue(house):
     spare = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(spare, True)
-    house.supervisor.hire("one", pulsing, {EventDelivered})
-    house.supervisor.hire("two", pulsing, {EventDelivered})
+    house.supervisor.start("one", pulsing, {EventDelivered})
+    house.supervisor.start("two", pulsing, {EventDelivered})
     house.until(lambda: house.supervisor.health()["two"]["last_seen_seconds"])
     house.until(lambda: sockets(house.pid("one")) == 1, what="one queue end only")
     house.until(lambda: sockets(house.pid("two")) == 1, what="one queue end only")
@@ -301,7 +301,7 @@ def sockets(pid: int) -> int:
 
 
 def test_a_stopped_crew_leaves_no_zombie(house):
-    house.supervisor.hire("worker", pulsing, {EventDelivered})
+    house.supervisor.start("worker", pulsing, {EventDelivered})
     pid = house.until(house.pid)
     house.supervisor.stop(2.0)
     assert not os.path.exists(f"/proc/{pid}")
@@ -309,7 +309,7 @@ def test_a_stopped_crew_leaves_no_zombie(house):
 
 @pytest.mark.parametrize("limits", [{"stable": 2.0, "deaths": 2}])
 def test_a_worker_that_has_settled_is_trusted_again(house):
-    house.supervisor.hire("worker", pulsing, {EventDelivered})
+    house.supervisor.start("worker", pulsing, {EventDelivered})
     for _ in range(2):
         pid = house.until(house.pid)
         os.kill(pid, signal.SIGKILL)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
-from miglet.messages.facts import Pulse
+from miglet.messages.facts import LivenessPing
 
 IDENTITY = Identity("vm-1", "pool-1", "org-1", "0af7651916cd43dd8448eb211c80319c")
 
@@ -36,7 +36,7 @@ class FakeQueue:
 
     def put(self, fact: Fact) -> None:
         """A worker reports."""
-        if not isinstance(fact, Pulse):
+        if not isinstance(fact, LivenessPing):
             self.facts.append(fact)
 
     def take(self, *kinds: type[AnyFact]) -> list[AnyFact]:

@@ -1,4 +1,4 @@
-"""The workers' common life: pulses, orders, signals, the parent's death."""
+"""The workers' common life: liveness pings, orders, signals, the parent's death."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from miglet.config.settings import Settings
 from miglet.messages.codec import Message
 from miglet.messages.events import Identity
-from miglet.messages.facts import EventsFlushed, FaultNoted, Pulse
+from miglet.messages.facts import EventsFlushed, FaultNoted, LivenessPing
 from miglet.messages.orders import ApplySettings, SetLevel, Stop
 from miglet.supervisor import queues
 from miglet.supervisor.children import Child
@@ -75,7 +75,7 @@ class Heard:
         self._backlog: list[Message] = []
 
     def next(self, seconds: float = 5.0) -> str:
-        """The next thing that the worker says besides its pulse."""
+        """The next thing that the worker says besides its liveness pings."""
         deadline = time.monotonic() + seconds
         while not self._backlog:
             left = max(0.0, deadline - time.monotonic())
@@ -127,32 +127,34 @@ def test_sigint_is_the_arbiters_business():
         assert worker.next() == "goodbye"
 
 
-def test_a_pulse_comes_at_once_and_then_every_second():
+def test_a_liveness_ping_comes_at_once_and_then_every_second():
     with forked(Parrot()) as worker:
-        began, pulses = time.monotonic(), 0
+        began, pings = time.monotonic(), 0
         watch = Stopwatch()
-        while pulses < 3:
+        while pings < 3:
             assert select.select([worker.child.queue], [], [], 3.0)[0]
             heard = list(worker.child.queue.receive())
-            pulses += sum(isinstance(each, Pulse) for each in heard)
+            pings += sum(isinstance(each, LivenessPing) for each in heard)
         assert time.monotonic() - began > 1.5
         assert watch.seconds() < 4.0
 
 
 class Patient(Parrot):
-    """Asks for patience, and then is not busy for long."""
+    """Asks for a longer timeout, and then is not busy for long."""
 
     def work(self) -> None:
-        self.pulse(60.0)
+        self.ping(60.0)
 
 
-def test_patience_ends_with_what_it_was_asked_for():
+def test_a_longer_timeout_ends_with_what_it_was_asked_for():
     heard: list[float] = []
     with forked(Patient()) as worker:
         while 60.0 not in heard[:-1]:
             assert select.select([worker.child.queue], [], [], 0.9)[0], heard
-            pulses = list(worker.child.queue.receive())
-            heard += [each.patience for each in pulses if isinstance(each, Pulse)]
+            pings = list(worker.child.queue.receive())
+            heard += [
+                each.timeout_seconds for each in pings if isinstance(each, LivenessPing)
+            ]
     assert heard[heard.index(60.0) + 1] == 0.0
 
 

@@ -35,7 +35,7 @@ class Watcher:
     def report(self, fact: object) -> None:
         self.told.append(fact)
 
-    def be_patient(self, seconds: float) -> None:
+    def extend_liveness(self, seconds: float) -> None:
         """The test is."""
 
 

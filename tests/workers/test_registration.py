@@ -21,7 +21,7 @@ def launched(tmp_path, monkeypatch) -> LaunchSpec:
     (tmp_path / "run").mkdir()
     host = SimpleNamespace(
         settings=settings,
-        be_patient=lambda seconds: None,
+        extend_liveness=lambda seconds: None,
         report=lambda fact: None,
         folder=SimpleNamespace(note_registration=lambda: None),
     )

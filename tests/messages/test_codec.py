@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, dataclass, field
 
 import pytest
 
-from miglet.messages.values import Value
+from miglet.messages.codec import Value
 
 
 @dataclass(frozen=True, repr=False, eq=False)
