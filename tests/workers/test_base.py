@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -35,6 +34,7 @@ class Parrot(Worker):
     """Says what it does."""
 
     name = "parrot"
+    user = ""
     facts = frozenset({FaultNoted})
 
     def __init__(self) -> None:
@@ -80,11 +80,12 @@ class Heard:
         while not self._backlog:
             left = max(0.0, deadline - time.monotonic())
             assert select.select([self.child.queue], [], [], left)[0], "silence"
-            # A worker that has ended may have said something before.
-            with contextlib.suppress(QueueClosed):
+            try:
                 for message in self.child.queue.receive():
                     if isinstance(message, FaultNoted):
                         self._backlog.append(message)
+            except QueueClosed:
+                assert self._backlog, "the worker has ended"
         return self._backlog.pop(0).message
 
 
