@@ -60,16 +60,16 @@ class FakeSupervisor:
         self.released = []
         self.started = []
 
-    def hire(self, name, main, facts):
+    def start(self, name, main, facts):
         self.started.append(name)
 
-    def tell(self, name, order):
+    def send(self, name, order):
         self.told.append((name, order))
 
-    def tell_all(self, order):
+    def broadcast(self, order):
         self.told.append(("all", order))
 
-    def release(self, names):
+    def stop_workers(self, names):
         self.released += names
 
     def pid_of(self, name):
@@ -78,7 +78,7 @@ class FakeSupervisor:
     def health(self):
         return {}
 
-    def lives(self, names):
+    def healthy(self, names):
         return True
 
     def next_due(self):

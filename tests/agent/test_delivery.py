@@ -18,7 +18,7 @@ class FakeSupervisor:
         self.orders = []
         self.pid = 100
 
-    def tell(self, worker, order):
+    def send(self, worker, order):
         assert worker == "heartbeat-sender"
         self.orders.append(order)
 
