@@ -114,9 +114,9 @@ class Worker:
         pipe = SignalPipe((signal.SIGTERM,))
         self.listen(pipe, lambda: self._stop_if(pipe.drain()))
 
-    def listen(self, source: Any, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever `source` (a descriptor or its owner) is readable."""
-        self._selector.register(source, selectors.EVENT_READ, callback)
+    def listen(self, source: Any, handler: Callable[[], None]) -> None:
+        """Call `handler` whenever `source` (a descriptor or its owner) is readable."""
+        self._selector.register(source, selectors.EVENT_READ, handler)
 
     def ignore(self, source: Any) -> None:
         """Undo `listen`."""
