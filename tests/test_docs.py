@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import textwrap
 from pathlib import Path
@@ -10,12 +11,15 @@ import pytest
 import yaml
 
 from miglet import cli
+from miglet.bootstrap.framework import CHECKS
 from miglet.commands import registry  # noqa: F401 - its commands become rows
 from miglet.config.schema import SCHEMA
 from miglet.ctl import __main__ as ctl
 from miglet.lifecycle.table import COMMANDS, leaves_to
 from miglet.lifecycle.vm import State
 from miglet.messages.events import EVENTS
+from miglet.metrics.machine import METRICS
+from miglet.metrics.prometheus import AGENT
 from tests.paths import ROOT
 from tests.test_fault_table import NAME as TEST_NAME
 from tests.test_fault_table import defined
@@ -136,6 +140,21 @@ def test_the_readme_names_every_state_event_and_command():
         assert f"``{event}``" in README
     for command in COMMANDS.values():
         assert f"``{command.name}``" in README
+
+
+def test_the_reference_has_everything_that_it_is_printed_from(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    printer = importlib.import_module("reference_pages")
+    printer.write(tmp_path)
+    for page, names in {
+        "events": EVENTS,
+        "commands": [each.name for each in COMMANDS.values()],
+        "metrics": [*METRICS, *(series.name for series in AGENT)],
+        "checks": CHECKS,
+        "command_line": [*cli.SUBCOMMANDS, *ctl.SUBCOMMANDS],
+    }.items():
+        text = (tmp_path / f"{page}.rst").read_text()
+        assert names and [name for name in names if name not in text] == [], page
 
 
 def test_the_readme_shows_the_two_commands():
