@@ -185,6 +185,15 @@ def test_every_make_target_that_is_named_exists(document):
 
 
 @every_document
+def test_every_module_that_is_run_can_be_run(document):
+    named = re.findall(r"python3? -m (miglet[.\w]*|tests[.\w]*)", document.read_text())
+    files = {ROOT / f"{name.replace('.', '/')}" for name in named}
+    runnable = [file.with_suffix(".py") for file in files]
+    runnable += [file / "__main__.py" for file in files]
+    assert len([file for file in runnable if file.exists()]) == len(files)
+
+
+@every_document
 def test_every_subcommand_that_is_named_exists(document):
     text = document.read_text()
     asked = set(re.findall(r"(?:``|^ +)miglet-ctl ([a-z][a-z-]*)", text, re.M))
