@@ -106,5 +106,5 @@ deb-check: deb  ## the packages are reproducible, and lintian finds nothing
 	debian/check-deb dist
 
 clean:  ## remove all that the others have made
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find miglet tests -name __pycache__ -type d -exec rm -rf {} +
