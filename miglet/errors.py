@@ -38,7 +38,7 @@ class MigletError(Exception):
 
 
 class Fault(NamedTuple):
-    """One mistake in the configuration, told so that it is understood at once."""
+    """One mistake in the configuration: key, source, reason and suggestion."""
 
     #: The dotted key, or ``""`` when the whole source is unusable.
     key: str

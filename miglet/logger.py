@@ -85,7 +85,7 @@ class LoggingSettings(Protocol):
 
 
 def written(fd: int, text: bytes) -> bool:
-    """Whether `text` is gone: written, or thrown away for want of a reader.
+    """Whether `text` is gone: written, or discarded for lack of a reader.
 
     False: `fd` would not take it at once.
     """

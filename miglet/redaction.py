@@ -2,7 +2,7 @@
 
 The rule that holds here: a secret is masked in whatever form it turns up, at the
 price of masking now and then what was none; and a privilege that was given up is
-shown to be gone, or the caller is told.
+shown to be gone, or the caller gets an error.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def remember_secret(text: str) -> None:
 
 
 def forget_secrets() -> None:
-    """Forget what `remember_secret` was told; for tests."""
+    """Forget all remembered secrets; for tests."""
     VAULT.forget()
 
 

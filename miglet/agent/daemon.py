@@ -43,7 +43,7 @@ from miglet.supervisor import privileges, systemd
 from miglet.supervisor.children import RunningTask
 from miglet.supervisor.systemd import Notifier, systemd_usable
 from miglet.workers.registry import ALWAYS, UPLINK
-from miglet.workers.warmup import rehearse
+from miglet.workers.warmup import warm_up
 
 #: Seconds on top of bootstrap.timeout after which the bootstrap counts as hung.
 BOOTSTRAP_MARGIN = 5.0
@@ -113,7 +113,7 @@ def serve(
     socket_path = str(Path(settings.paths.runtime) / "control.sock")
     arbiter.open_control(socket_path, control_api.answer, control_api.CHANGING)
     notifier.ready(arbiter.vm.state.value)
-    rehearse(settings, knowledge.identity)
+    warm_up(settings, knowledge.identity)
     arbiter.start_workers([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
     status = run(arbiter, journal)
     log.info("exit status %d", status)
@@ -190,7 +190,7 @@ def start_delay(failed: FailedStart | None) -> float:
 def wait_before_start(
     notifier: Notifier, failed: FailedStart | None, seconds: float
 ) -> None:
-    """Let the delay pass; the service manager is told why, and until when.
+    """Let the delay pass; the service manager shows why, and until when.
 
     A signal ends the wait and the program: nothing has been started yet.
     """
@@ -231,7 +231,7 @@ def learn(
 
 
 def configuration_file(sources: dict[str, Any]) -> str:
-    """The file that a change of is to be heeded."""
+    """The configuration file that is watched for changes."""
     named = sources.get("file") or os.environ.get("MIGLET_CONFIG")
     return named or "/etc/miglet/miglet.yaml"
 
@@ -290,7 +290,7 @@ def close_job_of_another_boot(arbiter: Arbiter, journal: Journal) -> None:
 
 
 def settle_runner(settings: Settings) -> None:
-    """All that the last runner did is told: the next life is not to tell it again."""
+    """All that the last runner did is reported: the next start does not repeat it."""
     run = runner_launcher(settings).recorded()
     with contextlib.suppress(OSError):
         if run:
@@ -303,7 +303,7 @@ def hung_bootstrap() -> PreflightDone:
         "id": "bootstrap",
         "status": "fail",
         "milliseconds": 0.0,
-        "detail": "the checks of the machine did not come to an end",
+        "detail": "the checks of the machine did not end",
         "hint": "see bootstrap.timeout, and MIGlet's log",
         "category": "infrastructure",
     }

@@ -1,7 +1,7 @@
 """What was not delivered goes, one line an event, to `shutdown.last_resort`.
 
 ``MIGLET-EVENT {json}`` on the console is kept by the cloud for a while; a file, by
-whoever collects it. A short-lived child writes: a serial line may block.
+whoever collects the logs. A short-lived child writes: a serial line may block.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ON_CONSOLE = (
     *("sh", "-c", f"exec cat >{CONSOLE}"),
 )
 
-#: The most important events first: a job's result is told before all else.
+#: The most important events first: a job's result comes before all else.
 FIRST = ("JobCompleted", "JobStarted")
 
 

@@ -1,4 +1,4 @@
-"""The start of the daemon: settings, lock, journal, control socket, crew, loop.
+"""The start of the daemon: settings, lock, journal, control socket, workers, loop.
 
 The child that loads the configuration is forked before anything heavy is imported:
 while it reads YAML, this process imports what the workers will share.

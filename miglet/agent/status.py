@@ -37,7 +37,7 @@ RUNNER_STATES = {
     State.ERROR: "stopped",
 }
 
-#: What is known of the job from its identity, as told to the controller.
+#: What is known of the job from its identity, as reported to the controller.
 JOB_KEYS = (
     "name",
     "repository",

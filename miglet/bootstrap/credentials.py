@@ -63,8 +63,8 @@ def usable(path: Path, key: str, reader: Account | None) -> None:
         raise Notable(f"{path} is empty", hint)
     for place, mode in [*((each, os.X_OK) for each in path.parents), (path, os.R_OK)]:
         if not may(place, reader, mode):
-            told = "change owner or mode: MIGlet reads it as that user"
-            raise Notable(f"{named(reader)} may not read {path} (see {place})", told)
+            hint = "change owner or mode: MIGlet reads it as that user"
+            raise Notable(f"{named(reader)} may not read {path} (see {place})", hint)
 
 
 def client_context(auth: AuthSettings) -> ssl.SSLContext:
@@ -78,9 +78,9 @@ def client_context(auth: AuthSettings) -> ssl.SSLContext:
     except OSError as error:  # also ssl.SSLError
         reason = getattr(error, "reason", None) or error.strerror or str(error)
         files = [auth.ca_path, auth.certificate_path, auth.key_path]
-        told = ", ".join(path for path in files if path)
+        listed = ", ".join(path for path in files if path)
         hint = "they must be PEM, belong together and need no password"
-        raise Notable(f"certificate files ({told}): {reason}", hint) from None
+        raise Notable(f"certificate files ({listed}): {reason}", hint) from None
     return context
 
 

@@ -68,7 +68,7 @@ class Check(NamedTuple):
     network: bool = False
 
     def kind(self) -> type[Finding]:
-        """What it means when the check cannot be made, or does not come to an end."""
+        """What it means when the check cannot be made, or does not end."""
         return Unavailable if self.seconds is None else Notable
 
 
@@ -244,7 +244,7 @@ def _printable(text: str) -> str:
 
 def _closing(rows: list[Row]) -> str:
     counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
-    told = ", ".join(f"{number} {name}" for name, number in counts.items())
+    summary = ", ".join(f"{number} {name}" for name, number in counts.items())
     checks = "1 check" if len(rows) == 1 else f"{len(rows)} checks"
     can = "cannot" if counts["fail"] else "can"
-    return f"{checks}: {told}. This machine {can} take jobs."
+    return f"{checks}: {summary}. This machine {can} take jobs."

@@ -42,11 +42,13 @@ def main(queue: Queue, sources: dict[str, Any]) -> None:
         queue.put(note)
     report = [*found.checks(), *bootstrap.report(loaded.settings)]
     try:
-        told = machine(loaded.settings) | found.identity() | {"timeline": timeline}
+        description = (
+            machine(loaded.settings) | found.identity() | {"timeline": timeline}
+        )
     except ProcIncomplete:
         # the parent needs the boot's id first: it has said so, and ended
         return
-    queue.put(PreflightDone(report, told))
+    queue.put(PreflightDone(report, description))
 
 
 def refused(found: Sources, error: Misconfigured) -> SettingsRefused:
@@ -60,7 +62,7 @@ def refused(found: Sources, error: Misconfigured) -> SettingsRefused:
         rest = None
     faults = [fault._asdict() for fault in error.faults]
     settings = rest.as_dict() if rest else None
-    # What only metadata could have told may be there at the next start.
+    # What only metadata can provide may be there at the next start.
     lacking = found.trouble and all(fault.source == NOWHERE for fault in error.faults)
     status = UNAVAILABLE if lacking else error.exit_status
     return SettingsRefused(faults, settings, status)

@@ -57,12 +57,12 @@ def clock(settings: Settings, deadline: float) -> str:
     if settings.controller.proxy:
         return PROXIED
     try:
-        told = parse_http_date(head_of(settings, deadline).headers.get("date"))
+        date = parse_http_date(head_of(settings, deadline).headers.get("date"))
     except (OSError, Notable):
         return "not known: the controller does not answer"
-    if told is None:
+    if date is None:
         return "the controller does not tell the time"
-    offset = told - time.time()
+    offset = date - time.time()
     if abs(offset) > CLOCK_SECONDS:
         hint = "is the machine's clock synchronised? See timedatectl(1)"
         raise Notable(f"the controller's clock is {offset:+.0f} s from ours", hint)
@@ -91,7 +91,7 @@ def controller_place(url: SplitResult, settings: Settings) -> Place:
 
 
 def spoken(connection: socket.socket) -> str:
-    """The protocol that a connection came about with."""
+    """The protocol of a connection."""
     if isinstance(connection, ssl.SSLSocket):
         return connection.version() or "TLS"
     return "TCP"

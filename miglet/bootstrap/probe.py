@@ -70,9 +70,11 @@ def tcp(place: Place, deadline: float, resolve: Resolver) -> socket.socket:
                 address, min(ADDRESS_SECONDS, left(deadline))
             )
         except OSError as error:
-            told = error.strerror or str(error)
+            reason_text = error.strerror or str(error)
             troubles.append(
-                told if address[0] == place.host else f"{address[0]} {told}"
+                reason_text
+                if address[0] == place.host
+                else f"{address[0]} {reason_text}"
             )
     hint = "does a firewall or a route stand in the way, or is it not running?"
     raise Notable(f"{place}: {', '.join(troubles)}", hint)
@@ -83,22 +85,24 @@ def addresses(place: Place, resolve: Resolver) -> list[tuple[str, int]]:
     try:
         found = resolve(place.host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        told = getattr(error, "strerror", None) or str(error)
+        reason_text = getattr(error, "strerror", None) or str(error)
         hint = "is the name right? Else see resolv.conf(5)"
-        raise Notable(f"{place.host} cannot be resolved: {told}", hint) from None
+        raise Notable(f"{place.host} cannot be resolved: {reason_text}", hint) from None
     return [each[4][:2] for each in found]
 
 
 def tls_trouble(place: Place, error: OSError) -> Notable:
     """What went wrong after the connection was there."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        told = error.verify_message
-        hints = (hint for part, hint in REFUSALS.items() if part in told)
-        return Notable(f"{place}: certificate refused: {told}", next(hints, place.hint))
+        reason_text = error.verify_message
+        hints = (hint for part, hint in REFUSALS.items() if part in reason_text)
+        return Notable(
+            f"{place}: certificate refused: {reason_text}", next(hints, place.hint)
+        )
     reason = getattr(error, "reason", None) or error.strerror or str(error)
-    told = str(reason).replace("_", " ").lower()
+    reason_text = str(reason).replace("_", " ").lower()
     hint = "does this port speak TLS 1.2 or later? A plain one needs http://"
-    return Notable(f"{place}: no encryption came about: {told}", hint)
+    return Notable(f"{place}: TLS handshake failed: {reason_text}", hint)
 
 
 LIMIT_BYTES = 16 << 10

@@ -115,7 +115,7 @@ def runner_metadata(settings: Settings, deadline: float) -> str:
     if user is None:
         return "no user to keep from the metadata server"
     try:
-        metadata_firewall.rehearse(settings, user)
+        metadata_firewall.dry_run(settings, user)
     except metadata_firewall.Unblockable as error:
         raise Misconfiguration(str(error), error.hint) from None
     except metadata_firewall.MetadataOpen as error:

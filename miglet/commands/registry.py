@@ -1,4 +1,4 @@
-"""What the machine can be told to do: one decorated pure function a command.
+"""The commands: one decorated pure function each.
 
 Each is a row of the lifecycle's table. A command is obeyed or rejected at once, and
 answered by one CommandCompleted; its parameters were held against its JSON Schema.

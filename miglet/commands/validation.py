@@ -22,7 +22,7 @@ from miglet.metadata.cloud import Limits
 from miglet.metadata.sources import keep_token, sources_of
 from miglet.supervisor.queues import Queue
 
-#: A reload is over before its errand counts as hung.
+#: A reload ends before its child task counts as hung.
 BRIEFLY = Limits(overall_seconds=5.0)
 
 #: The command whose parameters are settings.
@@ -63,7 +63,7 @@ def examine_reload(
 def answer(
     command: dict[str, Any], faults: list[str], loaded: Loaded | None
 ) -> CommandExamined:
-    """What the arbiter is told."""
+    """What is reported to the arbiter."""
     return CommandExamined(
         **command,
         faults=faults,

@@ -137,8 +137,8 @@ def reply(id: str | int | None, result: Any) -> bytes:
 
 def failure(id: str | int | None, error: RpcError) -> bytes:
     """The line that answers request `id` with `error`."""
-    told = {"code": error.code, "message": str(error)}
-    return _line({"jsonrpc": "2.0", "id": id, "error": told})
+    failure = {"code": error.code, "message": str(error)}
+    return _line({"jsonrpc": "2.0", "id": id, "error": failure})
 
 
 def notice(method: str, params: dict[str, Any]) -> bytes:

@@ -337,7 +337,7 @@ class ControlServer:
                 connection.outbox += self._reply_to(connection, connection.next_line())
                 connection.write()
         except OSError:
-            # It went away in the middle; nobody is left to be told.
+            # The client disconnected; there is nobody to answer.
             self._drop(connection)
         else:
             self._wait_for(connection)

@@ -32,7 +32,7 @@ from miglet.errors import ControllerError
 from miglet.formats import parse_http_date
 from miglet.http.transport import Answer, Transport, excerpt, within
 
-#: A long poll may take so much longer than it was told to wait, in seconds.
+#: A long poll may take so much longer than it asks to be held, in seconds.
 LONGEST_POLL_GRACE = 10.0
 
 

@@ -95,7 +95,7 @@ def read(path: str | Path) -> bytes:
 
 
 def token_in(content: bytes, path: str | Path) -> str:
-    """The token that a file's content is; told to the redaction before it is used."""
+    """The token that a file's content is; known to the redaction before it is used."""
     if len(content) > LONGEST_TOKEN_BYTES:
         raise unusable(path, f"is longer than {LONGEST_TOKEN_BYTES} bytes")
     token = content.strip().decode("ascii", errors="replace")

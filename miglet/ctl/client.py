@@ -77,7 +77,7 @@ class Connection:
             raise Failed(f"MIGlet does not listen: {error}", UNKNOWN) from None
 
     def notices(self) -> Iterator[dict[str, Any]]:
-        """What a subscriber is told, for as long as MIGlet runs."""
+        """The notifications of a subscription, for as long as MIGlet runs."""
         while True:
             message = self.receive(None)
             if message.get("method") == "changed":

@@ -1,6 +1,6 @@
 """Waking up when a directory changes: the kernel's inotify(7), through ctypes.
 
-An event only says "look again": whoever is woken drains first and then reads the files,
+An event only says "look again": the reader drains first and then reads the files,
 so a change between the two wakes it once more and nothing is missed.
 """
 

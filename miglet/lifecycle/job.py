@@ -155,7 +155,7 @@ def complete_job(
 
 
 def decide_end(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> JobEnded:
-    """The verdict on a job, from the evidence of a run that told none itself."""
+    """The verdict on a job, from the evidence of a run that reported none itself."""
     evidence, ending = read_end(vm, fact)
     found, broken = verdict(evidence, ending), crash(ending, evidence)
     return JobEnded(

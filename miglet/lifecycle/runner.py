@@ -130,7 +130,7 @@ def note_launch(vm: Vm, fact: RunnerLaunched, moment: Moment) -> Step:
 
 
 def note_fault(vm: Vm, fact: FaultNoted, moment: Moment) -> Step:
-    """Report it; whoever found it goes on by itself."""
+    """Report it; the worker that found it continues."""
     return vm, [Emit(Error(**vars(fact)))]
 
 

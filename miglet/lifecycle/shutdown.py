@@ -234,7 +234,7 @@ def handle_signal(vm: Vm, fact: SignalReceived, moment: Moment) -> Step:
         return drain(vm.replace(forced_since=moment.now), end, moment)
     if vm.signals == 2:
         return stop_now(vm, end, moment)
-    reason = "MIGlet was told to exit at once"
+    reason = "MIGlet was ordered to exit at once"
     vm, effects = lose_job(vm, moment, vm.stopped_by or "shutdown", reason)
     vm, last = give_up_delivery(vm, moment)
     return vm, [*effects, *last]

@@ -373,7 +373,7 @@ _NOT_FLUSHING = "only a machine that delivers its last events waits for it"
 IGNORED_ANYWHERE: dict[type[Fact], str] = {
     facts.LivenessPing: "handled by the supervisor",
     facts.WorkerRecovered: _FOR_ARBITER,
-    facts.RunKilled: "what was to be told of the run is told",
+    facts.RunKilled: "all that the run led to is reported",
     facts.EventsWritten: "comes when the machine has ended",
     facts.ControllerAnswered: _FOR_ARBITER,
     facts.ControllerFailed: _FOR_ARBITER,
@@ -591,7 +591,7 @@ def _unattended_due(vm: Vm) -> float | None:
 
 
 def _announce(vm: Vm, moment: Moment) -> Step:
-    """Nothing has told what the job is: announce it all the same."""
+    """No source has identified the job: announce it all the same."""
     return job.announce_job(vm)
 
 

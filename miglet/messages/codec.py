@@ -1,6 +1,6 @@
 """Facts that workers report and orders that the arbiter gives.
 
-Facts go up and are told in the past tense; orders go down and are imperative. A
+Facts go up and are named in the past tense; orders go down and are imperative. A
 message is plain JSON on its way. The parent does not trust who wrote it: nothing is
 unpickled, and every field is checked for its type, its range and the keys inside it, so
 that a fact that was decoded can be used without another look.
@@ -64,7 +64,7 @@ class Message(Value):
 
 
 class Fact(Message, abstract=True):
-    """Something that has happened, told to the arbiter."""
+    """Something that has happened, reported to the arbiter."""
 
 
 class Order(Message, abstract=True):

@@ -1,4 +1,4 @@
-"""Every event that the controller is told, one class each.
+"""Every event that is sent to the controller, one class each.
 
 An event is a fact that somebody outside wants to know. Its fields are the keys of
 ``data``; identity, order and time are the envelope's and are added once, in `seal`.
@@ -19,7 +19,7 @@ EVENTS: dict[str, type[Event]] = {}
 
 
 class Event(Value):
-    """Something that the controller is told; the class's name is the wire name."""
+    """A report to the controller; the class's name is the wire name."""
 
     def __init_subclass__(cls) -> None:
         EVENTS[cls.__name__] = cls
@@ -128,7 +128,7 @@ class JobStarted(Event):
     run_attempt: int | None
     actor: str | None
     event_name: str | None
-    #: What told us: output, runner_log, worker_log, hook or perflog.
+    #: Its source: output, runner_log, worker_log, hook or perflog.
     source: str
 
 

@@ -300,7 +300,7 @@ class ControllerFailed(Fact):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TokenSpent(Fact):
-    """A registration token is about to be used; told so that none is used twice."""
+    """A registration token is about to be used; reported so that none is used twice."""
 
     sha256: str
 
@@ -353,7 +353,7 @@ class JobSampled(Fact):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class JobResultSeen(Fact):
-    """The runner told how the job ended; superseded by `JobEnded`."""
+    """The runner claims how the job ended; superseded by `JobEnded`."""
 
     run_id: str
     evidence: Annotated[dict[str, Any], Keys(EvidenceDocument)]

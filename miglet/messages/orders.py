@@ -88,7 +88,7 @@ class ProvideRunner(Order):
     instead_of: str = ""
     #: SHA-256 of registration tokens that were already used.
     spent_tokens: list[str] = field(default_factory=list)
-    #: The last run that was told of from its launch to its end; another one of this
+    #: The last run that was reported from its launch to its end; another one of this
     #: name was launched by a watcher that died before it could say so.
     former_run: str = ""
 

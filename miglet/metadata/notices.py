@@ -104,6 +104,7 @@ class Notices:
 def notices_of(cloud: str, environ: Mapping[str, str]) -> Notices:
     """The notices of the cloud called `cloud`; nothing is opened before the first poll.
 
-    The name comes from `firmware.cloud_name`, asked by whoever may read all it needs.
+    The name comes from `firmware.cloud_name`, asked by a process that
+    may read all that it needs.
     """
     return Notices(cloud_called(cloud, environ, WATCHING))

@@ -115,17 +115,17 @@ class Server:
     def complaint(self, answer: Answer, path: str) -> MetadataUnavailable:
         """The error that an answer other than 200 and 404 is."""
         status = answer.status
-        told = f"{self.host}: /{path}: {status} {phrase(status)}"
+        failure = f"{self.host}: /{path}: {status} {phrase(status)}"
         if status // 100 == 3:
             to = host_of(answer.headers.get("Location", ""))
-            return MetadataRefused(f"{told}: redirect to {to} not followed")
+            return MetadataRefused(f"{failure}: redirect to {to} not followed")
         if status in LATER or status >= 500:
             headers = answer.headers
             asked = retry_after(headers.get("Retry-After"), headers.get("Date"))
-            return MetadataUnavailable(told, asked)
+            return MetadataUnavailable(failure, asked)
         if status == HTTPStatus.FORBIDDEN:
-            return MetadataForbidden(told)
-        return MetadataRefused(told)
+            return MetadataForbidden(failure)
+        return MetadataRefused(failure)
 
     def required(self, found: Result | None, path: str) -> Result:
         """`found`, which every server of this cloud has; raises MetadataRefused."""

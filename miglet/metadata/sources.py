@@ -90,7 +90,7 @@ class Sources:
         return self.layers
 
     def note(self) -> FaultNoted | None:
-        """What the controller is told when there is no metadata; None: all is well."""
+        """What the controller hears when there is no metadata; None: all is well."""
         if self.trouble is None:
             return None
         return FaultNoted(
@@ -103,14 +103,14 @@ class Sources:
 
     def identity(self) -> dict[str, str | None]:
         """What VMStarted says of the cloud; null is what is not known."""
-        told = self.metadata or Metadata("")
+        metadata = self.metadata or Metadata("")
         return {
             "cloud": self.cloud,
-            "zone": told.zone,
-            "machine_type": told.machine_type,
-            "image": told.image,
-            "instance_name": told.instance_name,
-            "hostname": told.hostname or socket.gethostname(),
+            "zone": metadata.zone,
+            "machine_type": metadata.machine_type,
+            "image": metadata.image,
+            "instance_name": metadata.instance_name,
+            "hostname": metadata.hostname or socket.gethostname(),
         }
 
     def checks(self) -> list[dict[str, Any]]:
@@ -119,8 +119,8 @@ class Sources:
             return []
         row = {"id": SOURCE, "milliseconds": self.milliseconds}
         if self.trouble:
-            told = {"status": "warn", "detail": f"{self.cloud}: {self.trouble}"}
-            return [{**row, **told, "hint": self.trouble.hint, "category": ""}]
+            problem = {"status": "warn", "detail": f"{self.cloud}: {self.trouble}"}
+            return [{**row, **problem, "hint": self.trouble.hint, "category": ""}]
         known = self.metadata and self.metadata.vm_id
         detail = f"{self.cloud}: instance {known or 'without an id'}"
         ok = {"status": "ok", "detail": detail, "hint": "", "category": ""}

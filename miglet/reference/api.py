@@ -32,7 +32,7 @@ LONGEST_WAIT_SECONDS = 60.0
 #: The largest body that is read at all.
 MAX_BODY_BYTES = 1024 * 1024
 
-#: How many mistakes of one body are told.
+#: How many mistakes of one body are reported.
 MAX_MISTAKES = 10
 
 VALIDATORS = {

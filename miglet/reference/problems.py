@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-#: What a client is told to wait when the database is full, locked or broken.
+#: How long a client is asked to wait when the database is full, locked or broken.
 RETRY_AFTER_SECONDS = 5
 
 

@@ -147,7 +147,7 @@ def log_to_stderr(level: str) -> None:
 def serve(options: Options, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; a MigletError says why it cannot.
 
-    `announce` is told one line, as soon as requests are taken: where.
+    `announce` gets one line with the address as soon as requests are accepted.
     """
     _check(options)
     authenticator, tls = _authenticator(options), _tls(options)

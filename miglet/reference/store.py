@@ -235,7 +235,7 @@ OPEN = "SELECT * FROM commands WHERE vm_id = ? AND completed_at IS NULL ORDER BY
 
 
 class CommandQueue:
-    """What is to be told to which machine, in the order it was asked for."""
+    """Commands by machine, in the order in which they were requested."""
 
     def __init__(
         self, db: sqlite3.Connection, lease_seconds: float = LEASE_SECONDS

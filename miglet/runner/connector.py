@@ -1,9 +1,10 @@
 """Exit statuses of another process's children, from the kernel's process connector.
 
 The Listener alone may wait for its Worker. The process connector (CONFIG_PROC_EVENTS)
-announces every exit on the machine with its status, whoever collects it; a filter on
-the socket lets those of one parent's children pass and no other, so that a job with
-thousands of processes costs us nothing. The shim imports this: it has to stay small.
+announces every exit on the machine with its status, whichever process reaps it; a
+filter on the socket lets those of one parent's children pass and no other, so that a
+job with thousands of processes costs nothing. The shim imports this: it must stay
+small.
 
 Needs the first network namespace, the first pid namespace and, before Linux 6.6,
 CAP_NET_ADMIN. A shim in a transient unit has them; MIGlet itself does without.

@@ -34,7 +34,7 @@ def boot_id(path: str = BOOT_ID) -> str:
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """One process, told apart from every other that had or will have its pid."""
+    """One process, distinct from every other that had or will have its pid."""
 
     pid: int
     #: Clock ticks after boot, field 22 of /proc/PID/stat (proc(5)).

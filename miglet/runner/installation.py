@@ -257,7 +257,7 @@ def account_environment(
 ) -> dict[str, str]:
     """What any program of the runner's needs: where it is, and who it is.
 
-    As root actions/runner refuses to work unless it is told that this is meant.
+    As root actions/runner refuses to work unless a variable says that it is meant.
     """
     who = account if account and os.geteuid() == 0 else account_named(None)
     environment = {

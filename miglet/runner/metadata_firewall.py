@@ -118,7 +118,7 @@ def apply(settings: Settings, account: Account) -> None:
         raise MetadataOpen(str(error), "see paths.runtime") from error
 
 
-def rehearse(settings: Settings, account: Account) -> None:
+def dry_run(settings: Settings, account: Account) -> None:
     """Have the kernel judge what `apply` would load, and change nothing.
 
     Raises MetadataOpen.

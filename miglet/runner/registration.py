@@ -25,7 +25,7 @@ from miglet.runner.registration_errors import (
 from miglet.runner.run import Run
 from miglet.supervisor.privileges import Account
 
-#: How config.sh is told a token without it being on a command line
+#: How config.sh gets a token without it being on a command line
 #: (actions/runner CommandSettings.cs).
 TOKEN_VARIABLE = "ACTIONS_RUNNER_INPUT_TOKEN"
 

@@ -156,8 +156,9 @@ class Run:
     def kill(self, seconds: float = 5.0) -> bool:
         """SIGKILL the program and all its descendants; true when none is left.
 
-        The shim is told first: it goes on should we die here. We kill as well, so that
-        it works without the shim, and wait until it has recorded the end and is gone.
+        The shim is notified first: it goes on should we die here. We kill as well, so
+        that it works without the shim, and wait until it has recorded the end and is
+        gone.
         After half of the time a shim that does not answer is killed, too. False after
         `seconds`: a process that is stuck in the kernel ends when that lets it.
         """

@@ -212,7 +212,7 @@ class Shim:
         return {**kept, "started_at": time.time(), **processes}
 
     def serve(self) -> None:
-        """Read and reap until no descendant is left; kill them all when told to."""
+        """Read and reap until no descendant is left; kill them all when ordered to."""
         poll = select.poll()
         poll.register(self.printed, select.POLLIN)
         poll.register(self.wakeup, select.POLLIN)

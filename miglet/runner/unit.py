@@ -1,4 +1,4 @@
-"""The transient unit that a run has to itself, told apart by its invocation id.
+"""The transient unit that a run has to itself, identified by its invocation id.
 
 systemd makes a new id each time that it starts a unit (systemd.exec(5)), so a unit of
 the same name is never taken for this one, and never signalled in its place.

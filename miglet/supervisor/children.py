@@ -72,7 +72,7 @@ class Child:
         finally:
             theirs.close()
         self.pid: int = self._process.pid
-        #: Readable as soon as the child is dead, whoever inherited what.
+        #: Readable as soon as the child is dead, whatever other processes inherited.
         self.sentinel = os.pidfd_open(self.pid)
 
     def receive(self, limit: int = RECEIVE_LIMIT) -> Iterator[Fact]:

@@ -94,7 +94,7 @@ def import_for_workers() -> None:
     backoff needs asyncio only for its decorators. requests needs these only to guess a
     text's encoding, for host names that are not ASCII (it imports idna anew then), for
     HTTP/2, for answers in encodings that it offers where the decoder is there, and for
-    cookies and the environment's proxies, which we do not heed: 0.9 MB.
+    cookies and the environment's proxies, which MIGlet does not use: 0.9 MB.
     """
     import_without("backoff", {"asyncio": stand_in("asyncio")})
     unused: dict[str, types.ModuleType | None] = {

@@ -36,7 +36,7 @@ class SignalPipe:
         """The names of the signals since the last call, e.g. ``SIGTERM``.
 
         The interpreter writes the number of every signal with a handler, also of the
-        alarm that bounds a request: only those that were asked for are told.
+        alarm that bounds a request: only those that were asked for are reported.
         """
         try:
             heard = self._reader.recv(4096)

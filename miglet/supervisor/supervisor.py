@@ -69,7 +69,7 @@ class WorkerSlot:
     deaths: int = 0
     restarts: int = 0
     lost: bool = False
-    #: Whether it was told to stop and is not to be restarted.
+    #: Whether it was ordered to stop and is not to be restarted.
     stopped: bool = False
     started: float = 0.0
     #: When the next child is forked, while there is none.

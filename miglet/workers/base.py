@@ -33,7 +33,7 @@ PING_SECONDS = 1.0
 
 
 class Worker:
-    """A process that does one thing, over and over, until it is told to stop."""
+    """A process that does one thing, periodically, until it is ordered to stop."""
 
     #: Its name in ``status``, in logs, and in the orders that it obeys.
     name: ClassVar[str]

@@ -29,8 +29,8 @@ def report_failure(
 ) -> None:
     """Report that a call failed, `failures` times in a row, and is due in `delay` s.
 
-    After ``controller.retry.max_attempts`` of them the controller is told, once; trying
-    goes on.
+    After ``controller.retry.max_attempts`` of them the failure is reported to the
+    controller, once; retries go on.
     """
     log.info("%s; retrying in %.1f s", error, delay)
     reporter.report(ControllerFailed(call, error.category, str(error), delay))

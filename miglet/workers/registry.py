@@ -43,8 +43,8 @@ LATE = {
 #: The last to go: it delivers what the others had to say.
 UPLINK = HeartbeatSender.name
 
-#: Without them no job can be taken or told of: while one of them does not live, systemd
-#: is not told that MIGlet is well, and starts another one.
+#: Without them no job can be taken or reported: while one of them is not alive, systemd
+#: gets no watchdog notification, and restarts MIGlet.
 CRITICAL = (UPLINK, RunnerWatcher.name)
 
 #: All workers that there may be.

@@ -33,7 +33,7 @@ ROUNDS = 10
 TIMEOUT_SECONDS = 10.0
 
 #: Where nobody is (RFC 2606), and nobody is asked.
-ENDPOINT = "http://rehearsal.invalid"
+ENDPOINT = "http://warmup.invalid"
 
 #: A cipher suite without a certificate: a handshake with ourselves needs none.
 ANONYMOUS = "AECDH-AES256-SHA:@SECLEVEL=0"
@@ -67,10 +67,10 @@ class EmptyHouses(HTTPConnectionPool):
     ConnectionCls = EmptyHouse
 
 
-class Rehearsal(Worker):
+class WarmupWorker(Worker):
     """Lives through some rounds of what the workers that talk to the controller do."""
 
-    name = "rehearsal"
+    name = "warmup"
     facts = frozenset({ControllerAnswered})
     user = ""
 
@@ -87,7 +87,7 @@ class Rehearsal(Worker):
 
     def work(self) -> None:
         """One round."""
-        event = {"id": "rehearsal", "type": self.name, "sequence": self._left}
+        event = {"id": "warmup", "type": self.name, "sequence": self._left}
         self._client.post_event(event)
         self.ping()
         self.report(ControllerAnswered("events", self._client.clock_offset_seconds))
@@ -146,7 +146,7 @@ def anonymous(side: int) -> ssl.SSLContext:
     return context
 
 
-def rehearse(settings: Settings, identity: Identity) -> None:
+def warm_up(settings: Settings, identity: Identity) -> None:
     """Run what the workers share; call it before gc.freeze and the first fork."""
     if sys.version_info < (3, 12):
         # The cache of attributes holds names, on pages all over the memory, which
@@ -163,7 +163,7 @@ def rehearse(settings: Settings, identity: Identity) -> None:
     try:
         # The machine may have stood still in the middle: then the workers grow.
         with contextlib.suppress(ControllerError):
-            Rehearsal(settings.replaced(stage), identity)(theirs)
+            WarmupWorker(settings.replaced(stage), identity)(theirs)
     finally:
         ours.close()
         theirs.close()

@@ -123,7 +123,7 @@ def test_a_plain_server_behind_https_is_named(tmp_path):
         settings = online(tmp_path, f"https://127.0.0.1:{port}")
         row = look("controller_reachable", settings)
     assert row["status"] == "warn"
-    assert "no encryption came about: wrong version number" in row["detail"]
+    assert "TLS handshake failed: wrong version number" in row["detail"]
     assert "http://" in row["hint"]
 
 

@@ -37,7 +37,7 @@ from tests.sample_settings import sample_settings
 assert not metadata_firewall.may_filter()
 flat = {{"runner.block_metadata": {block}, "paths.runtime": {runtime!r}}}
 settings, nobody = sample_settings(flat), account("nobody")
-metadata_firewall.rehearse(settings, nobody)
+metadata_firewall.dry_run(settings, nobody)
 metadata_firewall.apply(settings, nobody)
 """
 

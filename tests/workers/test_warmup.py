@@ -16,7 +16,7 @@ from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerAnswered
 from miglet.supervisor import queues
 from miglet.workers import warmup
-from miglet.workers.warmup import ROUNDS, Rehearsal, rehearse
+from miglet.workers.warmup import ROUNDS, WarmupWorker, warm_up
 from tests.authority import Authority
 from tests.sample_settings import sample_settings
 
@@ -41,7 +41,7 @@ def played() -> list[Message]:
     """What a rehearsal says while it lasts."""
     ours, theirs = queues.pair()
     try:
-        Rehearsal(staged(), IDENTITY)(theirs)
+        WarmupWorker(staged(), IDENTITY)(theirs)
         return list(ours.receive())
     finally:
         ours.close()
@@ -57,13 +57,13 @@ def test_every_round_ends_with_an_answer():
     "controller", [{}, {"proxy": "http://127.0.0.1:9"}, {"timeout": 1e-6}], ids=str
 )
 def test_it_does_not_depend_on_the_settings(controller):
-    rehearse(settings(**controller), IDENTITY)
+    warm_up(settings(**controller), IDENTITY)
 
 
 def test_it_leaves_no_descriptor_and_no_signal_handler_behind():
     handlers = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM)]
     before = sorted(os.listdir("/proc/self/fd"))
-    rehearse(settings(), IDENTITY)
+    warm_up(settings(), IDENTITY)
     assert sorted(os.listdir("/proc/self/fd")) == before
     after = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM)]
     assert after == handlers
@@ -76,14 +76,14 @@ def test_nobody_is_connected_to_and_no_name_is_looked_up(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", refused)
     monkeypatch.setattr(socket.socket, "connect", refused)
-    rehearse(settings(), IDENTITY)
+    warm_up(settings(), IDENTITY)
 
 
 def test_a_rehearsal_that_fails_hurts_nobody(monkeypatch):
     monkeypatch.setattr(warmup, "ANSWER", NO)
     with pytest.raises(ControllerUnreachable):
         played()
-    rehearse(settings(), IDENTITY)
+    warm_up(settings(), IDENTITY)
 
 
 # ---- TLS -----------------------------------------------------------------------
