@@ -1,7 +1,8 @@
 """The methods of the control socket: what an operator may ask and order.
 
-Reading answers from what the arbiter knows; ordering posts the same fact that a
-command of the controller leads to. Nothing here waits.
+A method that reads answers from what the arbiter knows. A method that gives a command
+posts the fact that a validated command of the controller leads to, so that the same row
+of the lifecycle's table obeys it. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -22,22 +23,44 @@ from miglet.runner.run import Run
 #: Most lines of the runner's output, and most events, in one answer.
 MOST_LINES = 500
 
-Method = Callable[[Arbiter, dict[str, Any], Peer], Any]
+Params = dict[str, Any]
+Method = Callable[[Arbiter, Params, Peer], Any]
+Parameters = Callable[[Params], dict[str, Any]]
 
 #: Every method by its name, filled as the functions below are defined.
 METHODS: dict[str, Method] = {}
 
-#: The methods that change something.
-CHANGING = frozenset({"drain", "shutdown", "set_log_level"})
+#: The command that a method gives, by the method's name. These methods change
+#: something; only root and MIGlet's own user may call them.
+COMMAND_OF: dict[str, str] = {}
 
 
 def method(answer: Method) -> Method:
-    """Register a function as the method of its name."""
+    """Register a function as the method of its name, which only reads."""
     METHODS[answer.__name__] = answer
     return answer
 
 
-def answer(arbiter: Arbiter, name: str, params: dict[str, Any], peer: Peer) -> Any:
+def gives(command: str) -> Callable[[Parameters], Parameters]:
+    """Register a function as the method that gives `command` with its parameters."""
+
+    def register(parameters: Parameters) -> Parameters:
+        def answer(arbiter: Arbiter, params: Params, peer: Peer) -> Any:
+            operator = f"operator (uid {peer.uid})"
+            fact = CommandExamined(
+                "", command, parameters(params), requested_by=operator
+            )
+            arbiter.inbox.append(fact)
+            return {"accepted": True}
+
+        METHODS[parameters.__name__] = answer
+        COMMAND_OF[parameters.__name__] = command
+        return parameters
+
+    return register
+
+
+def answer(arbiter: Arbiter, name: str, params: Params, peer: Peer) -> Any:
     """The result of the method; RpcError says what is wrong with the request."""
     if name not in METHODS:
         raise RpcError(UNKNOWN_METHOD, f"there is no method {name!r}")
@@ -45,31 +68,31 @@ def answer(arbiter: Arbiter, name: str, params: dict[str, Any], peer: Peer) -> A
 
 
 @method
-def status(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
+def status(arbiter: Arbiter, params: Params, peer: Peer) -> Any:
     """What the machine is doing."""
     return arbiter.status()
 
 
 @method
-def events(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
+def events(arbiter: Arbiter, params: Params, peer: Peer) -> Any:
     """The last events and what became of them."""
     return arbiter.journal.recent(_number(params, "limit", 20))
 
 
 @method
-def config(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
+def config(arbiter: Arbiter, params: Params, peer: Peer) -> Any:
     """Each effective setting and where it came from."""
     return arbiter.knowledge.origins
 
 
 @method
-def metrics(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
+def metrics(arbiter: Arbiter, params: Params, peer: Peer) -> Any:
     """The latest sample of the machine."""
     return arbiter.knowledge.health_of_machine(time.monotonic())
 
 
 @method
-def runner_log(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
+def runner_log(arbiter: Arbiter, params: Params, peer: Peer) -> Any:
     """The last lines that the runner printed."""
     wanted = _number(params, "lines", 50)
     folder = (arbiter.vm.runner or {}).get("folder")
@@ -78,48 +101,38 @@ def runner_log(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
     return {"lines": lines[-wanted:]}
 
 
-@method
-def drain(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
+@gives("Drain")
+def drain(params: Params) -> dict[str, Any]:
     """Finish the job, then shut down."""
-    return _order(arbiter, "Drain", {"reason": _text(params, "reason")}, peer)
+    return {"reason": _text(params, "reason")}
 
 
-@method
-def shutdown(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
+@gives("Shutdown")
+def shutdown(params: Params) -> dict[str, Any]:
     """Shut down after the job or at once."""
     mode = params.get("mode", "after_job")
     if mode not in ("after_job", "immediate"):
         raise RpcError(BAD_PARAMS, "mode is after_job or immediate")
-    wanted = {"mode": mode, "reason": _text(params, "reason")}
-    return _order(arbiter, "Shutdown", wanted, peer)
+    return {"mode": mode, "reason": _text(params, "reason")}
 
 
-@method
-def set_log_level(arbiter: Arbiter, params: dict[str, Any], peer: Peer) -> Any:
+@gives("SetLogLevel")
+def set_log_level(params: Params) -> dict[str, Any]:
     """Log from another level on."""
     try:
-        level = level_named(_text(params, "level") or "")
+        return {"level": level_named(_text(params, "level") or "")}
     except UnknownLevel as error:
         raise RpcError(BAD_PARAMS, f"level: expected {error.hint}") from None
-    return _order(arbiter, "SetLogLevel", {"level": level}, peer)
 
 
-def _order(
-    arbiter: Arbiter, kind: str, parameters: dict[str, Any], peer: Peer
-) -> dict[str, Any]:
-    who = f"operator (uid {peer.uid})"
-    arbiter.inbox.append(CommandExamined("", kind, parameters, requested_by=who))
-    return {"accepted": True}
-
-
-def _number(params: dict[str, Any], name: str, default: int) -> int:
+def _number(params: Params, name: str, default: int) -> int:
     value = params.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise RpcError(BAD_PARAMS, f"{name} is a number from 1 on")
     return min(value, MOST_LINES)
 
 
-def _text(params: dict[str, Any], name: str) -> str | None:
+def _text(params: Params, name: str) -> str | None:
     value = params.get(name)
     if value is None or (isinstance(value, str) and len(value) <= 256):
         return value

@@ -111,7 +111,8 @@ def serve(
     else:
         bootstrap.finish()
     socket_path = str(Path(settings.paths.runtime) / "control.sock")
-    arbiter.open_control(socket_path, control_api.answer, control_api.CHANGING)
+    changing = frozenset(control_api.COMMAND_OF)
+    arbiter.open_control(socket_path, control_api.answer, changing)
     notifier.ready(arbiter.vm.state.value)
     warm_up(settings, knowledge.identity)
     arbiter.start_workers([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)

@@ -15,6 +15,7 @@ from miglet import __version__, logger
 from miglet.config.settings import Settings
 from miglet.control.server import ControlServer
 from miglet.formats import rfc3339
+from miglet.job.signs import DESCRIPTION_KEYS
 from miglet.journal.journal import Counts, Journal
 from miglet.lifecycle.vm import USAGE, Job, Moment, State, Vm, maximum_usage
 from miglet.messages.events import (
@@ -36,18 +37,6 @@ RUNNER_STATES = {
     State.SHUTTING_DOWN: "stopped",
     State.ERROR: "stopped",
 }
-
-#: What is known of the job from its identity, as reported to the controller.
-JOB_KEYS = (
-    "name",
-    "repository",
-    "workflow",
-    "ref",
-    "commit",
-    "run_attempt",
-    "actor",
-    "event_name",
-)
 
 
 @dataclass
@@ -261,7 +250,7 @@ def job_beat(vm: Vm, known: Knowledge, moment: Moment) -> dict[str, Any] | None:
         elapsed_seconds=0.0,
         resource_usage=usage,
         status=job_status(vm),
-        **job.fields(*JOB_KEYS),
+        **job.fields(*DESCRIPTION_KEYS),
     )
     envelope = seal(event, known.identity, job.reference, vm.state.value, moment.at)
     return {"envelope": envelope, "seen_now": job.seen_now}

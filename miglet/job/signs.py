@@ -69,6 +69,14 @@ class JobIdentity(Value):
         return JobIdentity(*values)
 
 
+#: What describes a job; its two ids have places of their own in every event.
+DESCRIPTION_KEYS = tuple(
+    field.name
+    for field in fields(JobIdentity)
+    if field.name not in ("job_id", "run_id")
+)
+
+
 def identity_of(values: dict[str, object]) -> JobIdentity:
     """The identity in `values`, which anybody may have written: checked and cut.
 

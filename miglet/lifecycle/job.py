@@ -10,12 +10,13 @@ from typing import Any
 
 from miglet.formats import rfc3339
 from miglet.job.evidence import Evidence
-from miglet.job.signs import JobResult
+from miglet.job.signs import DESCRIPTION_KEYS, JobResult
 from miglet.job.verdict import Ending, crash, verdict
 from miglet.lifecycle.effects import Effect, Emit
 from miglet.lifecycle.vm import USAGE, Job, Moment, Vm, maximum_usage
 from miglet.messages.events import (
     Error,
+    Event,
     JobCompleted,
     JobStarted,
     RunnerCrashed,
@@ -61,19 +62,15 @@ def announce_job(vm: Vm) -> Step:
     job = vm.job
     if job is None or job.announced:
         return vm, []
-    known = job.fields(
-        "name",
-        "repository",
-        "workflow",
-        "ref",
-        "commit",
-        "run_attempt",
-        "actor",
-        "event_name",
-    )
-    event = JobStarted(source=job.source, **known)
+    event = JobStarted(source=job.source, **_description(job, JobStarted))
     started = dataclasses.replace(job, announced=True)
     return vm.replace(job=started), [Emit(event, job.reference)]
+
+
+def _description(job: Job, event: type[Event]) -> dict[str, Any]:
+    """What this type of event says of the job."""
+    keys = (key for key in DESCRIPTION_KEYS if key in event.__annotations__)
+    return job.fields(*keys)
 
 
 def identify_job(vm: Vm, fact: JobIdentified, moment: Moment) -> Step:
@@ -230,7 +227,7 @@ def _close_job(vm: Vm, ended: JobEnded, moment: Moment) -> Step:
         duration_seconds=round(max(0.0, duration), 3),
         resource_usage=maximum_usage(dict.fromkeys(USAGE), job.usage),
         evidence=ended.evidence,
-        **job.fields("repository", "workflow", "ref", "commit", "run_attempt"),
+        **_description(job, JobCompleted),
     )
     vm = vm.replace(
         job=None,

@@ -192,7 +192,7 @@ def test_a_step_that_writes_a_result_for_the_listener_ends_nothing(machine):
     script = f"""{FIND_RUNNER}
         echo '{SUCCESS}' >/proc/$listener/fd/1
         echo '{SUCCESS}' >>"$(echo ../../../_diag/Runner_*.log)"
-        sleep 0.5
+        sleep 2
         exit 1
     """
     vm = machine(job(script=script))
