@@ -97,6 +97,7 @@ def bootstrap_task(sources: dict[str, Any]) -> ChildTask:
         timeout_seconds=LOAD_SECONDS,
         fallback=SettingsRefused([fault._asdict()], exit_status=INTERNAL),
         facts=frozenset({SettingsLoaded, PreflightDone, FaultNoted}),
+        last_results=frozenset({PreflightDone}),
     )
 
 

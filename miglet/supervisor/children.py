@@ -147,6 +147,9 @@ class ChildTask:
     fallback: Fact
     #: The types of the facts that it may send besides the result.
     facts: frozenset[type[Fact]] = frozenset()
+    #: Those of them that are the last result of a task in two phases: a child that
+    #: has sent one may have ended before the second phase begins here (`extend`).
+    last_results: frozenset[type[Fact]] = frozenset()
     #: Fields in which the result must equal the fallback: what the task was about.
     fixed: tuple[str, ...] = ()
 
@@ -213,7 +216,7 @@ class RunningTask:
             return []
         self.done = True
         ended = self.child.kill()
-        if type(self.task.fallback) in self._sent:
+        if self._sent & {type(self.task.fallback), *self.task.last_results}:
             return []
         log.error("%s ended without a result (%s)", self.task.name, ended)
         return [self.task.fallback]

@@ -177,3 +177,20 @@ def test_a_task_in_two_phases_has_a_fallback_for_each():
     while not running.done:
         facts += running.wait()
     assert facts[1:] == [RESULT]
+
+
+def test_a_task_that_ends_before_its_second_phase_begins_has_a_result(caplog):
+    """As a bootstrap does that is done before its parent has imported everything."""
+    first = SettingsRefused([], exit_status=1)
+    kinds = frozenset({CommandExamined, FaultNoted, EventDelivered})
+    last = frozenset({CommandExamined})
+    running = RunningTask(
+        ChildTask("task", answering, 10.0, first, facts=kinds, last_results=last)
+    )
+    assert running.child.exited(10.0)
+    facts = running.wait()
+    running.extend(10.0, FALLBACK)
+    while not running.done:
+        facts += running.wait()
+    assert facts[1:] == [RESULT]
+    assert "without a result" not in caplog.text
