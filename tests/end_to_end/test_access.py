@@ -135,10 +135,11 @@ def test_a_controller_that_is_never_there_is_given_up(machine, free_port):
     assert "no acknowledgement within 1 s" in vm.agent.log()
 
 
-def test_a_start_that_is_refused_ends_the_machine(machine):
+@pytest.mark.parametrize("status", [403, 422])
+def test_a_start_that_is_refused_ends_the_machine(machine, status):
     def script(call, body):
         started = call == "events" and body["type"] == "VMStarted"
-        return answer({"detail": "who are you?"}, 422) if started else GO_ON
+        return answer({"detail": "who are you?"}, status) if started else GO_ON
 
     with stub_controller(script=script) as stub:
         vm = pointed_at(machine(IDLE), stub.endpoint)

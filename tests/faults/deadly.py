@@ -33,7 +33,7 @@ def live_on(vm: Machine, ended: bool = False, most: int = 40) -> int:
     """
     for _ in range(most):
         vm.agent.start()
-        status = vm.agent.wait(40)
+        status = vm.agent.wait()
         if status != KILLED:
             return status
         if ended and vm.double.truth("listener_start"):

@@ -135,13 +135,12 @@ def test_a_clock_that_jumps_disturbs_neither_rhythm_nor_order(
     vm.event("JobStarted")
     clock.set(-jump)
     vm.double.finish_step()
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
     events = vm.events()
     promises.kept(events, vm)
-    data = events[-2]["data"]
-    assert events[-2]["type"] == "JobCompleted"
-    assert 0 <= data["duration_seconds"] < 30
-    assert vm.agent.log().count("is silent") == 0
+    (completed,) = vm.events("JobCompleted")
+    assert 0 <= completed["data"]["duration_seconds"] < 30
+    assert "is unresponsive" not in vm.agent.log()
 
 
 @pytest.mark.slow
@@ -153,7 +152,7 @@ def test_a_clock_that_jumps_makes_no_ghost_of_a_job(machine, library, clock, tmp
     vm.double.release_job()
     vm.event("JobStarted")
     vm.double.finish_step()
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
     promises.kept(vm.events(), vm)
 
 

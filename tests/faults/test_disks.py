@@ -27,7 +27,7 @@ def disk(tmp_path) -> Iterator[Path]:
 
 
 def ended_well(vm: Machine) -> None:
-    assert vm.agent.wait(30) == 0, vm.agent.log()[-3000:]
+    assert vm.agent.wait() == 0, vm.agent.log()[-3000:]
     promises.kept(vm.events(), vm)
 
 
@@ -124,7 +124,7 @@ def test_a_disk_that_takes_a_second_for_everything_costs_only_time(machine):
     vm.event("RunnerRegistered")
     with traced(vm, ["strace", "-qq", "--inject=fdatasync,fsync:delay_enter=1000000"]):
         vm.double.release_job()
-        vm.event("JobStarted", 30)
+        vm.event("JobStarted")
         workers = vm.agent.status()["workers"].values()
         assert [each["restarts"] for each in workers] == [0] * 4
         vm.double.finish_step()
@@ -185,7 +185,7 @@ def test_a_journal_that_is_damaged_in_between_costs_neither_runner_nor_numbers(
     vm.double.release_job()
     eventually(lambda: vm.double.truth("step_start"), what="the step")
     vm.double.finish_step()
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
     events = vm.events()
     promises.whole(events)
     promises.complete(events, 1)
@@ -198,10 +198,10 @@ def test_a_journal_that_is_damaged_in_between_costs_neither_runner_nor_numbers(
 def test_a_journal_that_is_lost_at_rest_is_told(machine):
     vm = machine(job("Failed"), IDLE, runner={"idle_timeout": "300ms"})
     vm.agent.start()
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
     (vm.agent.folder / "state" / "journal.db").write_bytes(b"\0" * 5000)
     vm.agent.start()
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
     promises.whole(vm.events())
     promises.complete(vm.events(), 1)
     assert codes(vm) == ["journal_reset"]

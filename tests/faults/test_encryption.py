@@ -147,5 +147,5 @@ def test_tls_that_fails_for_a_while_loses_and_repeats_nothing(
         vm.double.finish_step()
         eventually(lambda: vm.double.truth("result"), what="the result")
         bout()
-        assert vm.agent.wait(30) == 0
+        assert vm.agent.wait() == 0
     promises.kept(vm.events(), vm)

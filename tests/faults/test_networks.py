@@ -136,7 +136,7 @@ def test_a_name_that_does_not_resolve_loses_and_stalls_nothing(
     assert vm.agent.status()["arbiter"]["longest_stall_seconds"] < 0.25
     names.mood = known
     vm.double.finish_step()
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
     promises.kept(vm.events(), vm)
 
 
@@ -218,7 +218,7 @@ def test_a_link_that_goes_down_loses_and_repeats_nothing(beyond, link, way):
     vm.agent.start()
     pause(2)
     link.set("up")
-    vm.event("RunnerRegistered", 30)
+    vm.event("RunnerRegistered")
     beats_again(vm, way, 10)
     link.set("down")
     vm.double.release_job()
@@ -228,7 +228,7 @@ def test_a_link_that_goes_down_loses_and_repeats_nothing(beyond, link, way):
     vm.double.finish_step()
     eventually(lambda: vm.double.truth("result"), what="the result")
     link.set("up")
-    assert vm.agent.wait(40) == 0
+    assert vm.agent.wait() == 0
     promises.kept(vm.events(), vm)
 
 
@@ -243,13 +243,13 @@ def test_a_link_that_is_slow_and_loses_packets_loses_and_repeats_nothing(
     vm = beyond(**PATIENT)
     link.wire.delay, link.wire.loss = delay, loss
     vm.agent.start()
-    vm.event("RunnerRegistered", 60)
+    vm.event("RunnerRegistered")
     beats_again(vm, way, 20)
     vm.double.release_job()
-    vm.event("JobStarted", 30)
+    vm.event("JobStarted")
     assert vm.agent.status()["arbiter"]["longest_stall_seconds"] < 0.25
     vm.double.finish_step()
-    assert vm.agent.wait(60) == 0
+    assert vm.agent.wait() == 0
     promises.kept(vm.events(), vm)
     assert link.wire.carried > 20 and (link.wire.lost > 5) == (loss > 0)
 
@@ -257,7 +257,7 @@ def test_a_link_that_is_slow_and_loses_packets_loses_and_repeats_nothing(
 def test_a_link_slower_than_any_limit_is_as_good_as_none(beyond, link):
     vm = beyond(**SETTINGS)
     vm.agent.start()
-    vm.event("RunnerRegistered", 30)
+    vm.event("RunnerRegistered")
     link.wire.delay = 2.0
     vm.double.release_job()
     vm.agent.until("job_running")
@@ -265,5 +265,5 @@ def test_a_link_slower_than_any_limit_is_as_good_as_none(beyond, link):
     vm.double.finish_step()
     eventually(lambda: vm.double.truth("result"), what="the result")
     link.wire.delay = 0.0
-    assert vm.agent.wait(40) == 0
+    assert vm.agent.wait() == 0
     promises.kept(vm.events(), vm)

@@ -43,7 +43,7 @@ def test_a_life_does_not_wait_for_a_reader_of_its_log(machine, wrapped, output):
     program = START.format(before=output)
     vm = wrapped(machine(job("Failed")), sys.executable, "-c", program)
     vm.agent.start()
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
     promises.kept(vm.events(), vm)
 
 
@@ -53,9 +53,9 @@ def test_a_runner_that_floods_its_output_costs_neither_memory_nor_result(machine
     vm.agent.start()
     vm.event("RunnerRegistered")
     vm.double.release_job()
-    vm.event("JobStarted", 60)
+    vm.event("JobStarted")
     tree = [psutil.Process(vm.agent.pid), *vm.agent.workers().values()]
     assert sum(map(pss_kilobytes, tree)) < MOST_KILOBYTES
     vm.double.finish_step()
-    assert vm.agent.wait(60) == 0
+    assert vm.agent.wait() == 0
     promises.kept(vm.events(), vm)

@@ -29,7 +29,7 @@ def errors(vm) -> dict[str, str]:
 
 
 def completed(vm) -> tuple[str, str]:
-    data = vm.event("JobCompleted", 30)["data"]
+    data = vm.event("JobCompleted")["data"]
     assert data["evidence"]
     return data["result"], data["cause"]
 
@@ -54,7 +54,7 @@ def test_a_runner_that_is_of_no_use_is_replaced_and_told(
         {"scenario": scenario}, job(), plan={"scale": 0.002}, runner={"max_restarts": 3}
     )
     vm.agent.start()
-    assert vm.agent.wait(60) == 0
+    assert vm.agent.wait() == 0
     assert completed(vm) == ("succeeded", "success")
     told = errors(vm)
     assert evidence in told[code], told
@@ -78,7 +78,7 @@ def test_a_runner_that_crashes_is_told_with_its_last_words(
     settings = {"max_restarts": 3, "ready_timeout": "3s"}
     vm = machine({"scenario": scenario}, job(), runner=settings)
     vm.agent.start()
-    assert vm.agent.wait(60) == 0
+    assert vm.agent.wait() == 0
     assert completed(vm) == ("succeeded", "success")
     crash = vm.events("RunnerCrashed")[0]["data"]
     assert crash["will_retry"]
@@ -86,16 +86,30 @@ def test_a_runner_that_crashes_is_told_with_its_last_words(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["crash_loop", "deprecated"])
-def test_a_runner_that_never_works_is_given_up(machine, scenario):
-    vm = machine({"scenario": scenario}, runner={"max_restarts": 2})
+def test_a_runner_that_never_works_is_given_up(machine):
+    vm = machine({"scenario": "crash_loop"}, runner={"max_restarts": 2})
     vm.agent.start()
-    assert vm.agent.wait(60) == 69
+    assert vm.agent.wait() == 69
     assert len(vm.double.truth("listener_start")) == 3
     last = vm.events("Error")[-1]["data"]
     assert "end 3 in a row" in last["message"]
-    assert vm.types()[-1] == "VMStopped"
-    assert vm.events("VMShuttingDown")[0]["data"]["reason"] == last["code"]
+    # The service manager starts MIGlet again: the machine has not ended.
+    assert not {"VMShuttingDown", "VMStopped"} & set(vm.types())
+
+
+@pytest.mark.slow
+def test_a_version_that_github_refuses_is_reported_once_and_tried_again(machine):
+    """For ten minutes, whatever runner.max_restarts says: GitHub has erred before."""
+    vm = machine({"scenario": "deprecated"}, runner={"max_restarts": 1})
+    vm.agent.start()
+    eventually(lambda: len(vm.double.truth("listener_start")) >= 4)
+    errors = [each["data"] for each in vm.events("Error")]
+    assert [each["code"] for each in errors] == ["version_deprecated"]
+    assert "current release" in errors[0]["hint"]
+    assert len(vm.double.truth("config_start")) == 1
+    vm.agent.signal(signal.SIGTERM)
+    assert vm.agent.wait() == 0
+    promises.one_listener_at_a_time(vm.double.truth())
 
 
 @pytest.mark.slow
@@ -116,7 +130,7 @@ def test_a_job_that_dies_has_its_cause(machine, scenario, result, cause):
     vm = machine({"scenario": scenario})
     vm.agent.start()
     assert completed(vm) == (result, cause)
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
     assert vm.types().count("JobCompleted") == 1
     crashes = vm.events("RunnerCrashed")
     assert bool(crashes) == cause.endswith("_crash")
@@ -142,7 +156,7 @@ def test_a_job_that_eats_all_memory_is_told_as_such(machine):
         assert completed(vm)[1] in ("oom_job", "oom_runner")
         data = vm.events("JobCompleted")[0]["data"]
         assert any("out-of-memory" in reason for reason in data["evidence"])
-        assert vm.agent.wait(30) == 0
+        assert vm.agent.wait() == 0
 
 
 @pytest.mark.slow
@@ -151,7 +165,7 @@ def test_a_job_that_outlives_its_listener_too_long_ends_unknown(machine):
     vm.agent.start()
     assert vm.event("RunnerCrashed")["data"]["will_retry"] is False
     assert completed(vm) == ("unknown", "runner_crash")
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
     assert not vm.double.pids()
 
 
@@ -175,7 +189,7 @@ def test_a_runner_that_is_killed_for_memory_is_told_as_such(machine, victim):
             assert vm.event("RunnerCrashed")["data"]["signal"] == signal.SIGKILL
             vm.double.finish_step()
             assert completed(vm) == ("succeeded", "success")
-        assert vm.agent.wait(30) == 0
+        assert vm.agent.wait() == 0
 
 
 def starve(group, pid: int) -> None:
@@ -196,7 +210,7 @@ def test_a_runner_that_heeds_no_signal_does_not_put_the_end_off(machine):
     vm.agent.until("idle")
     began = time.monotonic()
     vm.agent.signal(signal.SIGTERM)
-    assert vm.agent.wait(20) == 0
+    assert vm.agent.wait() == 0
     assert time.monotonic() - began < 8
     assert not vm.double.pids()
 
@@ -211,7 +225,7 @@ def test_a_job_that_heeds_no_signal_is_killed_after_the_grace_period(machine):
     vm.event("JobStarted")
     vm.order("Shutdown", mode="immediate", reason="rack 7")
     assert completed(vm) == ("cancelled", "shutdown")
-    assert vm.agent.wait(20) == 0
+    assert vm.agent.wait() == 0
     assert not vm.double.pids()
 
 
@@ -220,7 +234,7 @@ def test_a_job_that_heeds_no_signal_is_killed_after_the_grace_period(machine):
 def test_what_a_job_leaves_behind_ends_with_its_runner(machine, left):
     vm = machine(job(leave_process=left))
     vm.agent.start()
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
     assert completed(vm) == ("succeeded", "success")
     assert not vm.double.pids()
 
@@ -234,7 +248,7 @@ def test_a_registration_that_succeeded_and_timed_out_is_used(machine):
         github={"org": "octo", "registration_timeout": "1s"},
     )
     vm.agent.start()
-    assert vm.agent.wait(40) == 0
+    assert vm.agent.wait() == 0
     assert completed(vm) == ("succeeded", "success")
     promises.one_registration_at_a_time(vm.double.registry()["history"])
     promises.one_listener_at_a_time(vm.double.truth())
@@ -249,7 +263,7 @@ def test_a_registration_that_hangs_is_tried_again(machine):
         github={"org": "octo", "registration_timeout": "1s"},
     )
     vm.agent.start()
-    assert vm.agent.wait(40) == 0
+    assert vm.agent.wait() == 0
     assert completed(vm) == ("succeeded", "success")
     assert "timed_out" in errors(vm)
 
@@ -259,7 +273,7 @@ def test_a_listener_that_never_listens_is_replaced(machine):
     vm = machine({"scenario": "network_error"}, job(), runner={"ready_timeout": "1s"})
     vm.double.replan({"scale": 1.0, "listener": [{"scenario": "network_error"}, job()]})
     vm.agent.start()
-    assert vm.agent.wait(60) == 0
+    assert vm.agent.wait() == 0
     assert completed(vm) == ("succeeded", "success")
 
 
@@ -270,5 +284,5 @@ def test_a_listener_that_is_stopped_still_lets_the_machine_end(machine):
     vm.agent.until("idle")
     psutil.Process(vm.agent.status()["runner"]["pid"]).suspend()
     vm.agent.signal(signal.SIGTERM)
-    assert vm.agent.wait(20) == 0
+    assert vm.agent.wait() == 0
     assert not vm.double.pids()

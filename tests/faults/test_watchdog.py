@@ -68,7 +68,7 @@ def test_systemd_hears_of_readiness_of_the_job_and_of_the_end(ear):
     )
     vm.double.finish_step()
     eventually(lambda: "STOPPING=1" in listener.listen(), what="the end")
-    assert vm.agent.wait(30) == 0
+    assert vm.agent.wait() == 0
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_any_other_worker_may_be_missing(ear):
     vm, listener = ear
     deadly(vm, "command-poller.opening 1+ exit")
     vm.agent.start()
-    vm.event("Error", 30)
+    vm.event("Error")
     assert not healthy(vm, "command-poller")
     listener.hears(WELL)
     eventually(lambda: listener.hears(WELL), what="a sign of life")

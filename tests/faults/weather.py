@@ -205,3 +205,14 @@ def accept(weather: Weather, listener: socket.socket) -> None:
         if select.select([listener], [], [], 0.02)[0]:
             client, _ = listener.accept()
             threading.Thread(target=weather.serve, args=(client,), daemon=True).start()
+
+
+def only(calls: tuple[str, ...], treat: Treat) -> Treat:
+    """This weather for these calls, and fair weather for the others."""
+
+    def chosen(weather: Weather, client: socket.socket, request: bytes) -> None:
+        path = request.split(b" ", 2)[1].decode().partition("?")[0]
+        concerned = path.rpartition("/")[2] in calls
+        (treat if concerned else fair)(weather, client, request)
+
+    return chosen
