@@ -271,7 +271,8 @@ def test_the_agents_package_has_everything_that_it_is_to_have(package):
         "/usr/share/man/man8/miglet.8.gz",
     ):
         assert name in files, name
-    assert any(name.endswith("/systemd/system/miglet.service") for name in files)
+    for unit in ("miglet.service", "run-miglet-job.mount"):
+        assert any(name.endswith(f"/systemd/system/{unit}") for name in files), unit
     assert not [name for name in files if "/reference/" in name or "tests" in name]
 
 
@@ -311,8 +312,8 @@ def test_the_configuration_is_a_conffile_and_names_every_setting(package):
 def test_installing_starts_nothing_and_an_upgrade_only_what_ran(package):
     made = package("miglet")
     postinst = made.control["/postinst"][1].decode()
-    invoked = re.findall(r"deb-systemd-invoke (\S+)", postinst)
-    assert invoked == ["try-restart"]
+    invoked = re.findall(r"deb-systemd-invoke (.*) >", postinst)
+    assert invoked == ["try-restart 'miglet.service'"]
     assert "was-enabled" in postinst
     prerm = made.control["/prerm"][1].decode()
     assert re.findall(r"deb-systemd-invoke (\S+)", prerm) == ["stop"]

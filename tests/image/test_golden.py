@@ -18,7 +18,7 @@ from tests.systemd.machine import SERVICE, Machine
 READY_SECONDS = 3.0
 
 #: The most that `systemd-analyze security` may find exposed.
-EXPOSURE_LIMIT = 3.5
+EXPOSURE_LIMIT = 3.0
 
 #: A step that becomes root, and then has a second of work done by a process that nobody
 #: waits for: its parent knows nothing of what it used (sigaction(2), SA_NOCLDWAIT).

@@ -18,7 +18,7 @@ from miglet.runner.launcher import CONFIGURATION_UNIT, RUNNER_UNIT
 from tests.agent_process import IN_UNITS
 from tests.paths import BOX, ROOT, TESTS
 
-EXPOSURE_LIMIT = 3.5
+EXPOSURE_LIMIT = 3.0
 
 #: The box's exit status where it cannot be.
 NOT_HERE = 77
