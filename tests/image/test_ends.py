@@ -67,7 +67,7 @@ def test_a_job_that_does_not_finish_in_time_ends_with_its_machine(boot: Boot):
         "VMShuttingDown",
         "VMStopped",
     ]
-    assert result(machine) == ("cancelled", "shutdown")
+    assert result(machine) == ("failed", "shutdown")
 
 
 def test_an_administrator_who_stops_the_service_keeps_the_machine(boot: Boot):
