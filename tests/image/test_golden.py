@@ -44,6 +44,12 @@ test_the_agent_is_confined_and_its_jobs_are_not = (
 test_nothing_of_the_agent_is_open_to_its_jobs = (
     promises.test_nothing_of_the_agent_is_open_to_its_jobs
 )
+test_no_worker_can_disturb_another_one_or_the_agent = (
+    promises.test_no_worker_can_disturb_another_one_or_the_agent
+)
+test_a_worker_may_not_ask_the_control_socket_and_an_operator_may_only_read = (
+    promises.test_a_worker_may_not_ask_the_control_socket_and_an_operator_may_only_read
+)
 test_a_job_does_not_notice_the_end_of_its_agent = (
     promises.test_a_job_does_not_notice_the_end_of_its_agent
 )

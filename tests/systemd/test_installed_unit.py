@@ -1,7 +1,8 @@
 """`etc/miglet.service` under a real systemd, with a job: run by `tests/systemd/box`.
 
-The agent is Debian's own Python with Debian's own packages, in its whole sandbox; it
-runs as root, its runner as `runner`, and the checks on secrets are made as that user.
+The agent is Debian's own Python with Debian's own packages, in its whole sandbox, or,
+where some of them are not installed, with those that run the tests; it runs as root,
+its runner as `runner`, and the checks on secrets are made as that user.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ CONFIG = Path("/etc/miglet/miglet.yaml")
 TOKEN = Path("/etc/miglet/token")
 HERE = Console()
 
+#: Where the packages are that run the tests.
+PACKAGES = Path(psutil.__file__).parents[1]
+
 #: The installed commands, which the checkout does not have, and where they are.
 COMMAND = f"""\
 #!/usr/bin/python3 -IB
 import sys
 sys.path.insert(0, {str(ROOT)!r})
+sys.path.append({str(PACKAGES)!r})
 from miglet.{{module}} import main
 sys.exit(main())
 """
