@@ -22,7 +22,14 @@ from miglet.lifecycle.effects import (
     StopTimer,
 )
 from miglet.lifecycle.job import Step
-from miglet.lifecycle.vm import DELIVERY_SECONDS, Moment, Policy, State, Vm
+from miglet.lifecycle.vm import (
+    DELIVERY_SECONDS,
+    KILL_SECONDS,
+    Moment,
+    Policy,
+    State,
+    Vm,
+)
 from miglet.messages import facts
 from miglet.messages.codec import Fact
 from miglet.messages.events import CommandCompleted, Error
@@ -559,7 +566,7 @@ def _stop_due(vm: Vm) -> float | None:
         return None
     settle = vm.policy.drain_settle if vm.finished else 0.0
     limit = settle + vm.policy.grace_period + shutdown.REMOVAL_SECONDS
-    return _before_end(vm, vm.since_now + limit, DELIVERY_SECONDS)
+    return _before_end(vm, vm.since_now + limit, DELIVERY_SECONDS - KILL_SECONDS)
 
 
 def _flush_due(vm: Vm) -> float | None:

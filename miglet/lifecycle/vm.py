@@ -43,6 +43,10 @@ LAST_SECONDS = 15.0
 #: Seconds of that which remain for delivery when a job ignores every signal.
 DELIVERY_SECONDS = 7.0
 
+#: Seconds of those in which such a job is killed, and its end is seen: without them it
+#: would be closed as unknown in the moment in which it is killed.
+KILL_SECONDS = 2.0
+
 
 @dataclass(frozen=True)
 class Policy:

@@ -452,6 +452,19 @@ def test_a_job_that_is_stopped_for_a_notice_has_it_as_its_cause():
     assert told(effects)[-1] == StopRunner(grace_seconds=23.0, cause=notice)
 
 
+def test_a_job_that_is_killed_for_a_notice_is_not_given_up_before_its_end_is_seen():
+    vm, _ = live(busy(), PREEMPTED)
+    notice_due = 50.0 + 15.0
+    vm, effects = live(vm, DeadlinePassed("notice"), now=notice_due)
+    killed_after = standing_orders(vm, notice_due)[-1].grace_seconds
+    given_up_after = next(
+        each.seconds
+        for each in effects
+        if isinstance(each, SetTimer) and each.name == "stop"
+    )
+    assert given_up_after >= killed_after + 2.0
+
+
 def test_a_job_that_dies_with_its_announced_machine_died_of_that():
     vm, _ = live(busy(), PREEMPTED)
     _, effects = live(vm, gone(evidence(None, None), None, 9))
