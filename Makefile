@@ -36,14 +36,14 @@ demo: venv  ## controller, agent and a double of the runner live one machine's l
 demo-shell: venv  ## the same machine, idle, and a shell with miglet-ctl ready to use
 	$(BIN)/python -m tests.demo shell
 
-quick: venv  ## unit tests: no processes, no servers; less than 30 seconds
+quick: venv  ## unit tests: no processes, no servers
 	$(BIN)/python -m pytest -q -n $(PROCESSORS) --dist worksteal --hypothesis-profile=quick \
 		-m "not ($(NOT_QUICK))" $(addprefix --ignore=tests/,$(NO_UNITS))
 
 NOT_QUICK := integration or slow or fault or systemd or package
 NO_UNITS := end_to_end faults image runner_double systemd
 
-test: venv  ## everything that needs neither root nor systemd; less than 4 minutes
+test: venv  ## everything that needs neither root nor systemd
 	$(PYTEST)
 
 test-all: test test-slow test-package test-image test-debian  ## everything, as root on Debian or Ubuntu

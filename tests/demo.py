@@ -101,7 +101,7 @@ DETAILS = {
 
 TRY_NEXT = (
     ("make demo-shell", "the same machine, idle, with miglet-ctl for you"),
-    ("make quick", "the unit tests, less than 30 seconds"),
+    ("make quick", "the unit tests alone"),
     ("make bench", "what it costs, and how fast it is"),
     ("README.rst", "from the .deb in an image to a first job"),
 )
