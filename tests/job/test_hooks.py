@@ -170,15 +170,18 @@ def test_the_hooks_are_real_files_that_need_no_execute_bit():
     assert os.readlink(SCRIPTS) == "../../etc/hooks"
 
 
-def test_a_hook_takes_less_than_fifty_milliseconds_even_with_the_worst_values(
+def test_the_worst_values_cost_a_hook_little_more_than_ordinary_ones(
     directory,
 ):
-    """In processor time, beyond what starting bash takes on this machine."""
+    """In processor time, beyond what starting bash takes on this machine.
+
+    What escapes character by character in bash needs seconds for these values.
+    """
     worst = environment(directory, **{name: "\x01" * 4096 for name in GITHUB})
     empty = directory.parent / "empty.sh"
     empty.touch()
     taken = min(processor_seconds(STARTED, worst) for _ in range(5))
-    assert taken < min(processor_seconds(empty, worst) for _ in range(5)) + 0.05
+    assert taken < min(processor_seconds(empty, worst) for _ in range(5)) + 0.5
 
 
 def processor_seconds(script, variables):
