@@ -1,7 +1,7 @@
 """What was not delivered goes, one line an event, to `shutdown.last_resort`.
 
-``MIGLET-EVENT {json}`` on the console is kept by the cloud for a while; a file, by
-whoever collects the logs. A short-lived child writes: a serial line may block.
+The cloud keeps ``MIGLET-EVENT {json}`` on the console for a while; a file is for the
+operator's log collection. A short-lived child writes: a serial line may block.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from miglet.safefile import Fingerprint, fingerprint
 log = logging.getLogger(__name__)
 
 
-#: Contexts that were made before the fork, by host and files, with what told the
-#: files' contents then. A context of its own, with the authorities that a system
+#: Contexts that were made before the fork, by host and files, with the fingerprints
+#: of the files at that time. A context of its own, with the authorities that a system
 #: trusts, takes a process 1.5 MB; with a single private one it takes 0.7 MB.
 PREPARED: dict[tuple[str, ...], tuple[ssl.SSLContext, list[Fingerprint]]] = {}
 

@@ -158,9 +158,8 @@ class Run:
 
         The shim is notified first: it goes on should we die here. We kill as well, so
         that it works without the shim, and wait until it has recorded the end and is
-        gone.
-        After half of the time a shim that does not answer is killed, too. False after
-        `seconds`: a process that is stuck in the kernel ends when that lets it.
+        gone. After half of the time a shim that does not answer is killed, too. False
+        after `seconds`: a process that is stuck in the kernel ends when that lets it.
         """
         self.shim.signal(signal.SIGTERM)
         deadline = time.monotonic() + seconds
