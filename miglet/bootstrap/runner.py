@@ -7,6 +7,7 @@ from pathlib import Path
 
 from miglet.bootstrap.framework import Misconfiguration, Notable, Unavailable, check
 from miglet.config.settings import Settings
+from miglet.metadata.clouds import metadata_addresses
 from miglet.runner import metadata_firewall
 from miglet.runner.installation import (
     MIGRATED_FILES,
@@ -115,7 +116,7 @@ def runner_metadata(settings: Settings, deadline: float) -> str:
     if user is None:
         return "no user to keep from the metadata server"
     try:
-        metadata_firewall.dry_run(settings, user)
+        metadata_firewall.dry_run(settings, user, metadata_addresses())
     except metadata_firewall.Unblockable as error:
         raise Misconfiguration(str(error), error.hint) from None
     except metadata_firewall.MetadataOpen as error:

@@ -18,7 +18,7 @@ from miglet.controller import contract
 from miglet.errors import Misconfigured
 from miglet.formats import canonical_command
 from miglet.messages.facts import CommandExamined
-from miglet.metadata.cloud import Limits
+from miglet.metadata.attempts import Limits
 from miglet.metadata.sources import keep_token, sources_of
 from miglet.supervisor.queues import Queue
 

@@ -100,9 +100,9 @@ a metadata attribute  ``miglet-controller-retry-max-attempts``
 
 The metadata attribute ``miglet-config`` holds a whole YAML document; a single
 attribute goes before it. ``docs/metadata.rst`` says what else metadata may hold.
-``MIGLET_AZURE_METADATA_ENDPOINT``, ``MIGLET_CLOUD``, ``MIGLET_CONFIG``,
-``MIGLET_DMI_ROOT``, ``MIGLET_FAILPOINTS``, ``MIGLET_JOB_DIRECTORY`` and
-``MIGLET_SOCKET`` are no settings.
+``MIGLET_CLOUD``, ``MIGLET_CONFIG``, ``MIGLET_DMI_ROOT``, ``MIGLET_FAILPOINTS``,
+``MIGLET_JOB_DIRECTORY``, ``MIGLET_SOCKET`` and what ends in ``_METADATA_ENDPOINT``
+are no settings.
 
 ``miglet config`` prints each effective value, its source and what it overrode.
 

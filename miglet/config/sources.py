@@ -28,7 +28,6 @@ from miglet.errors import Fault, MigletError
 #: Variables that mean something to MIGlet but are no settings.
 RESERVED = frozenset(
     {
-        "MIGLET_AZURE_METADATA_ENDPOINT",
         "MIGLET_CLOUD",
         "MIGLET_CONFIG",
         "MIGLET_DMI_ROOT",
@@ -37,6 +36,9 @@ RESERVED = frozenset(
         "MIGLET_SOCKET",
     }
 )
+
+#: How the names of such variables end that point to a cloud's metadata server.
+RESERVED_ENDING = "_METADATA_ENDPOINT"
 
 #: The attribute whose text is a whole YAML document.
 DOCUMENT_ATTRIBUTE = "miglet-config"
@@ -112,7 +114,9 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     ours = {
         name: text
         for name, text in environ.items()
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in RESERVED
+        if name.startswith(ENVIRONMENT_PREFIX)
+        and name not in RESERVED
+        and not name.endswith(RESERVED_ENDING)
     }
     return named_layer("environment", ours, ENVIRONMENT_NAMES)
 

@@ -8,21 +8,21 @@ no way back to version 1, whatever the server says
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from miglet.config.schema import ATTRIBUTE_PREFIX
 from miglet.formats import is_printable_word, parse_rfc3339
-from miglet.http.transport import Answer
-from miglet.metadata.cloud import Announcement, Limits, Metadata, MetadataRefused
-from miglet.metadata.server import Server, text_in
+from miglet.metadata.attempts import MetadataRefused
+from miglet.metadata.cloud import Announcement, Cloud, Firmware, Metadata, text_in
 from miglet.redaction import remember_secret
 
-#: The variable that Amazon's own libraries take the server's address from.
-ENDPOINT_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
-ENDPOINT = "http://169.254.169.254"
+if TYPE_CHECKING:
+    from miglet.http.transport import Answer
+    from miglet.metadata.server import Server
 
 TOKEN = "api/token"
 TOKEN_HEADER = "X-aws-ec2-metadata-token"
@@ -44,25 +44,40 @@ REBALANCE = "meta-data/events/recommendations/rebalance"
 #: Auto-scaling states at whose end there is no machine.
 ENDING = {"Terminated", "Warmed:Terminated"}
 
-#: Seconds between two looks; Amazon's own advice for the spot notice.
-PERIOD_SECONDS = 5.0
 
+class Aws(Cloud):
+    """A machine at Amazon."""
 
-class Aws:
-    """The metadata service of a machine at Amazon."""
+    name = "aws"
+    #: Amazon's own libraries take the server's address from it.
+    endpoint_variable = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+    addresses = ("169.254.169.254", "fd00:ec2::254")
+    #: Amazon's own advice for the spot notice.
+    period = 5.0
 
-    def __init__(self, environ: Mapping[str, str], limits: Limits) -> None:
-        endpoint = environ.get(ENDPOINT_VARIABLE) or ENDPOINT
-        self._server = Server(f"{endpoint.rstrip('/')}/latest/", {}, limits)
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
         self._token = ""
-        self.period = PERIOD_SECONDS
+
+    @classmethod
+    def is_described_by(cls, firmware: Firmware) -> bool:
+        """Nitro names the vendor, Xen has telling ids (cloud-init DataSourceEc2.py)."""
+        return (
+            firmware.field("sys_vendor") == "Amazon EC2"
+            or firmware.hypervisor_uuid().lower().startswith("ec2")
+            or is_ec2_id(firmware.field("product_uuid"))
+        )
+
+    @classmethod
+    def base_url(cls, endpoint: str) -> str:
+        return f"{endpoint.rstrip('/')}/latest/"
 
     def metadata(self, deadline: float) -> Metadata:
         """The identity document, the tags that are ours, and the user data."""
         body = self._server.required(self._body(DOCUMENT, deadline), DOCUMENT)
         document = self._server.tree(body, DOCUMENT)
         return Metadata(
-            cloud="aws",
+            cloud=self.name,
             vm_id=text_in(document, "instanceId"),
             zone=text_in(document, "availabilityZone"),
             machine_type=text_in(document, "instanceType"),
@@ -92,9 +107,6 @@ class Aws:
         if advice:
             source = f"aws {REBALANCE}"
             yield Announcement(advice, "rebalance_recommendation", None, source)
-
-    def close(self) -> None:
-        self._server.close()
 
     def _spot(self, action: str) -> Announcement:
         tree: dict[str, Any] = self._server.tree(action.encode(), SPOT)
@@ -143,6 +155,15 @@ class Aws:
             )
         remember_secret(token)
         return token
+
+
+def is_ec2_id(text: str) -> bool:
+    """Whether a product's id begins with EC2, as it is or with its bytes swapped."""
+    try:
+        swapped = uuid.UUID(text).bytes_le.hex()
+    except ValueError:
+        swapped = ""
+    return text.lower().startswith("ec2") or swapped.startswith("ec2")
 
 
 def is_ours(name: str) -> bool:

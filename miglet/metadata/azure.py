@@ -11,17 +11,17 @@ import base64
 import binascii
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from miglet.formats import parse_http_date
-from miglet.metadata.cloud import Announcement, Limits, Metadata, MetadataRefused
-from miglet.metadata.server import Server, text_in
+from miglet.metadata.attempts import MetadataRefused
+from miglet.metadata.cloud import Announcement, Cloud, Firmware, Metadata, text_in
 
-#: No variable of Microsoft's is commonly known; this one is ours.
-ENDPOINT_VARIABLE = "MIGLET_AZURE_METADATA_ENDPOINT"
-ENDPOINT = "http://169.254.169.254"
+if TYPE_CHECKING:
+    from miglet.metadata.server import Server
 
-HEADERS = {"Metadata": "true"}
+#: Azure's mark on every chassis (cloud-init DataSourceAzure.py).
+CHASSIS = "7783-7084-3265-9085-8269-3286-77"
 
 #: The first version that has tags as a list, and the user data.
 VERSION = "2021-02-01"
@@ -35,24 +35,34 @@ EVENTS = "scheduledevents"
 #: frozen for seconds goes on.
 ENDING = {"Preempt", "Terminate", "Reboot", "Redeploy"}
 
-PERIOD_SECONDS = 5.0
 
+class Azure(Cloud):
+    """A machine at Microsoft."""
 
-class Azure:
-    """The metadata service of a machine at Microsoft."""
+    name = "azure"
+    #: No variable of Microsoft's is commonly known; this one is ours.
+    endpoint_variable = "MIGLET_AZURE_METADATA_ENDPOINT"
+    headers: ClassVar = {"Metadata": "true"}
+    #: The second is the one that Azure's own agents ask.
+    addresses = ("169.254.169.254", "168.63.129.16")
 
-    def __init__(self, environ: Mapping[str, str], limits: Limits) -> None:
-        endpoint = environ.get(ENDPOINT_VARIABLE) or ENDPOINT
-        base = f"{endpoint.rstrip('/')}/metadata/"
-        self._server = Server(base, HEADERS, limits)
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
         self._name: str | None = None
-        self.period = PERIOD_SECONDS
+
+    @classmethod
+    def is_described_by(cls, firmware: Firmware) -> bool:
+        return firmware.field("chassis_asset_tag") == CHASSIS
+
+    @classmethod
+    def base_url(cls, endpoint: str) -> str:
+        return f"{endpoint.rstrip('/')}/metadata/"
 
     def metadata(self, deadline: float) -> Metadata:
         """The machine's own document."""
         compute = self._compute(deadline)
         return Metadata(
-            cloud="azure",
+            cloud=self.name,
             vm_id=text_in(compute, "vmId"),
             zone=zone_of(compute),
             machine_type=text_in(compute, "vmSize"),
@@ -85,9 +95,6 @@ class Azure:
         for event in events if isinstance(events, list) else []:
             if isinstance(event, dict) and concerns(event, self._name):
                 yield announcement(event)
-
-    def close(self) -> None:
-        self._server.close()
 
     def _compute(self, deadline: float) -> dict[str, Any]:
         body = self._body(INSTANCE, {"api-version": VERSION}, deadline)

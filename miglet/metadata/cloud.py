@@ -1,29 +1,28 @@
 """What every cloud offers, and what it is asked for: the words of this package.
 
-The one rule: what a cloud's own file returns is checked text, whatever the server
-behind it has answered.
+A cloud is one class derived from `Cloud`, in a module of its own, and one entry of
+`clouds.CLOUDS`. The one rule: what it returns is checked text, whatever the server
+behind it has answered. Nothing here imports the HTTP libraries: most processes only
+want to know which cloud this is.
 """
 
 from __future__ import annotations
 
-import importlib
+import abc
 import os
-import random
-import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from miglet.errors import UNAVAILABLE, Fault, MigletError, Misconfigured
+if TYPE_CHECKING:
+    from miglet.metadata.server import Server
 
-#: Where each cloud's class is.
-CLOUDS = {
-    "gce": ("miglet.metadata.gce", "Gce"),
-    "aws": ("miglet.metadata.aws", "Aws"),
-    "azure": ("miglet.metadata.azure", "Azure"),
-}
+#: A field of the firmware's description is a line.
+LONGEST_FIELD_BYTES = 256
+
+#: The most that is taken of an identity; real ones are far shorter.
+LONGEST_NAME = 1024
 
 
 @dataclass(frozen=True)
@@ -55,158 +54,24 @@ class Announcement(NamedTuple):
     source: str
 
 
-class Cloud(Protocol):
-    """A cloud's metadata server, spoken to in its own way.
+class Firmware(NamedTuple):
+    """What the machine's firmware and hypervisor say of it, as files."""
 
-    `deadline` is monotonic. Everything raises MetadataUnavailable.
-    """
+    #: The fields of DMI, ``/sys/class/dmi/id``.
+    folder: Path
+    #: Xen's, ``/sys/hypervisor/uuid``.
+    hypervisor: Path
 
-    #: Seconds from one look at the announcements to the next.
-    period: float
+    def field(self, name: str) -> str:
+        """A field of DMI, e.g. ``sys_vendor``; empty if it is missing or unset."""
+        return field_in(self.folder / name)
 
-    def metadata(self, deadline: float) -> Metadata:
-        """Everything that a start needs."""
-
-    def text(self, path: str, deadline: float) -> str | None:
-        """One text, by an attribute's name or by its path; None: it is not there."""
-
-    def announcements(self, seconds: float) -> Iterator[Announcement]:
-        """All that stands now; a cloud that can wait for news does, for `seconds`."""
-
-    def close(self) -> None:
-        """Drop the connection."""
+    def hypervisor_uuid(self) -> str:
+        """The id that Xen gave the machine; empty elsewhere."""
+        return field_in(self.hypervisor)
 
 
-def cloud_called(name: str, environ: Mapping[str, str], limits: Limits) -> Cloud:
-    """The cloud of that name, with the addresses that `environ` sets."""
-    module, kind = CLOUDS[name]
-    made = getattr(importlib.import_module(module), kind)
-    return cast(Cloud, made(environ, limits))
-
-
-class MetadataUnavailable(MigletError):
-    """The metadata server gave no usable answer; it may later."""
-
-    transient = True
-    category = "infrastructure"
-    exit_status = UNAVAILABLE
-    hint = "is the metadata server enabled and reachable from this machine?"
-
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
-        super().__init__(reason)
-        #: Seconds that the server asked for, 1..300; None: it did not ask.
-        self.retry_after = retry_after
-
-
-class MetadataRefused(MetadataUnavailable):
-    """The server answered, and will answer the same again."""
-
-    transient = False
-
-
-class MetadataForbidden(MetadataRefused):
-    """403: this machine may not read metadata."""
-
-    hint = "enable the instance metadata service for this machine"
-
-
-#: Seconds that the first pause between two tries is at most; it doubles.
-FIRST_PAUSE_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How often, and for how many seconds, a metadata server is asked."""
-
-    #: One try, whole; a third of it may go into the connection.
-    attempt_seconds: float = 3.0
-    tries: int = 5
-    shortest_pause_seconds: float = 0.2
-    longest_pause_seconds: float = 2.0
-    #: Everything that a start asks.
-    overall_seconds: float = 20.0
-
-    def deadline(self) -> float:
-        """The monotonic time at which all of it has to be over, from now."""
-        return time.monotonic() + self.overall_seconds
-
-    def pause(self, failures: int) -> float:
-        """Seconds until the next try, at random: a fleet boots together."""
-        growing = FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1)
-        most = min(self.longest_pause_seconds, growing)
-        return random.uniform(self.shortest_pause_seconds, most)
-
-
-#: Says which cloud it is, or ``none``, without a look at any file.
-CLOUD_VARIABLE = "MIGLET_CLOUD"
-
-#: Names another folder in the place of ``/sys/class/dmi/id``. A file
-#: ``hypervisor_uuid`` in it stands for ``/sys/hypervisor/uuid``.
-ROOT_VARIABLE = "MIGLET_DMI_ROOT"
-
-ROOT = Path("/sys/class/dmi/id")
-HYPERVISOR = Path("/sys/hypervisor/uuid")
-
-NONE = "none"
-NAMES = ("gce", "aws", "azure")
-
-#: Azure's mark on every chassis (cloud-init DataSourceAzure.py).
-AZURE_CHASSIS = "7783-7084-3265-9085-8269-3286-77"
-
-#: A field of the description is a line.
-LONGEST_FIELD_BYTES = 256
-
-
-def cloud_name(environ: Mapping[str, str]) -> str | None:
-    """The cloud's name; None where there is none. Raises Misconfigured.
-
-    Some of the files are root's alone: another user may see less.
-    """
-    said = environ.get(CLOUD_VARIABLE, "").strip().lower()
-    if not said:
-        return described(environ.get(ROOT_VARIABLE))
-    if said not in (*NAMES, NONE):
-        reason = f"expected one of {', '.join((*NAMES, NONE))}; found {said[:60]!r}"
-        raise Misconfigured([Fault("", f"environment {CLOUD_VARIABLE}", reason)])
-    return None if said == NONE else said
-
-
-def described(root: str | None) -> str | None:
-    """The cloud that the files below `root` describe; None: those of this machine."""
-    folder = Path(root) if root else ROOT
-    if is_gce(folder):
-        return "gce"
-    if is_aws(folder, folder / "hypervisor_uuid" if root else HYPERVISOR):
-        return "aws"
-    return "azure" if dmi_field(folder / "chassis_asset_tag") == AZURE_CHASSIS else None
-
-
-def is_gce(folder: Path) -> bool:
-    """The product's name is not always set (cloud-init DataSourceGCE.py)."""
-    if dmi_field(folder / "product_name") in ("Google Compute Engine", "Google"):
-        return True
-    return dmi_field(folder / "product_serial").startswith("GoogleCloud-")
-
-
-def is_aws(folder: Path, hypervisor: Path) -> bool:
-    """Nitro names the vendor, Xen has telling ids (cloud-init DataSourceEc2.py)."""
-    if dmi_field(folder / "sys_vendor") == "Amazon EC2":
-        return True
-    return dmi_field(hypervisor).lower().startswith("ec2") or is_ec2_id(
-        dmi_field(folder / "product_uuid")
-    )
-
-
-def is_ec2_id(text: str) -> bool:
-    """Whether a product's id begins with EC2, as it is or with its bytes swapped."""
-    try:
-        swapped = uuid.UUID(text).bytes_le.hex()
-    except ValueError:
-        swapped = ""
-    return text.lower().startswith("ec2") or swapped.startswith("ec2")
-
-
-def dmi_field(path: Path) -> str:
+def field_in(path: Path) -> str:
     """What the file at `path` says; empty if it cannot be read or was never set.
 
     Fields that no firmware has set are all ones.
@@ -218,3 +83,72 @@ def dmi_field(path: Path) -> str:
     except OSError:
         return ""
     return content.strip(b"\xff\0 \t\r\n").decode("ascii", errors="replace")
+
+
+class Cloud(abc.ABC):
+    """A cloud: how it is recognised, where its metadata is, and how that is read.
+
+    `deadline` is monotonic. Everything that asks raises MetadataUnavailable.
+    """
+
+    #: What the cloud is called in settings, events and messages.
+    name: ClassVar[str]
+    #: The variable that names another metadata server, e.g. a test's. One of ours is
+    #: called ``MIGLET_*_METADATA_ENDPOINT``, which no setting is.
+    endpoint_variable: ClassVar[str]
+    #: What is taken for that variable where it is not set.
+    endpoint: ClassVar[str] = "http://169.254.169.254"
+    #: Headers that every request has to have.
+    headers: ClassVar[Mapping[str, str]] = {}
+    #: Every address that serves metadata: jobs can be kept from them, and none of them
+    #: is behind a proxy.
+    addresses: ClassVar[tuple[str, ...]] = ("169.254.169.254",)
+    #: Names by which jobs may know the first of these addresses.
+    host_names: ClassVar[tuple[str, ...]] = ()
+
+    #: Seconds from one look at the announcements to the next.
+    period: float = 5.0
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    @classmethod
+    @abc.abstractmethod
+    def is_described_by(cls, firmware: Firmware) -> bool:
+        """Whether a machine with that firmware is in this cloud."""
+
+    @classmethod
+    @abc.abstractmethod
+    def base_url(cls, endpoint: str) -> str:
+        """The URL below which all metadata is, on the server at `endpoint`."""
+
+    @abc.abstractmethod
+    def metadata(self, deadline: float) -> Metadata:
+        """Everything that a start needs."""
+
+    @abc.abstractmethod
+    def text(self, path: str, deadline: float) -> str | None:
+        """One text, by an attribute's name or by its path; None: it is not there."""
+
+    @abc.abstractmethod
+    def announcements(self, seconds: float) -> Iterator[Announcement]:
+        """All that stands now; a cloud that can wait for news does, for `seconds`."""
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._server.close()
+
+
+def text_in(tree: Mapping[str, Any], *path: str) -> str | None:
+    """The name or number at `path` in `tree`; None if it is not there or empty."""
+    node: Any = tree
+    for name in path:
+        node = node.get(name) if isinstance(node, Mapping) else None
+    if isinstance(node, bool) or not isinstance(node, (str, int)):
+        return None
+    return str(node)[:LONGEST_NAME] or None
+
+
+def last_part(path: str | None) -> str | None:
+    """The last segment of ``projects/1/zones/Z``, the way people call it."""
+    return path.rpartition("/")[2] if path else None

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from miglet.config.settings import Settings
-from miglet.metadata.cloud import Limits, MetadataUnavailable, cloud_called
+from miglet.metadata.attempts import Limits, MetadataUnavailable
+from miglet.metadata.clouds import open_cloud
 from miglet.redaction import remember_secret
 from miglet.safefile import NotPlain, read_small
 from miglet.supervisor.privileges import (
@@ -63,7 +64,7 @@ class AwaitedToken:
         self, cloud: str, environ: Mapping[str, str], path: str, elsewhere: str
     ) -> None:
         limits = Limits(LOOK_SECONDS, tries=1, overall_seconds=LOOK_SECONDS)
-        self._cloud = cloud_called(cloud, environ, limits)
+        self._cloud = open_cloud(cloud, environ, limits)
         self._path = path
         self._elsewhere = elsewhere
         self._trouble = ""

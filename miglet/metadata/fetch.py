@@ -16,12 +16,9 @@ from typing import Any
 
 from miglet.config.schema import ATTRIBUTE_PREFIX
 from miglet.messages.codec import Fact
-from miglet.metadata.cloud import (
-    Limits,
-    Metadata,
-    MetadataUnavailable,
-    cloud_called,
-)
+from miglet.metadata.attempts import Limits, MetadataUnavailable
+from miglet.metadata.cloud import Metadata
+from miglet.metadata.clouds import open_cloud
 from miglet.supervisor import privileges
 from miglet.supervisor.children import ChildTask, RunningTask
 from miglet.supervisor.queues import Queue
@@ -94,7 +91,7 @@ def fetched(
 
 def _fetch(name: str, environ: dict[str, str], limits: Limits, queue: Queue) -> None:
     """In the child: become unprivileged, read, and keep what is ours."""
-    cloud = cloud_called(name, environ, limits)
+    cloud = open_cloud(name, environ, limits)
     privileges.become(privileges.TASK_USER)
     try:
         found = our_metadata(cloud.metadata(limits.deadline()))

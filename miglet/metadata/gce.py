@@ -10,23 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from miglet.http.transport import Answer
+from miglet.metadata.attempts import LATER, MetadataRefused, MetadataUnavailable
 from miglet.metadata.cloud import (
     Announcement,
-    Limits,
+    Cloud,
+    Firmware,
     Metadata,
-    MetadataRefused,
-    MetadataUnavailable,
+    last_part,
+    text_in,
 )
-from miglet.metadata.server import LATER, Server, last_part, text_in
 
-#: The variable that Google's own libraries take the server's host and port from.
-HOST_VARIABLE = "GCE_METADATA_HOST"
-HOST = "169.254.169.254"
-
-FLAVOR = {"Metadata-Flavor": "Google"}
+if TYPE_CHECKING:
+    from miglet.http.transport import Answer
+    from miglet.metadata.server import Server
 
 #: All of a folder at once, as JSON.
 WHOLE = {"recursive": "true", "alt": "json"}
@@ -47,15 +45,32 @@ PREEMPTION_SECONDS = 30.0
 MAINTENANCE_SECONDS = 60.0
 
 
-class Gce:
-    """The metadata server of a machine at Google."""
+class Gce(Cloud):
+    """A machine at Google."""
 
-    def __init__(self, environ: Mapping[str, str], limits: Limits) -> None:
-        host = environ.get(HOST_VARIABLE) or HOST
-        base = f"http://{host}/computeMetadata/v1/"
-        self._server = Server(base, FLAVOR, limits)
+    name = "gce"
+    #: Google's own libraries take the server's host and port from it.
+    endpoint_variable = "GCE_METADATA_HOST"
+    endpoint = "169.254.169.254"
+    headers: ClassVar = {"Metadata-Flavor": "Google"}
+    addresses = ("169.254.169.254", "fd20:ce::254")
+    host_names = ("metadata.google.internal",)
+    period = AFTER_WAITING
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
         self._etag = "NONE"
-        self.period = AFTER_WAITING
+
+    @classmethod
+    def is_described_by(cls, firmware: Firmware) -> bool:
+        """The product's name is not always set (cloud-init DataSourceGCE.py)."""
+        if firmware.field("product_name") in ("Google Compute Engine", "Google"):
+            return True
+        return firmware.field("product_serial").startswith("GoogleCloud-")
+
+    @classmethod
+    def base_url(cls, endpoint: str) -> str:
+        return f"http://{endpoint}/computeMetadata/v1/"
 
     def metadata(self, deadline: float) -> Metadata:
         """The instance, and its attributes over those of the project."""
@@ -63,7 +78,7 @@ class Gce:
         project = self._folder("project/attributes/", deadline, needed=False)
         own = self._object(instance.get("attributes"), "instance/attributes/")
         return Metadata(
-            cloud="gce",
+            cloud=self.name,
             vm_id=text_in(instance, "id"),
             zone=last_part(text_in(instance, "zone")),
             machine_type=last_part(text_in(instance, "machineType")),
@@ -92,9 +107,6 @@ class Gce:
             until = at + MAINTENANCE_SECONDS
             source = "gce instance/maintenance-event"
             yield Announcement(event, "maintenance_event", until, source)
-
-    def close(self) -> None:
-        self._server.close()
 
     def _awaited(self, deadline: float, wait: int) -> dict[str, Any]:
         """The instance, when it is no longer what it was, or after `wait` seconds."""

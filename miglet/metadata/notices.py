@@ -13,15 +13,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from miglet.http.retry import Backoff
-from miglet.metadata.cloud import (
-    Announcement,
-    Cloud,
+from miglet.metadata.attempts import (
     Limits,
     MetadataForbidden,
     MetadataRefused,
     MetadataUnavailable,
-    cloud_called,
 )
+from miglet.metadata.cloud import Announcement, Cloud
+from miglet.metadata.clouds import open_cloud
 
 #: One try a poll, which may be as long as the poll.
 WATCHING = Limits(attempt_seconds=math.inf, tries=1)
@@ -104,7 +103,7 @@ class Notices:
 def notices_of(cloud: str, environ: Mapping[str, str]) -> Notices:
     """The notices of the cloud called `cloud`; nothing is opened before the first poll.
 
-    The name comes from `firmware.cloud_name`, asked by a process that
-    may read all that it needs.
+    The name comes from `clouds.cloud_name`, asked by a process that may read all
+    that it needs.
     """
-    return Notices(cloud_called(cloud, environ, WATCHING))
+    return Notices(open_cloud(cloud, environ, WATCHING))

@@ -21,7 +21,8 @@ from miglet.errors import ControllerUnreachable
 from miglet.formats import strict_json
 from miglet.http.retry import retry_after
 from miglet.http.transport import Answer, Transport, host_of, phrase, within
-from miglet.metadata.cloud import (
+from miglet.metadata.attempts import (
+    LATER,
     Limits,
     MetadataForbidden,
     MetadataRefused,
@@ -29,12 +30,6 @@ from miglet.metadata.cloud import (
 )
 
 Result = TypeVar("Result")
-
-#: Statuses that say "not now", besides every 5xx.
-LATER = {408, 410, 425, 429}
-
-#: The most that is taken of an identity; real ones are far shorter.
-LONGEST_NAME = 1024
 
 
 class Server:
@@ -153,18 +148,3 @@ def is_html(body: bytes) -> bool:
     """Whether a page for people came instead of an answer."""
     beginning = body[:64].lstrip().lower()
     return beginning.startswith((b"<!doctype html", b"<html"))
-
-
-def text_in(tree: Mapping[str, Any], *path: str) -> str | None:
-    """The name or number at `path` in `tree`; None if it is not there or empty."""
-    node: Any = tree
-    for name in path:
-        node = node.get(name) if isinstance(node, Mapping) else None
-    if isinstance(node, bool) or not isinstance(node, (str, int)):
-        return None
-    return str(node)[:LONGEST_NAME] or None
-
-
-def last_part(path: str | None) -> str | None:
-    """The last segment of ``projects/1/zones/Z``, the way people call it."""
-    return path.rpartition("/")[2] if path else None

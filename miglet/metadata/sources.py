@@ -32,12 +32,9 @@ from miglet.config.sources import (
 )
 from miglet.errors import Fault, Misconfigured, status_after
 from miglet.messages.facts import FaultNoted
-from miglet.metadata.cloud import (
-    Limits,
-    Metadata,
-    MetadataUnavailable,
-    cloud_name,
-)
+from miglet.metadata.attempts import Limits, MetadataUnavailable
+from miglet.metadata.cloud import Metadata
+from miglet.metadata.clouds import cloud_name
 from miglet.metadata.credential import (
     CONTROLLER_TOKEN,
     LONGEST_TOKEN,

@@ -14,7 +14,8 @@ from miglet.config.settings import Settings
 from miglet.controller.answers import Fields, RegistrationToken
 from miglet.errors import BadAnswer, MigletError
 from miglet.formats import is_printable_word
-from miglet.metadata.cloud import Limits, cloud_called, cloud_name
+from miglet.metadata.attempts import Limits
+from miglet.metadata.clouds import cloud_name, open_cloud
 from miglet.redaction import remember_secret
 
 #: Seconds that one look may take.
@@ -56,7 +57,7 @@ def registration_token(
         raise TokenUnusable("this machine is in no cloud, so there is no metadata")
     path = settings.github.metadata_path or ""
     limits = Limits(attempt_seconds=seconds, tries=1, overall_seconds=seconds)
-    cloud = cloud_called(name, environ, limits)
+    cloud = open_cloud(name, environ, limits)
     try:
         text = cloud.text(path, limits.deadline())
     finally:

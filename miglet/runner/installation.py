@@ -10,7 +10,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,7 +242,7 @@ DEFAULT_LANG = "C.UTF-8"
 
 #: Names under which programs look for a proxy; there is no agreement on the case.
 PROXY_NAMES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
-NO_PROXY = "localhost,127.0.0.1,::1,169.254.169.254,metadata.google.internal"
+NO_PROXY = ("localhost", "127.0.0.1", "::1")
 
 
 class Hooks(NamedTuple):
@@ -272,15 +272,10 @@ def account_environment(
     return environment
 
 
-def proxy_environment(proxy: str | None) -> dict[str, str]:
-    """The proxy in all its spellings; the metadata server is never behind one."""
-    if not proxy:
-        return {}
-    return {
-        **dict.fromkeys(PROXY_NAMES, proxy),
-        "no_proxy": NO_PROXY,
-        "NO_PROXY": NO_PROXY,
-    }
+def proxy_environment(proxy: str, direct: Sequence[str]) -> dict[str, str]:
+    """The proxy in all its spellings; this machine and `direct` are not behind it."""
+    hosts = ",".join((*NO_PROXY, *direct))
+    return {**dict.fromkeys(PROXY_NAMES, proxy), "no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def runner_environment(
@@ -289,14 +284,13 @@ def runner_environment(
     job_directory: Path,
     hooks: Hooks | None = None,
     perflog: Path | None = None,
-    proxy: str | None = None,
 ) -> dict[str, str]:
-    """The Listener's whole environment.
+    """The Listener's whole environment but for a proxy.
 
     `hooks` and `perflog`, a folder that the runner's user can write to, are further
     sources of a job's signs (actions/runner JobExtension.cs, HostContext.cs).
     """
-    environment = account_environment(account, base) | proxy_environment(proxy)
+    environment = account_environment(account, base)
     environment["MIGLET_JOB_DIRECTORY"] = str(job_directory)
     environment["ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE"] = "1"
     if hooks:

@@ -21,12 +21,6 @@ from miglet.supervisor import systemd
 from miglet.supervisor.privileges import Account, unprivileged_uids
 from miglet.supervisor.systemd import systemd_usable
 
-#: Google, Amazon and Azure answer at the first; Azure's agents at the second.
-IPV4_ADDRESSES = ("169.254.169.254", "168.63.129.16")
-
-#: Amazon and Google, where a machine has IPv6.
-IPV6_ADDRESSES = ("fd00:ec2::254", "fd20:ce::254")
-
 #: Where subordinate user ids are given to users: subuid(5).
 SUBUID = Path("/etc/subuid")
 
@@ -100,8 +94,10 @@ class Unblockable(MetadataOpen):
     exit_status = MISCONFIGURED
 
 
-def apply(settings: Settings, account: Account) -> None:
-    """Block, or take away what an earlier start blocked; raises MetadataOpen.
+def apply(settings: Settings, account: Account, addresses: Sequence[str]) -> None:
+    """Block `addresses`, or take away what an earlier start blocked.
+
+    Raises MetadataOpen.
 
     Takes LOAD_SECONDS at most, and nothing where nothing is nor was to be blocked.
     """
@@ -110,7 +106,7 @@ def apply(settings: Settings, account: Account) -> None:
     try:
         if settings.runner.block_metadata is True:
             marker.touch(mode=0o600)
-            load(ruleset(*owners(account)), runtime)
+            load(ruleset(owners(account), addresses), runtime)
         elif marker.exists():
             load(REMOVAL, runtime)
             marker.unlink()
@@ -118,16 +114,16 @@ def apply(settings: Settings, account: Account) -> None:
         raise MetadataOpen(str(error), "see paths.runtime") from error
 
 
-def dry_run(settings: Settings, account: Account) -> None:
+def dry_run(settings: Settings, account: Account, addresses: Sequence[str]) -> None:
     """Have the kernel judge what `apply` would load, and change nothing.
 
     Raises MetadataOpen.
     """
     runtime = Path(settings.paths.runtime)
-    load(ruleset(*owners(account)), runtime, ("--check",))
+    load(ruleset(owners(account), addresses), runtime, ("--check",))
 
 
-def ruleset(*uids: str) -> str:
+def ruleset(uids: Sequence[str], addresses: Sequence[str]) -> str:
     """What makes nft(8) put our table in place, whatever was in it before.
 
     Each of `uids` is a user id or a range of them. Names (DNS) and time (NTP) stay:
@@ -136,8 +132,8 @@ def ruleset(*uids: str) -> str:
     jumps = (f"meta skuid {each} jump metadata" for each in uids)
     table = TABLE.format(
         jumps="\n\t\t".join(jumps),
-        ipv4=", ".join(IPV4_ADDRESSES),
-        ipv6=", ".join(IPV6_ADDRESSES),
+        ipv4=", ".join(each for each in addresses if ":" not in each),
+        ipv6=", ".join(each for each in addresses if ":" in each),
     )
     return REMOVAL + table
 

@@ -13,7 +13,7 @@ from miglet.config.settings import Settings
 from miglet.errors import MigletError
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerTokenTaken, TerminationNoticed
-from miglet.metadata.cloud import cloud_name
+from miglet.metadata.clouds import cloud_name
 from miglet.metadata.credential import awaited_token
 from miglet.metadata.notices import notices_of
 from miglet.supervisor.privileges import NOTICE_USER

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import os
 import time
 import uuid
 from collections.abc import Generator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from miglet.config.settings import Settings
@@ -95,7 +97,7 @@ class RunnerRegistration:
             self._account = account(self._host.settings.runner.user)
             self._refuse_danger()
             self._host.extend_liveness(metadata_firewall.LOAD_SECONDS)
-            metadata_firewall.apply(self._host.settings, self._account)
+            self._block_metadata(self._account)
             yield from self._end_leftover()
             if not self._has_registration():
                 yield from self._configure()
@@ -104,6 +106,12 @@ class RunnerRegistration:
             if isinstance(error, GivenUp):
                 raise
             raise GivenUp(failure_of(error)) from error
+
+    def _block_metadata(self, account: Account) -> None:
+        settings = self._host.settings
+        block = settings.runner.block_metadata is True
+        addresses = clouds().metadata_addresses() if block else ()
+        metadata_firewall.apply(settings, account, addresses)
 
     def _has_registration(self) -> bool:
         """Whether the folder is registered under the name that is wanted."""
@@ -227,7 +235,7 @@ class RunnerRegistration:
         }
 
     def _plain_environment(self) -> dict[str, str]:
-        proxy = proxy_environment(self._host.settings.runner.proxy)
+        proxy = proxy_variables(self._host.settings)
         return account_environment(self._account, os.environ) | proxy
 
 
@@ -295,14 +303,25 @@ def environment(
             FaultNoted("misconfig", "job_hooks_unusable", problem, "runner", HOOK_HINT)
         )
     usable = features.job_hooks and not hooks.unreadable(hooks.SCRIPTS, account)
-    return runner_environment(
+    own = runner_environment(
         account,
         os.environ,
         job,
         scripts if usable else None,
         perflog if features.perflog else None,
-        host.settings.runner.proxy,
     )
+    return own | proxy_variables(host.settings)
+
+
+def proxy_variables(settings: Settings) -> dict[str, str]:
+    """What tells programs of the runner's proxy; no metadata server is behind it."""
+    proxy = settings.runner.proxy
+    return proxy_environment(proxy, clouds().metadata_hosts()) if proxy else {}
+
+
+def clouds() -> ModuleType:
+    """The clouds' modules, which few machines need here."""
+    return importlib.import_module("miglet.metadata.clouds")
 
 
 def hook_problem(settings: Settings, who: Account | None) -> str:
@@ -402,7 +421,7 @@ class RegistrationRemoval:
     ) -> Generator[float, None, tuple[str, str]]:
         remember_secret(token.token)
         who = account(self._host.settings.runner.user)
-        proxy = proxy_environment(self._host.settings.runner.proxy)
+        proxy = proxy_variables(self._host.settings)
         self._host.extend_liveness(LAUNCH_SECONDS)
         running = Configuration.remove(
             configuration_launcher(self._host.settings),

@@ -145,9 +145,9 @@ class RegistrationTokens:
         if settings.github.token_source != "metadata" or self.count:
             return None
         # Here and not in the child: some of the files are root's alone.
-        firmware = importlib.import_module("miglet.metadata.cloud")
-        cloud = firmware.cloud_name(os.environ) or firmware.NONE
-        environ = {**os.environ, firmware.CLOUD_VARIABLE: cloud}
+        clouds = importlib.import_module("miglet.metadata.clouds")
+        cloud = clouds.cloud_name(os.environ) or clouds.NONE
+        environ = {**os.environ, clouds.CLOUD_VARIABLE: cloud}
         call = functools.partial(token_of_metadata, settings, environ)
         try:
             reply = yield from request_token(self._host, call, METADATA_SECONDS)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from miglet.metadata import fetch
-from miglet.metadata.cloud import Limits, Metadata, MetadataUnavailable
+from miglet.metadata.attempts import Limits, MetadataUnavailable
+from miglet.metadata.cloud import Metadata
 from miglet.metadata.fetch import OURS_AT_MOST, fetched
 from miglet.supervisor import privileges
 
@@ -41,7 +42,7 @@ def cloud(monkeypatch) -> Callable[[Callable[[], Metadata]], Any]:
     """Reads the metadata of a cloud that does this when it is asked."""
 
     def read(look: Callable[[], Metadata], seconds: float = 10.0) -> Any:
-        monkeypatch.setattr(fetch, "cloud_called", lambda *_: FakeCloud(look))
+        monkeypatch.setattr(fetch, "open_cloud", lambda *_: FakeCloud(look))
         return fetched("gce", {}, Limits(overall_seconds=seconds))
 
     return read

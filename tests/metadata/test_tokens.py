@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from miglet.controller.answers import RegistrationToken
-from miglet.metadata.cloud import MetadataUnavailable
+from miglet.metadata.attempts import MetadataUnavailable
 from miglet.metadata.tokens import (
     TokenExpired,
     TokenUnusable,

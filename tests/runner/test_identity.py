@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from miglet.metadata.clouds import metadata_hosts
 from miglet.runner.identity import ProcessIdentity, ProcIncomplete, boot_id
-from miglet.runner.installation import Hooks, runner_environment
+from miglet.runner.installation import Hooks, proxy_environment, runner_environment
 from miglet.supervisor.privileges import account
 from miglet.workers.registration import environment
 from tests.launching import as_root
@@ -77,12 +78,10 @@ def test_only_root_is_told_that_root_may_run_it(tmp_path):
     assert "RUNNER_ALLOW_RUNASROOT" in runner_environment(None, {}, tmp_path)
 
 
-def test_a_configured_proxy_reaches_the_runner_and_the_metadata_server_does_not_use_it(
-    tmp_path,
-):
-    made = runner_environment(None, {}, tmp_path, proxy="http://proxy:3128")
+def test_a_proxy_has_all_its_names_and_this_machine_is_not_behind_it():
+    made = proxy_environment("http://proxy:3128", ["192.0.2.1"])
     assert made["https_proxy"] == made["HTTP_PROXY"] == "http://proxy:3128"
-    assert "169.254.169.254" in made["no_proxy"]
+    assert made["no_proxy"] == made["NO_PROXY"] == "localhost,127.0.0.1,::1,192.0.2.1"
 
 
 def test_the_way_to_the_controller_is_not_the_jobs_business(tmp_path):
@@ -95,6 +94,7 @@ def test_the_way_to_the_controller_is_not_the_jobs_business(tmp_path):
     host = SimpleNamespace(settings=settings, report=lambda fact: None)
     made = environment(host, None, tmp_path, tmp_path)
     assert made["HTTPS_PROXY"] == "http://proxy.example:3128"
+    assert {*metadata_hosts()} < {*made["no_proxy"].split(",")}
     assert "hunter2" not in str(made) and "secret.example" not in str(made)
     host.settings = settings.replaced({"runner.proxy": None})
     assert not [

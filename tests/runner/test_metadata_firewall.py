@@ -20,7 +20,9 @@ from pathlib import Path
 
 import pytest
 
+from miglet.bootstrap import runner as bootstrap_runner
 from miglet.config.settings import Settings
+from miglet.metadata.clouds import metadata_addresses
 from miglet.runner import metadata_firewall
 from miglet.runner.metadata_firewall import MetadataOpen
 from miglet.supervisor.privileges import Account
@@ -30,7 +32,11 @@ pytestmark = pytest.mark.integration
 
 CLONE_NEWNET = 0x40000000
 
-SERVER, WIRE_SERVER = metadata_firewall.IPV4_ADDRESSES
+IPV4 = [each for each in metadata_addresses() if ":" not in each]
+IPV6 = [each for each in metadata_addresses() if ":" in each]
+SERVER, WIRE_SERVER = IPV4
+
+block = partial(metadata_firewall.apply, addresses=metadata_addresses())
 
 NOBODY = Account("nobody", 65534, 65534, "/")
 
@@ -122,7 +128,7 @@ def cloud() -> Iterator[None]:
     """A machine whose metadata server is on its loopback device."""
     with network_of_its_own():
         done("ip", "link", "set", "lo", "up")
-        for address in metadata_firewall.IPV4_ADDRESSES:
+        for address in IPV4:
             done("ip", "address", "add", f"{address}/32", "dev", "lo")
         with served(SERVER, 80), served(SERVER, 53), served(WIRE_SERVER, 80):
             yield
@@ -172,7 +178,7 @@ def settings(folder: Path, block: bool) -> Settings:
 @real
 def test_the_runners_user_is_refused_at_once_and_nobody_else(cloud, tmp_path):
     assert answer(SERVER, NOBODY.uid) == "identity"
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY)
     assert REFUSED in answer(SERVER, NOBODY.uid)
     assert answer(SERVER, 0) == answer(SERVER, 65533) == "identity"
 
@@ -180,7 +186,7 @@ def test_the_runners_user_is_refused_at_once_and_nobody_else(cloud, tmp_path):
 @real
 def test_a_refusal_is_the_answer_to_the_first_packet(cloud, tmp_path):
     """A client that tried again would have waited for a second."""
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY)
     assert (counted(), answer(SERVER, 0)) == (0, "identity")
     for tries in (1, 2, 3):
         assert REFUSED in answer(SERVER, NOBODY.uid)
@@ -190,7 +196,7 @@ def test_a_refusal_is_the_answer_to_the_first_packet(cloud, tmp_path):
 @real
 def test_azures_second_address_is_refused_too(cloud, tmp_path):
     assert answer(WIRE_SERVER, NOBODY.uid) == "identity"
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY)
     assert REFUSED in answer(WIRE_SERVER, NOBODY.uid)
     assert answer(WIRE_SERVER, 0) == "identity"
 
@@ -199,20 +205,20 @@ def test_azures_second_address_is_refused_too(cloud, tmp_path):
 def test_the_addresses_of_ipv6_are_refused_too(cloud, tmp_path):
     if not Path("/proc/net/if_inet6").exists():
         pytest.skip("there is no IPv6 in this kernel")
-    for address in metadata_firewall.IPV6_ADDRESSES:
+    for address in IPV6:
         done("ip", "-6", "address", "add", f"{address}/128", "dev", "lo", "nodad")
         with served(address, 80), served(address, 53):
             assert answer(address, NOBODY.uid) == "identity"
-            metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+            block(settings(tmp_path, True), NOBODY)
             assert REFUSED in answer(address, NOBODY.uid)
             assert answer(address, NOBODY.uid, port=53) == "identity"
             assert answer(address, 0) == "identity"
-        metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+        block(settings(tmp_path, False), NOBODY)
 
 
 @real
 def test_names_and_time_can_still_be_asked_for(cloud, tmp_path):
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY)
     assert answer(SERVER, NOBODY.uid, port=53) == "identity"
     # Nobody listens: the first datagram came through, and was answered with that.
     for port in (53, 123):
@@ -228,7 +234,9 @@ def test_a_user_that_the_runners_user_may_become_is_refused_too(cloud, tmp_path)
     subuid = tmp_path / "subuid"
     subuid.write_text("nobody:300000:1000\n")
     uids = metadata_firewall.owners(NOBODY, subuid)
-    metadata_firewall.load(metadata_firewall.ruleset(*uids), tmp_path)
+    metadata_firewall.load(
+        metadata_firewall.ruleset(uids, metadata_addresses()), tmp_path
+    )
     assert REFUSED in answer(SERVER, 300000)
     assert REFUSED in answer(SERVER, 300999)
     assert REFUSED in answer(SERVER, NOBODY.uid)
@@ -239,32 +247,32 @@ def test_a_user_that_the_runners_user_may_become_is_refused_too(cloud, tmp_path)
 def test_loading_twice_is_loading_once_and_false_takes_it_away(cloud, tmp_path):
     done("nft", "-f", "-", given=FOREIGN)
     before = rules()
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY)
     once = rules()
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY)
     assert rules() == once != before
     assert once.startswith(before.rstrip()) and once.count("table ") == 2
-    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+    block(settings(tmp_path, False), NOBODY)
     assert rules() == before
     assert answer(SERVER, NOBODY.uid) == "identity"
 
 
 @real
 def test_what_was_blocked_for_another_user_is_replaced(cloud, tmp_path):
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY._replace(uid=65533))
+    block(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY._replace(uid=65533))
     assert answer(SERVER, NOBODY.uid) == "identity"
     assert REFUSED in answer(SERVER, 65533)
 
 
 @real
 def test_a_table_that_somebody_flushed_is_put_back(cloud, tmp_path):
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY)
     done("nft", "flush", "ruleset")
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY)
     assert REFUSED in answer(SERVER, NOBODY.uid)
     done("nft", "flush", "ruleset")
-    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+    block(settings(tmp_path, False), NOBODY)
     assert rules() == ""
 
 
@@ -283,10 +291,11 @@ def test_the_check_has_the_kernel_judge_and_changes_nothing(cloud, tmp_path):
 def test_a_kernel_that_refuses_is_told_of_by_the_check_and_at_the_launch(
     cloud, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(metadata_firewall, "IPV4_ADDRESSES", ("192.0.2.1/99",))
+    wrong = ("192.0.2.1/99",)
+    monkeypatch.setattr(bootstrap_runner, "metadata_addresses", lambda: wrong)
     row = look("runner_metadata", settings(tmp_path, True))
     assert (row["status"], row["category"]) == ("fail", "infrastructure")
     assert "192.0.2.1/99" in row["detail"] and row["hint"]
     with pytest.raises(MetadataOpen, match="192.0.2.1/99"):
-        metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+        block(settings(tmp_path, True), NOBODY, addresses=wrong)
     assert rules() == ""

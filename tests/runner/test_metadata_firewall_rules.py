@@ -13,6 +13,7 @@ import pytest
 from miglet.config.settings import Settings
 from miglet.messages.events import Identity
 from miglet.messages.orders import ProvideRunner
+from miglet.metadata.clouds import metadata_addresses
 from miglet.runner import metadata_firewall
 from miglet.runner.metadata_firewall import MetadataOpen, Unblockable
 from miglet.runner.release import FolderRecord
@@ -20,7 +21,7 @@ from miglet.supervisor.privileges import Account
 from miglet.workers.registration import RunnerRegistration
 from miglet.workers.steps import GivenUp
 from tests.preflight_machine import look
-from tests.runner.test_metadata_firewall import NOBODY, settings
+from tests.runner.test_metadata_firewall import NOBODY, block, settings
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0 or not metadata_firewall.may_filter(),
@@ -55,7 +56,7 @@ def no_nft(tmp_path, monkeypatch):
 
 
 def test_the_rules_replace_our_table_and_name_no_other():
-    text = metadata_firewall.ruleset("1001", "100000-165535")
+    text = metadata_firewall.ruleset(["1001", "100000-165535"], metadata_addresses())
     lines = text.splitlines()
     assert lines[:3] == [
         "add table inet miglet",
@@ -68,10 +69,7 @@ def test_the_rules_replace_our_table_and_name_no_other():
         "meta skuid 1001 jump metadata",
         "meta skuid 100000-165535 jump metadata",
     ]
-    for address in (
-        *metadata_firewall.IPV4_ADDRESSES,
-        *metadata_firewall.IPV6_ADDRESSES,
-    ):
+    for address in metadata_addresses():
         (line,) = (line for line in lines if address in line)
         assert line.endswith("goto refusal")
     assert "drop" not in text
@@ -80,36 +78,38 @@ def test_the_rules_replace_our_table_and_name_no_other():
 @as_root
 def test_the_rules_reach_nft_as_one_document(nft, tmp_path):
     told = nft(0)
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
-    assert told.read_text() == "-f -\n" + metadata_firewall.ruleset("65534")
+    block(settings(tmp_path, True), NOBODY)
+    assert told.read_text() == "-f -\n" + metadata_firewall.ruleset(
+        ["65534"], metadata_addresses()
+    )
 
 
 def test_a_machine_that_never_blocked_runs_nothing(no_nft, tmp_path):
-    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+    block(settings(tmp_path, False), NOBODY)
     assert look("runner_metadata", settings(tmp_path, False))["status"] == "ok"
 
 
 @as_root
 def test_what_was_once_blocked_is_taken_away_once(nft, tmp_path):
     told = nft(0)
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY)
     told.unlink()
-    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+    block(settings(tmp_path, False), NOBODY)
     assert told.read_text() == "-f -\n" + metadata_firewall.REMOVAL
-    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+    block(settings(tmp_path, False), NOBODY)
     assert told.read_text().count("-f -") == 1
 
 
 @as_root
 def test_what_could_not_be_taken_away_is_tried_again(nft, tmp_path):
     nft(0)
-    metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+    block(settings(tmp_path, True), NOBODY)
     nft(1)
     with pytest.raises(MetadataOpen, match="no such filter"):
-        metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+        block(settings(tmp_path, False), NOBODY)
     told = nft(0)
     told.unlink()
-    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+    block(settings(tmp_path, False), NOBODY)
     assert metadata_firewall.REMOVAL in told.read_text()
 
 
@@ -119,12 +119,12 @@ def test_a_load_that_was_cut_short_is_taken_away_too(nft, tmp_path, status):
     """The kernel may have taken what nft could not tell us of."""
     told = nft(status)
     try:
-        metadata_firewall.apply(settings(tmp_path, True), NOBODY)
+        block(settings(tmp_path, True), NOBODY)
     except MetadataOpen:
         assert status
     told = nft(0)
     told.unlink()
-    metadata_firewall.apply(settings(tmp_path, False), NOBODY)
+    block(settings(tmp_path, False), NOBODY)
     assert told.exists()
 
 

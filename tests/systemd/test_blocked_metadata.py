@@ -31,14 +31,15 @@ PROCESS = ("Type", "Notify", "Exec", "Watchdog", "Restart")
 PROGRAM = """\
 import sys
 sys.path.insert(0, {checkout!r})
+from miglet.metadata.clouds import metadata_addresses
 from miglet.runner import metadata_firewall
 from miglet.supervisor.privileges import account
 from tests.sample_settings import sample_settings
 assert not metadata_firewall.may_filter()
 flat = {{"runner.block_metadata": {block}, "paths.runtime": {runtime!r}}}
 settings, nobody = sample_settings(flat), account("nobody")
-metadata_firewall.dry_run(settings, nobody)
-metadata_firewall.apply(settings, nobody)
+metadata_firewall.dry_run(settings, nobody, metadata_addresses())
+metadata_firewall.apply(settings, nobody, metadata_addresses())
 """
 
 

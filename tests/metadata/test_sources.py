@@ -14,7 +14,7 @@ import yaml
 from miglet.config import sources as files
 from miglet.config.load import explain, salvage
 from miglet.errors import MISCONFIGURED, Misconfigured
-from miglet.metadata.cloud import Limits
+from miglet.metadata.attempts import Limits
 from miglet.metadata.sources import Sources, keep_token, our_part, sources_of
 from miglet.redaction import forget_secrets, redact
 from tests.metadata_fakes import FAKES, Fake
