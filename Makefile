@@ -90,7 +90,8 @@ linkcheck: $(STAMP)-docs  ## every link of the documentation that leads outside;
 
 # Sphinx is not needed for anything else.
 $(STAMP)-docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	PIP_CONFIG_SETTINGS=editable_mode=compat \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
 bench: venv  ## memory, start and throughput, beside supervisord's
