@@ -41,7 +41,9 @@ from tests.histories import AT, MACHINE
 #: histories come first.
 NODES = 51_000
 
-NOW = Moment(AT, 50.0)
+#: Monotonic seconds at the first start, and how long everything but a timer takes.
+START = Moment(AT, 50.0)
+STEP_SECONDS = 0.5
 FINAL = (DONE, REFUSED, MISCONFIGURED)
 WATCHER = "runner-watcher"
 
@@ -112,6 +114,7 @@ class World(NamedTuple):
 class Node(NamedTuple):
     vm: Vm
     world: World
+    moment: Moment = START
 
 
 COMMANDS = {
@@ -129,7 +132,7 @@ IDENTITIES = {
 
 def enabled(node: Node) -> Iterator[tuple[str, Any]]:
     """What may happen next: a label, and a fact or the name of an incident."""
-    vm, world = node
+    vm, world, moment = node
     if world.exit_status is not None:
         if world.exit_status not in FINAL and world.lives < MOST_LIVES:
             yield "the service manager starts it again", "restart"
@@ -148,8 +151,8 @@ def enabled(node: Node) -> Iterator[tuple[str, Any]]:
     yield from events_arrive(world, vm)
     yield from registration_happens(world)
     if world.watching:
-        yield from runner_happens(world.run)
-    yield from orders_are_given(vm, world)
+        yield from runner_happens(world.run, moment.at)
+    yield from orders_are_given(vm, world, moment.at)
     for name in sorted(world.timers):
         yield f"timer {name}", facts.DeadlinePassed(name)
 
@@ -179,8 +182,8 @@ def registration_happens(world: World) -> Iterator[tuple[str, Any]]:
             yield f"the registration: {removal}", removed
 
 
-def runner_happens(run: Run) -> Iterator[tuple[str, Any]]:
-    seen = facts.JobSeen(run.id, "output", AT)
+def runner_happens(run: Run, at: float) -> Iterator[tuple[str, Any]]:
+    seen = facts.JobSeen(run.id, "output", at)
     if run.phase in ("launched", "listening"):
         described = {"run_id": run.id, "name": run.name}
         yield "it listens", facts.RunnerListening(described, 1, 1.0)
@@ -188,13 +191,14 @@ def runner_happens(run: Run) -> Iterator[tuple[str, Any]]:
         yield "it is a ghost", facts.RunnerTroubled(run.id, "ghost", "")
     if run.phase in ("job", "orphan", "done"):
         yield "the job is seen again", seen
-        yield "the job ends", job_end(run, "succeeded", "success", 0)
+        yield "the job ends", job_end(run, at, "succeeded", "success", 0)
     if run.phase in ("job", "orphan"):
         for name in ("A", "B"):
             known = facts.JobIdentified(run.id, "worker_log", IDENTITIES[name])
             yield f"the job is {name}", known
         crash = {"exit_code": None, "signal": 9, "last_lines": []}
-        yield "the Worker dies", job_end(run, "unknown", "worker_crash", None, crash)
+        died = job_end(run, at, "unknown", "worker_crash", None, crash)
+        yield "the Worker dies", died
     if run.phase == "job":
         dead = facts.ListenerDied(run.id, None, 9, [])
         yield "the Listener dies, the job goes on", dead
@@ -206,15 +210,15 @@ def runner_happens(run: Run) -> Iterator[tuple[str, Any]]:
         yield "the runner exits", gone
 
 
-def job_end(run: Run, result: str, cause: str, code: int | None, crash: Any = None):
-    return facts.JobEnded(run.id, result, cause, code, AT, [], {}, crash)
+def job_end(run: Run, at: float, result: str, cause: str, code: int | None, crash=None):
+    return facts.JobEnded(run.id, result, cause, code, at, [], {}, crash)
 
 
-def orders_are_given(vm: Vm, world: World) -> Iterator[tuple[str, Any]]:
+def orders_are_given(vm: Vm, world: World, at: float) -> Iterator[tuple[str, Any]]:
     if vm.signals < 3:
         yield "SIGTERM", facts.SignalReceived("SIGTERM")
     if world.notices < 1:
-        notice = facts.TerminationNoticed("preempted", AT + 30.0, "gce")
+        notice = facts.TerminationNoticed("preempted", at + 30.0, "gce")
         yield "the cloud gives notice", notice
     if len(world.commands_sent) < MOST_COMMANDS:
         for identity, (name, parameters) in COMMANDS.items():
@@ -233,36 +237,49 @@ def orders_are_given(vm: Vm, world: World) -> Iterator[tuple[str, Any]]:
 
 def follow(node: Node, happening: Any) -> Node:
     """The machine and the world after this happened; raises Broken."""
-    vm, world = node
+    vm, world, moment = node = pass_time(node, happening)
     if happening == "kill":
-        return start_again(vm.to_json(), world)
+        return start_again(node, vm.to_json())
     if happening == "restart":
         kept = vm if world.exit_status == UNDELIVERED else vm.for_next_start()
-        return start_again(kept.to_json(), world._replace(told_to_exit=False))
+        world = world._replace(told_to_exit=False)
+        return start_again(Node(vm, world, moment), kept.to_json())
     if happening == "watcher dies":
         world = forget_orders(world)._replace(watcher_deaths=1)
-        return handle(Node(vm, world), facts.WorkerStarted(WATCHER, 2, 1, 1))
+        return handle(Node(vm, world, moment), facts.WorkerStarted(WATCHER, 2, 1, 1))
     if happening == "launch":
-        return handle(*launch(Node(vm, world)))
-    return handle(Node(vm, before(world, vm, happening)), happening)
+        return handle(*launch(node))
+    return handle(Node(vm, before(world, vm, happening), moment), happening)
+
+
+def pass_time(node: Node, happening: Any) -> Node:
+    """A timer fires when it is due; all else takes a moment."""
+    at, now = node.moment
+    later = now + STEP_SECONDS
+    if isinstance(happening, facts.DeadlinePassed):
+        later = max(now, due_times(node.vm).get(happening.name, now))
+    return node._replace(moment=Moment(at + later - now, later))
 
 
 def launch(node: Node) -> tuple[Node, Fact]:
     """The runner-watcher does as it was told, or adopts what it finds."""
-    vm, world = node
+    vm, world, moment = node
     run = world.run
     if not (run.alive and run.name == vm.name):
         if run.number >= MOST_RUNS:
             failure = facts.RegistrationFailed("permanent", "no", "no", "", 77)
-            return Node(vm, world._replace(providing="", late_launch=False)), failure
+            world = world._replace(providing="", late_launch=False)
+            return Node(vm, world, moment), failure
         run = Run(run.number + 1, vm.name, "launched")
     world = world._replace(run=run, providing="", watching=True, late_launch=False)
-    return Node(vm, world), facts.RunnerLaunched({"run_id": run.id, "name": run.name})
+    launched = facts.RunnerLaunched({"run_id": run.id, "name": run.name})
+    return Node(vm, world, moment), launched
 
 
-def start_again(kept: dict[str, Any], world: World) -> Node:
+def start_again(node: Node, kept: dict[str, Any]) -> Node:
     """Another MIGlet begins with what the journal has; its workers know nothing."""
-    vm = Vm.restore(json.loads(json.dumps(kept)), POLICIES[0], NOW)
+    former, world, moment = node
+    vm = Vm.restore(json.loads(json.dumps(kept)), former.policy, moment)
     world = forget_orders(world)._replace(
         lives=world.lives + 1,
         timers=frozenset(),
@@ -270,7 +287,7 @@ def start_again(kept: dict[str, Any], world: World) -> Node:
         exit_status=None,
         to_examine=frozenset(),
     )
-    return load_settings(Node(vm, world))
+    return load_settings(Node(vm, world, moment))
 
 
 def load_settings(node: Node) -> Node:
@@ -351,11 +368,11 @@ CHANGES: dict[type[Fact], Callable[[World, Vm, Any], World]] = {
 
 def handle(node: Node, fact: Fact) -> Node:
     """Let the lifecycle decide, and hold what it does against its promises."""
-    vm, world = node
+    vm, world, moment = node
     inbox = deque([fact])
     while inbox:
         fact = inbox.popleft()
-        after, effects = step(vm, fact, NOW)
+        after, effects = step(vm, fact, moment)
         if isinstance(fact, facts.CommandReceived) and fact.id in after.commands:
             world = world._replace(
                 commands_open=world.commands_open | {fact.id},
@@ -367,7 +384,7 @@ def handle(node: Node, fact: Fact) -> Node:
                 inbox.append(effect.fact)
             world = perform(world, vm, effect)
     check(vm, world)
-    return Node(vm, world)
+    return Node(vm, world, moment)
 
 
 def perform(world: World, vm: Vm, effect: Effect) -> World:
@@ -498,9 +515,11 @@ def check(vm: Vm, world: World) -> None:
     """What holds in every state; raises Broken."""
     if world.exit_status is not None:
         return
-    idle_timers = world.timers - due_times(vm).keys()
-    if idle_timers:
-        raise Broken(f"timers run without a meaning: {sorted(idle_timers)}")
+    due = due_times(vm).keys()
+    if world.timers - due:
+        raise Broken(f"timers run without a meaning: {sorted(world.timers - due)}")
+    if due - world.timers:
+        raise Broken(f"time limits without a timer: {sorted(due - world.timers)}")
     if bool(vm.job) != bool(world.open_job):
         raise Broken(f"open job: the machine has {vm.job}, the world {world.open_job}")
     if vm.commands.keys() != world.commands_open:
@@ -523,7 +542,7 @@ def check(vm: Vm, world: World) -> None:
 
 def key_of(node: Node) -> Any:
     """What two machines have in common that go on alike."""
-    vm, world = node
+    vm, world, _ = node
     job, end = vm.job, vm.end
     return (
         vm.state,
@@ -574,7 +593,6 @@ def explore(policy: Policy, nodes: int = NODES) -> dict[Any, Any]:
             insist_on_a_way_out(node, escapes)
             for label, happening in enabled(node):
                 after = follow(node, happening)
-                after = after._replace(vm=after.vm.replace(policy=policy))
                 key = key_of(after)
                 if key not in seen:
                     seen[key] = origin, label
@@ -597,10 +615,10 @@ def insist_on_a_way_out(node: Node, escapes: set[Any]) -> None:
         if key in escapes:
             break
         path.append(key)
-        timers = sorted(node.world.timers)
+        timers = due_times(node.vm)
         if not timers or len(path) > 20:
             raise Broken(f"no way out of {node.vm.state.value}; timers: {timers}")
-        node = follow(node, facts.DeadlinePassed(timers[0]))
+        node = follow(node, facts.DeadlinePassed(min(timers, key=timers.__getitem__)))
     escapes.update(path)
 
 
