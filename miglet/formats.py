@@ -16,6 +16,12 @@ from typing import Any, NoReturn
 #: Any 64-bit integer and any double that Python prints has fewer characters.
 LONGEST_NUMBER = 40
 
+#: Deeper than any document that is exchanged, and far less than what exhausts a stack.
+DEEPEST = 64
+
+#: The last moment that RFC 3339 can express in UTC, to the millisecond.
+LATEST = 253402300799.999
+
 #: RFC 3339, 5.6; GitHub's own times have seven digits after the point.
 RFC_3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)",
@@ -52,7 +58,7 @@ def rfc3339(at: float) -> str:
 
 
 def parse_rfc3339(text: str) -> float | None:
-    """Unix seconds of an RFC 3339 time; None if it is not one."""
+    """Unix seconds of an RFC 3339 time, at most LATEST; None if it is not one."""
     parts = RFC_3339.fullmatch(text)
     if parts is None:
         return None
@@ -60,13 +66,14 @@ def parse_rfc3339(text: str) -> float | None:
     digits = (fraction[1:] + "000000")[:6]
     zone = zone.upper().replace("Z", "+00:00")
     try:
-        return datetime.fromisoformat(f"{day}T{clock}.{digits}{zone}").timestamp()
+        found = datetime.fromisoformat(f"{day}T{clock}.{digits}{zone}").timestamp()
     except (ValueError, OverflowError):
         return None
+    return min(found, LATEST)
 
 
 def parse_http_date(text: str | None) -> float | None:
-    """Unix seconds of an HTTP date; None if it is not one."""
+    """Unix seconds of an HTTP date, at most LATEST; None if it is not one."""
     stripped = (text or "").strip()
     found = next(filter(None, (form.fullmatch(stripped) for form in HTTP_DATES)), None)
     if found is None or found["month"] not in MONTHS:
@@ -78,19 +85,18 @@ def parse_http_date(text: str | None) -> float | None:
     month = MONTHS.index(found["month"]) + 1
     if not (1 <= int(found["day"]) <= 31 and hour < 24 and minute < 60 and second < 61):
         return None
-    return float(
-        calendar.timegm((year, month, int(found["day"]), hour, minute, second))
-    )
+    seconds = calendar.timegm((year, month, int(found["day"]), hour, minute, second))
+    return min(float(seconds), LATEST)
 
 
-def strict_json(body: bytes) -> Any:
+def strict_json(body: bytes, deepest: int = DEEPEST) -> Any:
     """The JSON in `body`, read as every reader reads it; raises ValueError.
 
-    UTF-8, no NaN, no infinity, no key twice in one object (RFC 7493), no number that
-    takes long to read, no nesting that exhausts the stack.
+    UTF-8, no NaN, no infinity, no key twice in one object, no half of a surrogate pair
+    (RFC 7493), no number that takes long to read, at most `deepest` levels.
     """
     try:
-        return json.loads(
+        value = json.loads(
             body.decode("utf-8"),
             parse_int=_integer,
             parse_float=_real,
@@ -98,7 +104,25 @@ def strict_json(body: bytes) -> Any:
             object_pairs_hook=_object,
         )
     except RecursionError:
-        raise ValueError("nested deeper than can be read") from None
+        raise ValueError(f"nested deeper than {deepest} levels") from None
+    insist_on_plain(value, deepest)
+    return value
+
+
+def insist_on_plain(value: Any, deepest: int = DEEPEST) -> None:
+    """Raise ValueError where JSON is too deep, or has text that is no Unicode.
+
+    Whatever handles the value later may recurse over it, and write its text as UTF-8.
+    """
+    level = [value]
+    for _ in range(deepest + 1):
+        texts = [item for item in level if isinstance(item, str)]
+        level = [part for item in level for part in _parts(item)]
+        if not all(map(_is_unicode, texts)):
+            raise ValueError("half of a surrogate pair")
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {deepest} levels")
 
 
 def one_line(text: str) -> str:
@@ -132,6 +156,20 @@ def _real(digits: str) -> float:
     if not math.isfinite(number):
         raise ValueError("a number that is too large or too long")
     return number
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list) else []
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.formats import (
+    DEEPEST,
+    LATEST,
     is_printable_word,
     one_line,
     parse_http_date,
@@ -124,11 +126,10 @@ def test_what_is_no_http_date_is_none(text):
         (b" null ", None),
         (b"9223372036854775807", 2**63 - 1),
         ('"\\u00e9é"'.encode(), "éé"),
-        (b"[" * 100 + b"]" * 100, None),
     ],
 )
 def test_json_is_read(body, value):
-    assert strict_json(body) == value or body.startswith(b"[[")
+    assert strict_json(body) == value
 
 
 @pytest.mark.parametrize(
@@ -181,3 +182,33 @@ def test_one_line_is_one_printable_line(text):
 def test_what_is_printable_stays_as_it_is():
     assert one_line("Größe 名前 \\n") == "Größe 名前 \\n"
     assert one_line("a\nb\x1b[31m") == "a\\nb\\x1b[31m"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9999-12-31T23:59:59.9999999Z",
+        "9999-12-31T23:59:59-23:59",
+        "9999-12-31T12:00:00-12:00",
+    ],
+)
+def test_a_time_after_the_last_one_that_can_be_written_is_that(text):
+    assert parse_rfc3339(text) == LATEST
+    assert rfc3339(LATEST) == "9999-12-31T23:59:59.999Z"
+
+
+def test_an_http_date_after_the_last_time_is_that_time():
+    assert parse_http_date("Fri, 31 Dec 9999 23:59:60 GMT") == LATEST
+
+
+@pytest.mark.parametrize("body", [b'"\\ud800"', b'{"\\udfff": 1}', b'[["\\ud800x"]]'])
+def test_half_of_a_surrogate_pair_is_refused(body):
+    with pytest.raises(ValueError, match="surrogate"):
+        strict_json(body)
+
+
+def test_json_has_a_deepest_level():
+    strict_json(b"[" * DEEPEST + b"]" * DEEPEST)
+    for levels in (DEEPEST + 2, 500, 100_000):
+        with pytest.raises(ValueError, match="nested deeper"):
+            strict_json(b"[" * levels + b"]" * levels)

@@ -16,7 +16,7 @@ from miglet.errors import BadMessage, MigletError
 REQUEST_BYTES = 65536
 REPLY_BYTES = 1048576
 
-#: Deeper than anything we exchange, far less than what exhausts a stack.
+#: Levels of a request; the deepest are commands with settings.
 DEEPEST = 32
 
 #: The error codes of JSON-RPC 2.0, section 5.1, and our own.
@@ -54,46 +54,17 @@ class Request(NamedTuple):
 def strict_json(text: bytes, limit: int = REQUEST_BYTES) -> Any:
     """The JSON value in `text`, which may have `limit` bytes.
 
-    Refused with BadMessage: what is not JSON in UTF-8, values nested deeper than
-    DEEPEST, what `formats.strict_json` refuses, and half of a surrogate pair.
+    Refused with BadMessage: more bytes, values nested deeper than DEEPEST, and whatever
+    else `formats.strict_json` refuses.
     """
     if len(text) > limit:
         raise BadMessage(f"{len(text)} bytes are more than the {limit} allowed")
     try:
-        value = formats.strict_json(text)
+        return formats.strict_json(text, DEEPEST)
     except UnicodeDecodeError as error:
         raise BadMessage(f"not UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise BadMessage(f"not JSON: {error}") from None
-    _inspect(value)
-    return value
-
-
-def _inspect(value: Any) -> None:
-    """Raise BadMessage where `value` is too deep or has text that is no Unicode."""
-    level = [value]
-    for _ in range(DEEPEST + 1):
-        texts = [item for item in level if isinstance(item, str)]
-        level = [part for item in level for part in _parts(item)]
-        if not all(map(_is_text, texts)):
-            raise BadMessage("not JSON: half of a surrogate pair")
-        if not level:
-            return
-    raise BadMessage(f"nested deeper than {DEEPEST} levels")
-
-
-def _parts(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [*value.keys(), *value.values()]
-    return value if isinstance(value, list) else []
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def request_in(line: bytes) -> Request:

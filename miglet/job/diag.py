@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
+from miglet.formats import parse_rfc3339
 from miglet.job import signs
 from miglet.job.listener_output import (
     BUDGET_BYTES,
@@ -23,7 +24,6 @@ from miglet.job.listener_output import (
     parse_line,
     quoted,
     table,
-    wall_time,
 )
 from miglet.job.signs import JobIdentity, Sign, identity_of
 from miglet.job.tail import (
@@ -198,7 +198,7 @@ def parse_log_line(text: str, seen: float, source: str) -> Sign | None:
             else _printed(text, seen, source)
         )
     stamp, level, component, said = match.groups()
-    at = wall_time(stamp) or seen
+    at = parse_rfc3339(stamp) or seen
     if _NO_SPACE in said and level in _FAULTS:
         return signs.DiskFull(at, source)
     written = _WRITTEN.match(said) if component == "Terminal" else None
@@ -455,4 +455,4 @@ def _begun_at(name: str) -> float | None:
     if not match:
         return None
     _, year, month, day, hour, minute, second = match.groups()
-    return wall_time(f"{year}-{month}-{day} {hour}:{minute}:{second}Z")
+    return parse_rfc3339(f"{year}-{month}-{day} {hour}:{minute}:{second}Z")

@@ -12,9 +12,9 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 
+from miglet.formats import parse_rfc3339
 from miglet.job import signs
 from miglet.job.signs import Sign, clip
 from miglet.job.tail import Budget, Followed, Lines, readable
@@ -35,19 +35,6 @@ _STAMPED = re.compile(rf"({STAMP}): (.*)")
 
 #: Makes a sign of when it was, its source, and what a pattern has matched.
 Maker = Callable[[float, str, "re.Match[str]"], Sign]
-
-
-def wall_time(stamp: str) -> float | None:
-    """Seconds since the epoch of `2026-01-02 03:04:05Z`, or with a `T` and fractions.
-
-    None where it is no such moment.
-    """
-    whole, fraction = stamp[:19], stamp[19:].rstrip("Z")
-    try:
-        moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
-        return moment.timestamp() + float(f"0{fraction}" if fraction else 0)
-    except ValueError:
-        return None
 
 
 def bare(sign: type[Sign]) -> Maker:
@@ -115,7 +102,7 @@ def parse_line(text: str, seen: float, source: str = "output") -> Sign | None:
     The sign's time is the line's own where it has one, else `seen`.
     """
     stamped = _STAMPED.fullmatch(text)
-    at = wall_time(stamped[1]) if stamped else None
+    at = parse_rfc3339(stamped[1]) if stamped else None
     result = _RESULT.fullmatch(text)
     if result:
         return signs.JobResult(seen if at is None else at, source, result[1])

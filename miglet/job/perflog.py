@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from miglet.formats import parse_rfc3339
 from miglet.job import signs
-from miglet.job.listener_output import BUDGET_BYTES, wall_time
+from miglet.job.listener_output import BUDGET_BYTES
 from miglet.job.signs import Sign
 from miglet.job.tail import Budget, Followed, Lines, readable
 from miglet.safefile import open_plain
@@ -32,7 +33,7 @@ _COUNTERS: list[tuple[str, type[Sign]]] = [
 def parse_counter(text: str) -> Sign | None:
     """What a counter says, or None."""
     match = _LINE.fullmatch(text)
-    at = wall_time(match[2]) if match else None
+    at = parse_rfc3339(match[2]) if match else None
     if match is None or at is None:
         return None
     for counter, sign in _COUNTERS:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from miglet.messages.codec import Value
+from miglet.messages.codec import INTEGER_LIMIT, Value
 
 #: Where signs come from, the most trusted description of a job first: the job message
 #: in the Worker's log, our hooks, the Listener's log and its output.
@@ -104,10 +104,10 @@ def _number(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return None
     # Compared before it becomes text: huge integers refuse to be printed.
-    if isinstance(value, int) and not 0 <= value < 2**63:
+    if isinstance(value, int) and not 0 <= value < INTEGER_LIMIT:
         return None
     text = str(value)
-    return text if _NUMBER.match(text) else None
+    return text if _NUMBER.match(text) and int(text) < INTEGER_LIMIT else None
 
 
 def _text(key: str, values: dict[str, object]) -> str | None:

@@ -17,6 +17,7 @@ import typing
 from typing import Annotated, Any, ClassVar, NamedTuple, Union
 
 from miglet.errors import BadMessage
+from miglet.formats import DEEPEST, LATEST, insist_on_plain
 
 #: Most bytes of one message on a queue.
 LIMIT = 64 * 1024
@@ -133,8 +134,8 @@ class Keys(NamedTuple):
         return all(_conforms(value[key], hints[key]) for key in known)
 
 
-#: Wall time in seconds that `datetime` can show.
-WallTime = Annotated[float, Range(0, 253402300799)]
+#: Wall time in seconds that RFC 3339 can express.
+WallTime = Annotated[float, Range(0, LATEST)]
 
 #: A duration; ten years are more than anything here takes.
 Seconds = Annotated[float, Range(0, 315360000)]
@@ -169,9 +170,9 @@ def decode(encoded: bytes) -> Message:
         text = encoded.decode()
         name, fields = _DECODER.decode(text)
         kind = MESSAGES[name]
-        if "\\u" in text:
-            # Half of a surrogate pair could be neither written nor stored.
-            json.dumps(fields, ensure_ascii=False).encode()
+        # Few messages need the look at each of their values.
+        if "\\u" in text or text.count("{") + text.count("[") > DEEPEST:
+            insist_on_plain(fields)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadMessage(f"not a message: {error!r:.200}") from None
     if len(encoded) > kind.size_limit:

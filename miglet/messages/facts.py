@@ -31,8 +31,8 @@ Category = Annotated[
     str, OneOf(("transient", "infrastructure", "permanent", "misconfig", "user"))
 ]
 
-#: Seconds that two clocks differ by.
-ClockOffset = Annotated[float, Range(-1e10, 1e10)]
+#: Seconds that two clocks differ by: each may show any year from 1 to 9999.
+ClockOffset = Annotated[float, Range(-1e12, 1e12)]
 
 
 class SettingFault(TypedDict):

@@ -12,9 +12,10 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from itertools import chain
 
 from miglet.config.schema import ATTRIBUTE_PREFIX
+from miglet.formats import strict_json
 from miglet.messages.codec import Fact
 from miglet.metadata.attempts import Limits, MetadataUnavailable
 from miglet.metadata.cloud import Metadata
@@ -84,9 +85,9 @@ def fetched(
         trouble.hint = result.hint or trouble.hint
         return None, trouble
     try:
-        return _decoded("".join(parts)), None
-    except (ValueError, TypeError, KeyError) as error:
-        return None, MetadataUnavailable(f"not the metadata of a machine: {error!r}")
+        return deserialize("".join(parts)), None
+    except MetadataUnavailable as error:
+        return None, error
 
 
 def _fetch(name: str, environ: dict[str, str], limits: Limits, queue: Queue) -> None:
@@ -100,26 +101,33 @@ def _fetch(name: str, environ: dict[str, str], limits: Limits, queue: Queue) -> 
         return
     finally:
         cloud.close()
-    text = _encoded(found)
+    text = serialize(found)
     for start in range(0, len(text), PART_CHARACTERS):
         queue.put(MetadataPart(text[start : start + PART_CHARACTERS]))
     queue.put(MetadataRead())
 
 
-def _encoded(found: Metadata) -> str:
+def serialize(found: Metadata) -> str:
+    """The metadata as text for the parts of a message."""
     user_data = base64.b64encode(found.user_data or b"").decode("ascii")
     return json.dumps({**asdict(found), "user_data": user_data})
 
 
-def _decoded(text: str) -> Metadata:
-    """The metadata in `text`; raises ValueError, TypeError or KeyError."""
-    fields: dict[str, Any] = json.loads(text)
-    attributes = fields.pop("attributes")
-    user_data = base64.b64decode(fields.pop("user_data"), validate=True) or None
-    for value in (*fields.values(), *attributes.keys(), *attributes.values()):
-        if not isinstance(value, str | None):
-            raise TypeError(f"{type(value).__name__} is not text")
-    return Metadata(**fields, attributes=attributes, user_data=user_data)
+def deserialize(text: str) -> Metadata:
+    """What `serialize` was given; raises MetadataUnavailable for any other text."""
+    try:
+        fields = strict_json(text.encode())
+        user_data = base64.b64decode(fields.pop("user_data"), validate=True) or None
+        found = Metadata(**fields, user_data=user_data)
+        texts = [*fields.pop("attributes").items(), fields.values()]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"not the metadata of a machine: {type(error).__name__}"
+        raise MetadataUnavailable(reason) from None
+    if not all(isinstance(each, str | None) for each in chain(*texts)):
+        raise MetadataUnavailable(
+            "not the metadata of a machine: not all of it is text"
+        )
+    return found
 
 
 def our_metadata(metadata: Metadata) -> Metadata:

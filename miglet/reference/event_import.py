@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from miglet.formats import strict_json
+
 MARKER = "MIGLET-EVENT "
 
 #: An event has at most 60 KiB; what is longer is none of ours.
@@ -52,9 +54,10 @@ def _event_of(text: str) -> dict[str, Any]:
     if len(text) > MAX_LINE_CHARACTERS:
         raise ValueError(f"longer than {MAX_LINE_CHARACTERS} characters")
     try:
-        event, _ = json.JSONDecoder().raw_decode(text)
+        _, end = json.JSONDecoder().raw_decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    event = strict_json(text[:end].encode())
     for key, kind in IDENTITY.items():
         value = event.get(key) if isinstance(event, dict) else None
         if not isinstance(value, kind) or isinstance(value, bool):

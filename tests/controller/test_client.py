@@ -406,7 +406,7 @@ def test_times_are_read_in_every_form_of_rfc_3339(controller, client, text, at):
 
 
 MISTYPED = {
-    "registration_token": [None, 7, "", [], "two words", "ümlaut", "a\nb", "\ud800"],
+    "registration_token": [None, 7, "", [], "two words", "ümlaut", "a\nb"],
     "expires_at": [
         7,
         "soon",

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.controller.client import ClockOffset
+from miglet.messages.codec import decode, encode
+from miglet.messages.facts import ControllerAnswered
 
 NOON = 1_768_478_400.0
 
@@ -80,3 +82,10 @@ def test_drifting_clocks_are_followed():
     for beat in range(2000):
         seen(clock, beat * 15 * 5e-5, NOON + beat * 15.137)
     assert clock.seconds == pytest.approx(1.5, abs=0.3)
+
+
+@pytest.mark.parametrize("year", ["9999", "0100"])
+def test_the_parent_takes_the_offset_of_any_clock(year):
+    clock = ClockOffset()
+    clock.note(f"Fri, 31 Dec {year} 23:59:59 GMT", NOON, NOON)
+    decode(encode(ControllerAnswered("events", clock.seconds)))

@@ -16,7 +16,6 @@ from miglet.job.listener_output import (
     Tail,
     clip_lines,
     parse_line,
-    wall_time,
 )
 from miglet.job.perflog import PerfLog, parse_counter
 from miglet.job.signs import RESULTS, JobIdentity, identity_of
@@ -131,18 +130,9 @@ def test_a_line_without_a_time_is_dated_by_who_saw_it():
     assert parse_line(conflict, SEEN) == signs.SessionConflict(SEEN, "output")
 
 
-@pytest.mark.parametrize(
-    ("stamp", "at"),
-    [
-        (TS, AT),
-        ("2026-01-02T03:04:05.5Z", AT + 0.5),
-        ("2026-01-02T03:04:05.1234567Z", AT + 0.1234567),
-        ("2026-13-02 03:04:05Z", None),
-        ("2026-02-30 03:04:05Z", None),
-    ],
-)
-def test_a_stamp_is_utc(stamp, at):
-    assert wall_time(stamp) == (pytest.approx(at) if at else None)
+def test_a_number_that_no_message_can_carry_is_not_said():
+    said = {"run_attempt": "9" * 20, "run_id": "9223372036854775808", "job_id": "12"}
+    assert signs.identity_of(said) == signs.JobIdentity(job_id="12")
 
 
 def test_a_very_long_name_is_cut_between_characters():

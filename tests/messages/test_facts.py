@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.errors import BadMessage
+from miglet.formats import DEEPEST
 from miglet.lifecycle.table import TABLE, step
 from miglet.lifecycle.vm import Moment, Vm
 from miglet.messages import codec, facts
@@ -189,3 +190,11 @@ def test_a_field_of_another_type_is_refused_or_harmless(fact, data):
     assert isinstance(other, Fact)
     for state in TABLE:
         step(MACHINES[state], other, NOW)
+
+
+@pytest.mark.parametrize("levels", [DEEPEST, 900, 20_000])
+def test_a_message_that_is_too_deep_to_be_handled_is_refused(levels):
+    deep = "[" * levels + "]" * levels
+    text = f'["MachineSampled",{{"vm_health":{{"a":{deep}}}}}]'
+    with pytest.raises(BadMessage, match="nested deeper|recursion"):
+        decode(text.encode())

@@ -99,3 +99,31 @@ def test_the_process_that_speaks_to_the_server_is_not_root(cloud, monkeypatch):
     monkeypatch.setattr(privileges, "unprivileged_account", lambda user: nobody)
     found, _ = cloud(lambda: Metadata("gce", vm_id=str(os.getresuid())))
     assert found.vm_id == str((nobody.uid,) * 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "5",
+        '"text"',
+        "[]",
+        "{}",
+        '{"cloud": "gce", "user_data": ""}',
+        '{"cloud": "gce", "user_data": "", "attributes": []}',
+        '{"cloud": "gce", "user_data": "", "attributes": {"a": 1}}',
+        '{"cloud": "gce", "user_data": 1, "attributes": {}}',
+        '{"cloud": ["gce"], "user_data": "", "attributes": {}}',
+        '{"cloud": "gce", "user_data": "", "attributes": {}, "more": ""}',
+        '{"cloud": "\\ud800", "user_data": "", "attributes": {}}',
+        "[" * 10_000,
+        "\ud800",
+    ],
+)
+def test_what_a_child_should_not_have_sent_is_no_metadata(text):
+    with pytest.raises(MetadataUnavailable, match="not the metadata of a machine"):
+        fetch.deserialize(text)
+
+
+def test_metadata_that_was_serialized_is_deserialized():
+    assert fetch.deserialize(fetch.serialize(FULL)) == FULL

@@ -5,13 +5,20 @@ from __future__ import annotations
 import pytest
 
 from miglet.errors import ControllerUnreachable
+from miglet.formats import LATEST
+from miglet.messages.codec import decode, encode
 from miglet.messages.facts import (
     CommandReceived,
     ControllerAnswered,
     ControllerFailed,
     FaultNoted,
 )
-from miglet.workers.command_poller import MOST_COMMANDS, REMEMBERED, CommandPoller
+from miglet.workers.command_poller import (
+    MOST_COMMANDS,
+    REMEMBERED,
+    CommandPoller,
+    parse_command,
+)
 from tests.sample_settings import sample_settings
 from tests.workers.fakes import IDENTITY, FakeClient, FakeClock, FakeQueue, start
 
@@ -208,3 +215,12 @@ def test_changed_settings_reach_the_client():
     poller.poll()
     assert poller.client.settings == [poller.worker.settings.controller]
     assert poller.client.of("commands") == [1.0]
+
+
+@pytest.mark.parametrize(
+    "text", ["9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59-12:00"]
+)
+def test_the_parent_takes_the_latest_expiry_of_any_language(text):
+    raw = {"id": "a", "type": "Drain", "expires_at": text}
+    received = decode(encode(parse_command(raw)))
+    assert received.faults == [] and received.expires_at == LATEST
