@@ -157,7 +157,7 @@ def concerns(event: Mapping[str, Any], name: str) -> bool:
     """Whether this event ends the machine of that name."""
     resources = event.get("Resources")
     ours = isinstance(resources, list) and name in resources
-    return ours and event.get("EventType") in ENDING
+    return ours and text_in(event, "EventType") in ENDING
 
 
 def announcement(event: Mapping[str, Any]) -> Announcement:

@@ -46,6 +46,11 @@ class Notice(NamedTuple):
     source: str
 
 
+def usable(deadline: float | None) -> float | None:
+    """A deadline before 1970, the zero value of many languages, is none."""
+    return None if deadline is None or deadline < 0 else deadline
+
+
 class Notices:
     """The announcements of one cloud; only the main thread of a process may poll."""
 
@@ -64,7 +69,7 @@ class Notices:
         try:
             for each in self._cloud.announcements(timeout_seconds):
                 if self._is_new(each):
-                    news.append(Notice(each.kind, each.deadline, each.source))
+                    news.append(Notice(each.kind, usable(each.deadline), each.source))
         except MetadataUnavailable as error:
             self._failed(error)
         else:

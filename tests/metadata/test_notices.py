@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import threading
@@ -334,3 +335,17 @@ def test_a_lasting_failure_is_logged_once_and_so_is_its_end(each, caplog):
     assert len(lines) == 2
     assert lines[0].startswith("no termination notices: 127.0.0.1:")
     assert lines[1] == "termination notices are read again"
+
+
+def test_azure_an_event_of_no_kind_is_no_notice(azure):
+    fake, notices = azure
+    for kind in ([], {}, None, 5):
+        fake.schedule(kind)
+    assert notices.poll(5.0) == []
+
+
+def test_aws_a_time_before_1970_is_none(aws):
+    fake, notices = aws
+    action = {"action": "terminate", "time": "0001-01-01T00:00:00Z"}
+    fake.change(SPOT, json.dumps(action))
+    assert [each.deadline for each in notices.poll(5.0)] == [None]
