@@ -6,7 +6,7 @@ devices, nothing large.
 
 from __future__ import annotations
 
-import json
+import codecs
 import os
 import re
 import uuid
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from miglet.errors import MISCONFIGURED, RunnerError
+from miglet.formats import strict_json
 from miglet.safefile import read_small
 from miglet.supervisor.privileges import Account
 from miglet.supervisor.privileges import account as account_named
@@ -29,6 +30,9 @@ MIGRATED_FILES = (".runner_migrated", ".credentials_migrated")
 
 SMALL_BYTES = 64 << 10
 DEPS_BYTES = 4 << 20
+
+#: The job may have written where it is read: its length is bounded.
+VERSION = r"([0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9})"
 
 AGENT_ID = re.compile(r"[0-9]{1,18}")
 
@@ -153,11 +157,10 @@ def registered(directory: Path) -> RunnerFile | None:
     keys with capitals and numbers as text (actions/runner ConfigurationStore.cs).
     """
     try:
-        document = json.loads(
-            read_small(directory / ".runner", SMALL_BYTES).decode("utf-8-sig")
-        )
+        content = read_small(directory / ".runner", SMALL_BYTES)
+        document = strict_json(content.removeprefix(codecs.BOM_UTF8))
         return runner_file({key.lower(): value for key, value in document.items()})
-    except (OSError, ValueError, AttributeError, KeyError, RecursionError):
+    except (OSError, ValueError, AttributeError, KeyError):
         return None
 
 
@@ -230,10 +233,10 @@ def versions(directory: Path) -> Iterator[str]:
     """What the folder says of the version, the surest first."""
     with suppress(OSError):
         target = os.readlink(directory / "bin")
-        yield from re.findall(r"/?bin\.(\d+\.\d+\.\d+)/?$", target)
+        yield from re.findall(rf"/?bin\.{VERSION}/?$", target)
     with suppress(OSError, ValueError):
         deps = read_small(directory / "bin" / "Runner.Listener.deps.json", DEPS_BYTES)
-        for version in re.findall(rb'"Runner\.Listener/(\d+\.\d+\.\d+)', deps):
+        for version in re.findall(rb'"Runner\.Listener/' + VERSION.encode(), deps):
             yield version.decode()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from enum import Enum
 from typing import NamedTuple
 
+from miglet.formats import one_line
 from miglet.redaction import redact
 from miglet.runner.installation import REGISTRATION_FILES
 
@@ -147,7 +148,8 @@ SAID = (
         Reason("disk_full", "infrastructure", Next.RETRY, "make room on the disk"),
     ),
     (
-        r"Permission denied|Access to the path .* is denied|Read-only file system",
+        r"Permission denied|Access to the path .{1,4096}? is denied"
+        r"|Read-only file system",
         Reason(
             "not_writable",
             "misconfig",
@@ -179,7 +181,7 @@ SAID = (
 #: What failed requests say. Only the last counts: config.sh itself retries.
 STATUSES = re.compile(
     r"Response status code does not indicate success: (\d{3})"
-    r"|Http response code: (\w+) from '"
+    r"|Http response code: (\w{1,40}) from '"
 )
 STATUS_NAMES = {
     "BadRequest": 400,
@@ -250,7 +252,7 @@ class Outcome(NamedTuple):
     kind: str
     #: The wire name of the error category; empty when nothing went wrong.
     category: str
-    #: What config.sh said, redacted.
+    #: What config.sh said, redacted and printable.
     message: str
     #: What a person can do about it.
     hint: str
@@ -324,5 +326,7 @@ def ended(exit_code: int | None) -> Reason:
 def failed(reason: Reason, output: str) -> Outcome:
     """The outcome for `reason`, in config.sh's own last words."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    message = redact(lines[-1])[:MESSAGE_CHARACTERS] if lines else "it said nothing"
+    message = (
+        one_line(redact(lines[-1]))[:MESSAGE_CHARACTERS] if lines else "it said nothing"
+    )
     return Outcome(reason.kind, reason.category, message, reason.hint, reason.next)

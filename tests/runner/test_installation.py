@@ -185,3 +185,15 @@ def test_a_folder_is_judged_with_the_eyes_of_its_user(installed):
     installed.chmod(0o707)
     (problem,) = check_folder(installed, nobody)
     assert "may not enter" in problem.message
+
+
+def test_a_version_of_any_length_is_no_version(tmp_path):
+    (tmp_path / "bin").mkdir()
+    deps = tmp_path / "bin" / "Runner.Listener.deps.json"
+    deps.write_text(f'"Runner.Listener/{"9" * 100_000}.1.1": {{}}')
+    assert runner_version(tmp_path) is None
+
+
+def test_a_registration_that_is_nested_without_end_is_none(tmp_path):
+    (tmp_path / ".runner").write_text('{"agentName":' * 2000)
+    assert registered(tmp_path) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,3 +103,23 @@ def test_only_exit_0_with_all_files_is_ever_good(code, output, complete):
     outcome = interpret(code, output, files)
     assert outcome.good == (code == 0 and complete)
     assert len(outcome.message) <= 500
+
+
+@pytest.mark.parametrize("code", ["9" * 5000, "x" * 100_000, "٣" * 3])
+def test_a_status_of_any_length_is_an_outcome(code):
+    assert interpret(1, HTTP.format(code), ()).good is False
+
+
+def test_what_it_said_is_printable():
+    said = "Http\x1b[31m failed\x00\u202e"
+    assert interpret(1, said, ()).message == r"Http\x1b[31m failed\x00\u202e"
+
+
+def test_the_time_for_an_output_is_in_proportion_to_its_size():
+    said = "Access to the path "
+    times = []
+    for count in (500, 4000):
+        began = time.process_time()
+        assert interpret(1, said * count, ()).kind == "unknown"
+        times.append(time.process_time() - began)
+    assert times[1] < max(0.1, 24 * times[0])
