@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
 from email.utils import formatdate
 
 import pytest
 
-from miglet.bootstrap.framework import Notable, report
-from miglet.bootstrap.probe import Place, connected
-from tests.authority import DAY, NOW, Authority
+from miglet.bootstrap.framework import report
+from tests.authority import DAY, NOW
+from tests.bootstrap.servers import Serve, over_tls, served, silent
 from tests.preflight_machine import look, settings_of
 from tests.support import Stopwatch
-
-Serve = Callable[[socket.socket], None]
-
-
-@contextlib.contextmanager
-def served(serve: Serve) -> Iterator[int]:
-    """A server on loopback that does `serve` with each connection; yields its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(0.02)
-        stopped = threading.Event()
-
-        def accept() -> None:
-            while not stopped.is_set():
-                with contextlib.suppress(OSError):
-                    connection, _ = listener.accept()
-                    connection.settimeout(2.0)
-                    with connection:
-                        serve(connection)
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            stopped.set()
-            thread.join()
-
-
-def over_tls(certificate, key, serve: Serve) -> Serve:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-
-    def encrypted(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as secure:
-            serve(secure)
-
-    return encrypted
 
 
 def answering(text: str) -> Serve:
@@ -62,11 +21,6 @@ def answering(text: str) -> Serve:
             connection.sendall(text.encode())
 
     return answer
-
-
-def silent(connection: socket.socket) -> None:
-    connection.recv(4096)
-    connection.recv(4096)
 
 
 def dated(offset: float) -> str:
@@ -78,11 +32,6 @@ def online(folder, endpoint, **more):
     return settings_of(
         folder, bootstrap__network="yes", controller__endpoint=endpoint, **more
     )
-
-
-@pytest.fixture
-def authority(tmp_path):
-    return Authority(tmp_path, "authority")
 
 
 @pytest.mark.parametrize(
@@ -182,43 +131,6 @@ def test_a_name_that_nobody_knows_is_named(tmp_path):
     assert row["status"] == "warn"
     assert row["detail"].startswith("controller.invalid cannot be resolved: ")
     assert "resolv.conf" in row["hint"]
-
-
-def at(*addresses: tuple[str, int]):
-    """A resolver that knows these addresses for every name."""
-    known = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in addresses]
-    return lambda *_, **__: known
-
-
-def test_each_address_of_a_name_is_tried():
-    with served(silent) as port:
-        both = at(("127.0.0.1", 1), ("127.0.0.1", port))
-        place = Place("controller.test", port, None)
-        with connected(place, time.monotonic() + 5, both) as connection:
-            assert connection.getpeername() == ("127.0.0.1", port)
-
-
-def test_every_address_that_failed_is_told():
-    both = at(("127.0.0.1", 1), ("127.0.0.2", 1))
-    place = Place("controller.test", 1, None)
-    with pytest.raises(Notable) as caught:
-        connected(place, time.monotonic() + 5, both)
-    assert str(caught.value) == (
-        "controller.test:1: 127.0.0.1 Connection refused, 127.0.0.2 Connection refused"
-    )
-
-
-def test_the_name_of_the_place_is_what_the_certificate_must_be_for(authority):
-    pair = authority.issue("controller", names=("controller.test",))
-    context = ssl.create_default_context(cafile=authority.path)
-    with served(over_tls(*pair, silent)) as port:
-        there = at(("127.0.0.1", port))
-        place = Place("controller.test", port, context)
-        with connected(place, time.monotonic() + 5, there) as connection:
-            assert connection.version() == "TLSv1.3"
-        with pytest.raises(Notable, match="mismatch"):
-            other = place._replace(host="other.test")
-            connected(other, time.monotonic() + 5, there)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from tests.end_to_end.conftest import HELD, IDLE, Machine, job
 from tests.faults import promises
-from tests.journal.test_journal_faults import fill, mounted
+from tests.journal.test_failover import fill, mounted
 from tests.support import eventually
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

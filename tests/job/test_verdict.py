@@ -1,7 +1,7 @@
 """The verdict, as a table over the ways a run can go, and what must hold in all."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from miglet.errors import BadMessage
 from miglet.job import signs
 from miglet.job.evidence import Evidence
-from miglet.job.signs import KINDS, RESULTS, SOURCES, JobIdentity
+from miglet.job.signs import RESULTS, JobIdentity
 from miglet.job.verdict import (
     CRASHES,
     DISK_FULL_BYTES,
@@ -24,16 +24,14 @@ from miglet.job.verdict import (
     crash,
     verdict,
 )
-
-AT = 1_800_000_000.0
-
-
-def listening():
-    return signs.Listening(AT, "output", "2.336.0")
-
-
-def running():
-    return signs.JobRunning(AT + 1, "output", "build")
+from tests.job.samples import (
+    AT,
+    HISTORIES,
+    evidence,
+    exited,
+    of,
+    running,
+)
 
 
 def started():
@@ -62,17 +60,6 @@ def worker(code):
 
 def deprecated():
     return signs.VersionDeprecated(AT, "output", "v2 is deprecated")
-
-
-def evidence(*seen, hooks_expected=True):
-    found = Evidence(hooks_expected=hooks_expected)
-    for sign in (listening(), *seen):
-        found = found.add(sign)
-    return found
-
-
-def exited(code=0, **more):
-    return Ending(exit_code=code, known=True, **more)
 
 
 def signalled(number=9, **more):
@@ -637,29 +624,6 @@ def test_the_grounds_are_told_in_words():
 
 # What holds for every evidence.
 
-IDENTITIES = st.builds(
-    signs.identity_of,
-    st.dictionaries(
-        st.sampled_from([field.name for field in fields(JobIdentity)]),
-        st.integers() | st.text(max_size=800) | st.sampled_from(["1", "22"]),
-    ),
-)
-VALUES = {
-    "at": st.floats(0, 2e9),
-    "source": st.sampled_from(SOURCES),
-    "name": st.text(max_size=20),
-    "text": st.text(max_size=20),
-    "version": st.text(max_size=20),
-    "result": st.sampled_from(RESULTS),
-    "code": st.sampled_from([0, 1, 99, *range(100, 107), 134, 137, 139]),
-    "identity": IDENTITIES,
-}
-SIGNS = st.sampled_from(sorted(KINDS)).flatmap(
-    lambda kind: st.builds(
-        KINDS[kind], **{field.name: VALUES[field.name] for field in fields(KINDS[kind])}
-    )
-)
-HISTORIES = st.lists(SIGNS, max_size=12)
 ENDINGS = st.builds(
     Ending,
     exit_code=st.none() | st.sampled_from([0, 1, 2, 5, 7, 100, 102, 127, 137, 143]),
@@ -676,13 +640,6 @@ ENDINGS = st.builds(
     ghost=st.booleans(),
 )
 CAUSES = {rule.cause for rule in RULES} - {None} | set(STOPS)
-
-
-def of(history, hooks_expected=True):
-    found = Evidence(hooks_expected=hooks_expected)
-    for sign in history:
-        found = found.add(sign)
-    return found
 
 
 @settings(max_examples=400)
@@ -717,24 +674,6 @@ def test_without_a_result_there_is_no_success_and_no_failure(history, ending):
     assert judged.result in {"unknown", "cancelled", "abandoned"}
 
 
-@given(HISTORIES, SIGNS)
-def test_evidence_only_grows(history, sign):
-    before = of(history)
-    after = before.add(sign)
-    assert before.first.keys() <= after.first.keys()
-    assert all(after.first[kind] <= at for kind, at in before.first.items())
-    assert before.texts.items() <= after.texts.items()
-    assert before.results.keys() <= after.results.keys()
-    known = {name for name, value in vars(before.identity).items() if value is not None}
-    assert all(getattr(after.identity, name) is not None for name in known)
-
-
-@given(HISTORIES)
-def test_a_sign_that_is_told_again_changes_nothing(history):
-    told_once = of(history)
-    assert of(history + history) == told_once
-
-
 @given(HISTORIES, ENDINGS)
 def test_evidence_and_ending_survive_json_and_stay_small(history, ending):
     found = of(history)
@@ -744,75 +683,10 @@ def test_evidence_and_ending_survive_json_and_stay_small(history, ending):
     assert Ending.of_json(json.loads(json.dumps(ending.as_json()))) == ending
 
 
-def test_the_largest_evidence_stays_below_32_kibibytes():
-    long = '\U0001f680\u00e9"' * 400
-    found = Evidence()
-    names = [field.name for field in fields(JobIdentity)]
-    values = dict.fromkeys(names, long)
-    largest = signs.identity_of({**values, "job_id": "9" * 20, "run_id": "9" * 20})
-    for source in SOURCES:
-        for kind in KINDS.values():
-            worst = {
-                "at": AT,
-                "source": source,
-                "result": "Succeeded",
-                "code": -(10**8),
-            }
-            worst |= {"name": signs.clip(long, 512), "identity": largest}
-            worst |= {"text": signs.clip(long), "version": signs.clip(long)}
-            wanted = {field.name for field in fields(kind)}
-            found = found.add(kind(**{k: v for k, v in worst.items() if k in wanted}))
-    assert len(json.dumps(found.as_json())) <= 32 * 1024
-
-
-@pytest.mark.parametrize("document", [{}, {"first": 1}, [], None, {"first": {"a": []}}])
-def test_what_is_no_evidence_is_a_bad_message(document):
-    with pytest.raises(BadMessage):
-        Evidence.of_json(document)
-
-
 @pytest.mark.parametrize("document", [[], None, 5])
 def test_what_is_no_ending_is_a_bad_message(document):
     with pytest.raises(BadMessage):
         Ending.of_json(document)
-
-
-def test_what_a_newer_version_knows_is_left_out():
-    document = evidence(running()).as_json()
-    document["first"]["Teleported"] = 1.0
-    document["results"]["crystal_ball"] = "Succeeded"
-    document["results"]["output"] = "Excellent"
-    assert Evidence.of_json(document) == evidence(running())
-    assert Ending.of_json({"exit_code": 0, "known": True, "mood": "good"}) == exited()
-
-
-def test_the_most_trusted_source_describes_the_job_whoever_speaks_first():
-    worker_log = JobIdentity(job_id="1", name="from the message")
-    hook = JobIdentity(run_id="2", name="from the hook", ref="r")
-    told_both = [
-        signs.JobIdentified(AT, "worker_log", worker_log),
-        signs.JobIdentified(AT, "hook", hook),
-        running(),
-    ]
-    for order in (told_both, told_both[::-1]):
-        identity = of(order).identity
-        assert identity == JobIdentity(
-            job_id="1", run_id="2", name="from the message", ref="r"
-        )
-
-
-def test_the_first_sign_of_a_job_is_the_earliest_not_the_first_told():
-    found = of([running(), signs.WorkerStarted(AT + 0.5, "perflog"), listening()])
-    assert (found.job_seen_at, found.job_source) == (AT + 0.5, "perflog")
-    assert of([listening(), signs.JobRequested(AT, "perflog")]).job_seen_at is None
-
-
-def test_a_kind_of_sign_is_dated_by_its_earliest_and_so_is_its_source():
-    later, earlier = running(), signs.JobRunning(AT + 0.5, "runner_log", "build")
-    for order in ([later, earlier], [earlier, later]):
-        found = of(order)
-        assert found.at(signs.JobRunning) == AT + 0.5
-        assert found.job_source == "runner_log"
 
 
 # A Listener's end without a job.

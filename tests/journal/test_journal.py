@@ -6,62 +6,20 @@ import json
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from miglet.journal.journal import Journal
-from miglet.journal.ledger import (
-    CLASS_OF,
-    CLASSES,
-    EVENT_BYTES,
-    PENDING_ROWS,
-    clip_event,
-)
 from tests.bench_journal import commits_per_second
+from tests.journal.steps import event, reopened
 from tests.support import Stopwatch
-
-#: What one message to a worker may have.
-MESSAGE_BYTES = 64 * 1024
 
 OPENS = """
 import pathlib, sys
 from miglet.journal.journal import Journal
 Journal.open([pathlib.Path(sys.argv[1])], "boot-1")
 """
-
-
-def event(kind: str = "JobStarted", **data: object) -> dict:
-    return {"type": kind, "timestamp": "2026-01-15T10:30:00Z", "data": data}
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "journal.db"
-
-
-@pytest.fixture
-def journal(path: Path) -> Iterator[Journal]:
-    opened = Journal.open([path], "boot-1")
-    yield opened
-    opened.close()
-
-
-def reopened(journal: Journal, boot: str = "boot-1") -> Journal:
-    """The same file in a new journal, as after a restart."""
-    path = journal.storages.storage.path
-    assert path is not None
-    journal.close()
-    journal.storages = Journal.open([path], boot).storages
-    return Journal(journal.storages, boot, None)
-
-
-def all_pending(journal: Journal) -> list[int]:
-    rows = journal.storages.read(
-        lambda db: db.execute("SELECT sequence FROM pending ORDER BY 1").fetchall()
-    )
-    return [row[0] for row in rows]
 
 
 def test_events_are_numbered_from_one_without_a_gap(journal: Journal):
@@ -216,30 +174,6 @@ def test_nothing_to_record_writes_nothing(journal: Journal):
     assert journal.storages.storage.db.total_changes == before
 
 
-def test_an_event_too_large_for_a_message_is_clipped(journal: Journal):
-    huge = event("JobCompleted", result="failed", log="é" * 50_000, rest=["x"] * 9000)
-    (recorded,) = journal.record(None, [huge])
-    assert len(json.dumps(recorded)) < MESSAGE_BYTES
-    assert recorded["data"]["result"] == "failed"
-    assert recorded["metadata"] == {"truncated": True}
-    assert journal.oldest() == recorded
-
-
-def test_an_event_that_fits_is_not_touched():
-    small = event(text="x" * (EVENT_BYTES - 200))
-    assert clip_event(small) is small
-
-
-def test_an_event_of_countless_keys_or_depth_still_fits():
-    deep: dict = {}
-    for _ in range(200):
-        deep = {"a": deep, "text": "x" * 1000}
-    many = {str(number): number for number in range(20_000)}
-    for content in (deep, many):
-        clipped = clip_event(event(content=content, kind="x" * 70_000))
-        assert len(json.dumps(clipped)) < MESSAGE_BYTES
-
-
 def test_the_files_are_for_their_owner_only(journal: Journal, path: Path):
     journal.record(None, [event()])
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -270,59 +204,6 @@ def test_the_first_opening_costs_some_tens_of_milliseconds(path: Path):
     watch = Stopwatch()
     Journal.open([path], "boot-1").close()
     assert watch.seconds() < 0.5  # 20 ms on a quiet machine
-
-
-def test_every_type_of_event_has_a_class_that_exists():
-    assert set(CLASS_OF.values()) <= set(CLASSES)
-    assert [kind for kind, name in CLASS_OF.items() if name == "result"] == [
-        "JobCompleted"
-    ]
-
-
-def test_beyond_its_rows_the_oldest_of_the_lowest_class_goes(journal: Journal):
-    journal.record(None, [event("Error"), event("JobCompleted"), event("JobStarted")])
-    journal.record(None, [event("JobStarted")] * (PENDING_ROWS - 3))
-    assert journal.counts().dropped == 0
-    journal.record(None, [event("JobStarted")])
-    assert all_pending(journal)[:2] == [2, 3]
-    journal.record(None, [event("JobStarted")])
-    assert all_pending(journal)[:2] == [2, 4]
-    journal.record(None, [event("Error")])  # itself the lowest
-    counts = journal.counts()
-    assert counts.dropped_by_class == {"report": 2, "milestone": 1}
-    assert counts.pending == PENDING_ROWS
-    assert journal.recent(1)[0]["status"] == "dropped"
-    assert journal.take_findings() == []  # the report would drop another event
-    journal.delivered(2)
-    (finding,) = journal.take_findings()
-    assert (finding.code, finding.counts) == (
-        "events_dropped",
-        {"report": 2, "milestone": 1},
-    )
-    assert journal.take_findings() == []
-    assert reopened(journal).take_findings() == []
-
-
-def test_the_file_stays_within_its_bound(journal: Journal, path: Path):
-    results = journal.record(None, [event("JobCompleted", log="x" * 1000)] * 50)
-    for _ in range(30):
-        journal.record(None, [event("Error", log="x" * 50_000) for _ in range(10)])
-        journal.record(None, [event("JobStarted", log="x" * 50_000)])
-    assert path.stat().st_size <= 8 * 1024 * 1024
-    counts = journal.counts()
-    assert counts.dropped_by_class.keys() == {"report"}
-    assert counts.pending + counts.dropped == 50 + 330
-    assert all_pending(journal)[:50] == [one["sequence"] for one in results]
-
-
-def test_results_pass_the_bound_rather_than_be_dropped(journal: Journal):
-    journal.record(None, [event("Error", log="x" * 50_000) for _ in range(20)])
-    for _ in range(20):
-        journal.record(None, [event("JobCompleted", log="x" * 50_000)] * 10)
-    counts = journal.counts()
-    assert counts.dropped_by_class == {"report": 20}
-    assert counts.pending == 200
-    assert journal.degraded is None
 
 
 def test_the_benchmark_gives_a_figure(path: Path):

@@ -47,7 +47,7 @@ def test_a_token_that_expired_is_replaced_once():
         assert fake.paths().count("/latest/api/token") == 2
 
 
-def test_that_never_takes_its_own_token_is_given_up():
+def test_a_service_that_never_takes_its_own_token_is_given_up():
     with one("aws") as fake:
         fake.trouble(401, part="dynamic")
         error = failure(fake)
@@ -55,7 +55,7 @@ def test_that_never_takes_its_own_token_is_given_up():
         assert len(fake.asked) == 4, "two tokens, two questions"
 
 
-def test_that_is_switched_off_is_asked_once():
+def test_a_service_that_is_switched_off_is_asked_once():
     with one("aws") as fake:
         fake.enabled = False
         error = failure(fake)

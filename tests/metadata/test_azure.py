@@ -42,7 +42,7 @@ def test_tags_of_another_shape_are_none(tags):
         assert read(fake).attributes == {}
 
 
-def test_410_means_later():
+def test_status_410_means_later():
     with one("azure") as fake:
         fake.trouble(410, times=1)
         assert read(fake).vm_id

@@ -5,9 +5,18 @@ from __future__ import annotations
 import functools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from miglet.config.load import load
-from miglet.config.schema import KEYS, Key
+from miglet.config.schema import (
+    KEYS,
+    Key,
+    duration_text,
+    parse_duration,
+    parse_size,
+    size_text,
+)
 from miglet.config.settings import Settings
 from miglet.config.sources import (
     Layer,
@@ -28,6 +37,7 @@ NEEDED = {
     "controller.endpoint": "https://controller.example",
 }
 
+
 #: A value other than the default for the keys whose rules allow no arbitrary one.
 SPECIAL = {
     "github.token_source": "metadata",
@@ -35,8 +45,11 @@ SPECIAL = {
     "controller.auth.type": "none",
 }
 
+
 #: What makes the odd value above valid.
 ROOM = {"heartbeat.timeout": "2m", "controller.retry.max_backoff": "2m"}
+
+
 COMPANIONS = {"github.metadata_path": "instance/token", "github.org": "octo"}
 
 
@@ -218,6 +231,8 @@ BAD = [
     ("controller.endpoint", "https://x?y=1", "a query or a fragment", ""),
     ("controller.endpoint", "http://controller.example", "for loopback only", ""),
 ]
+
+
 BAD = [
     (key, text, wanted, found)
     for key, text, wanted, found in BAD
@@ -323,3 +338,36 @@ def test_what_config_sh_would_misread_is_refused_by_name(key, written):
         load(Layers(file=overlay_layer("file", base)))
     assert [fault.key for fault in caught.value.faults] == [key]
     assert caught.value.exit_status == 78
+
+
+@given(st.integers(min_value=0, max_value=10**9))
+def test_a_duration_survives_being_written(milliseconds):
+    seconds = milliseconds / 1000
+    assert parse_duration(duration_text(seconds)) == seconds
+
+
+@given(st.integers(min_value=0, max_value=10**9))
+def test_a_duration_of_microseconds_survives_being_written(microseconds):
+    seconds = microseconds / 1_000_000
+    assert parse_duration(duration_text(seconds)) == seconds
+
+
+@given(st.integers(min_value=0, max_value=10**15))
+def test_a_size_survives_being_written(size):
+    assert parse_size(size_text(size)) == size
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_quantity_or_a_value_error(text):
+    for parser in (parse_duration, parse_size):
+        try:
+            assert parser(text) >= 0
+        except ValueError:
+            continue
+
+
+def test_the_usual_quantities_are_written_as_people_write_them():
+    durations = (0, 0.05, 15, 90, 5400)
+    assert [*map(duration_text, durations)] == ["0s", "50ms", "15s", "1m30s", "1h30m"]
+    sizes = (0, 1023, 100_000, 5 * 10**9, 512 * 1024**2)
+    assert [*map(size_text, sizes)] == ["0B", "1023B", "100kB", "5GB", "512MiB"]

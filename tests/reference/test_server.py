@@ -11,18 +11,12 @@ import threading
 import pytest
 import requests
 
-from miglet.reference.tokens import TokenFile
 from tests.authority import Authority
+from tests.reference.asking import status
 from tests.reference_process import COMMAND, TOKEN, running_controller
 from tests.support import eventually
 
 pytestmark = pytest.mark.integration
-
-
-def status(endpoint: str, authorization: str | None = None, **options) -> int:
-    headers = {"Authorization": authorization} if authorization else {}
-    url = f"{endpoint}/api/v1/vms"
-    return requests.get(url, headers=headers, timeout=10, **options).status_code
 
 
 @pytest.fixture(scope="module")
@@ -61,27 +55,6 @@ def test_without_the_token_nothing_is_answered(controller, authorization):
 
 def test_the_scheme_is_matched_without_case(controller):
     assert status(controller.endpoint, f"bEARER {TOKEN}") == 200
-
-
-def test_a_changed_token_file_is_read_anew(tmp_path):
-    with running_controller(tmp_path) as controller:
-        controller.token_path.write_text("old-token\nnew-token\n")
-        for token, answer in ("old-token", 200), ("new-token", 200), (TOKEN, 401):
-            assert status(controller.endpoint, f"Bearer {token}") == answer
-        controller.token_path.unlink()
-        assert status(controller.endpoint, "Bearer old-token") == 401
-        assert "no tokens in" in controller.log()
-        controller.token_path.write_text(TOKEN)
-        assert status(controller.endpoint, f"Bearer {TOKEN}") == 200
-
-
-def test_an_empty_line_is_no_token(tmp_path):
-    path = tmp_path / "tokens"
-    path.write_text("\n  \nA\n")
-    tokens = TokenFile(path)
-    assert tokens.tokens() == ["A"]
-    assert tokens.accepts("A")
-    assert not tokens.accepts("")
 
 
 def test_anonymous_lets_everybody_in(tmp_path):

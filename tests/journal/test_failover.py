@@ -11,8 +11,6 @@ import os
 import random
 import resource
 import shutil
-import signal
-import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,58 +19,11 @@ import pytest
 
 from miglet.errors import JournalUnusable
 from miglet.journal.journal import Journal
-from miglet.journal.ledger import FORMAT
+from tests.journal.files import add_up, codes, copy_of, died, event, opened, pending
 
 pytestmark = pytest.mark.integration
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-
-
-def event(kind: str = "JobStarted", name: str = "", **data: object) -> dict:
-    return {"id": name, "type": kind, "data": data}
-
-
-def copy_of(path: Path, place: Path) -> Path:
-    """What another process would find if this one were killed now."""
-    place.mkdir(parents=True)
-    for ending in ("", "-wal", "-sequence"):
-        shutil.copy(path.with_name(path.name + ending), place)
-    return place / path.name
-
-
-def pending(journal: Journal) -> list[str]:
-    rows = journal.storages.read(
-        lambda db: db.execute("SELECT body FROM pending ORDER BY sequence").fetchall()
-    )
-    return [str(row[0]).split('"id":"')[1].split('"')[0] for row in rows]
-
-
-def add_up(journal: Journal) -> bool:
-    counters = journal.storages.storage.counters
-    return counters.pending == len(pending(journal))
-
-
-@contextlib.contextmanager
-def opened(*paths: Path, boot: str = "boot") -> Iterator[Journal]:
-    journal = Journal.open(paths, boot)
-    yield journal
-    journal.close()
-
-
-@pytest.fixture
-def filled(tmp_path: Path) -> Path:
-    """A closed journal with ten events, of which two are gone."""
-    path = tmp_path / "one" / "journal.db"
-    with opened(path) as journal:
-        journal.record({"state": "idle"}, [event(name=f"e{n}") for n in range(1, 11)])
-        journal.record(None, [], {"c": {"type": "Drain"}})
-        journal.delivered(1)
-        journal.refused(2, 400, "no")
-    return path
-
-
-def codes(journal: Journal) -> list[str]:
-    return [found.code for found in journal.take_findings()]
 
 
 # Damaged files.
@@ -102,33 +53,6 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_numbers_go_on(
     assert [one for one in aside if not one.name.endswith("-wal")]
 
 
-def test_a_valid_database_that_is_no_journal_is_set_aside(filled: Path):
-    filled.unlink()
-    other = sqlite3.connect(filled)
-    other.execute("CREATE TABLE somebody (elses TEXT)")
-    other.execute(f"PRAGMA user_version = {FORMAT}")
-    other.close()
-    with opened(filled) as journal:
-        assert codes(journal) == ["journal_reset"]
-        assert journal.record(None, [event()])[0]["sequence"] == 11
-
-
-def test_a_file_of_a_newer_format_is_kept_untouched(filled: Path):
-    database = sqlite3.connect(filled)
-    database.execute(f"PRAGMA user_version = {FORMAT + 1}")
-    database.close()
-    with opened(filled) as journal:
-        assert codes(journal) == ["journal_newer"]
-    (kept,) = (
-        one
-        for one in filled.parent.glob("journal.db.newer-*")
-        if not one.name.endswith("-wal")
-    )
-    database = sqlite3.connect(kept)
-    assert database.execute("SELECT COUNT(*) FROM pending").fetchone() == (8,)
-    database.close()
-
-
 def test_numbers_go_on_when_all_of_the_first_place_is_lost(tmp_path: Path):
     places = [tmp_path / "one" / "journal.db", tmp_path / "two" / "journal.db"]
     with opened(*places) as journal:
@@ -137,25 +61,6 @@ def test_numbers_go_on_when_all_of_the_first_place_is_lost(tmp_path: Path):
     with opened(*places) as journal:
         assert codes(journal) == ["journal_reset"]
         assert journal.record(None, [event()])[0]["sequence"] == 4
-
-
-def test_marks_that_are_damaged_count_for_nothing(tmp_path: Path):
-    places = [tmp_path / "one" / "journal.db", tmp_path / "two" / "journal.db"]
-    with opened(*places) as journal:
-        journal.record(None, [event(), event(), event()])
-    places[1].with_name("journal.db-sequence").write_bytes(b"9" * 32)
-    with opened(*places) as journal:
-        assert codes(journal) == []
-        assert journal.record(None, [event()])[0]["sequence"] == 4
-
-
-def test_what_is_set_aside_does_not_fill_the_disk(filled: Path):
-    for _ in range(6):
-        filled.write_bytes(b"garbage")
-        with opened(filled):
-            pass
-    aside = filled.parent.glob("journal.db.corrupt-*")
-    assert len([one for one in aside if not one.name.endswith("-wal")]) == 3
 
 
 def test_what_a_truncated_file_still_holds_is_rescued(filled: Path):
@@ -241,139 +146,7 @@ def test_any_flipped_bit_loses_no_more_than_is_counted(filled: Path, tmp_path: P
             assert add_up(journal)
 
 
-def test_a_torn_log_leaves_a_prefix_of_the_steps(tmp_path: Path):
-    chance = random.Random(11)
-    path = tmp_path / "live" / "journal.db"
-    with opened(path) as journal:
-        for number in range(1, 9):
-            journal.record({"step": number}, [event(name=f"e{number}")])
-        size = journal.storages.storage.db.execute("PRAGMA page_size").fetchone()[0]
-        for trial in range(40):
-            torn = copy_of(path, tmp_path / f"torn-{trial}")
-            log_file = torn.with_name("journal.db-wal")
-            content = bytearray(log_file.read_bytes())
-            cut = chance.randrange(80 * size)
-            content[cut : cut + 5000] = chance.randbytes(5000)
-            log_file.write_bytes(content if trial % 2 else content[:cut])
-            with opened(torn) as after:
-                names = pending(after)
-                assert names == [f"e{n}" for n in range(1, len(names) + 1)]
-                state = after.state()
-                assert (state or {"step": 0})["step"] == len(names)
-                assert after.record(None, [event()])[0]["sequence"] == 9
-                assert add_up(after)
-
-
 # Death at any time.
-
-
-def died(path: Path, work: Callable[[Journal], object]) -> None:
-    """Do `work` on the journal in a process that dies without closing it."""
-    pid = os.fork()
-    if pid == 0:
-        work(Journal.open([path], "boot"))
-        os.kill(os.getpid(), signal.SIGKILL)
-    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
-
-
-def test_what_was_recorded_survives_a_kill(filled: Path):
-    died(filled, lambda journal: journal.record({"state": "x"}, [event(name="last")]))
-    with opened(filled) as journal:
-        assert pending(journal)[-1] == "last"
-        assert journal.state() == {"state": "x"}
-        assert codes(journal) == []
-
-
-@pytest.mark.parametrize("stage", ["begun", "half", "before_commit"])
-def test_a_death_within_a_step_leaves_the_old_state(filled: Path, stage: str):
-    def step(ledger):
-        if stage != "begun":
-            ledger.save_state({"state": "half"}, "boot")
-            ledger.add(event(name="half"))
-        if stage == "before_commit":
-            ledger.save_commands({"half": {}})
-            ledger.save_counters()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    died(filled, lambda journal: journal.storages.write(step))
-    with opened(filled) as journal:
-        assert pending(journal) == [f"e{n}" for n in range(3, 11)]
-        assert journal.state() == {"state": "idle"}
-        assert journal.command("half") is None
-        assert journal.record(None, [event()])[0]["sequence"] == 11
-
-
-def test_kills_at_random_moments_lose_no_step_that_was_told(tmp_path: Path):
-    path, chance = tmp_path / "journal.db", random.Random(3)
-    with opened(path):
-        pass
-    told = 0
-    for _ in range(25):
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            journal = Journal.open([path], "boot")
-            while True:
-                (one,) = journal.record({"step": 1}, [event()])
-                os.write(writing, b"%d\n" % one["sequence"])
-        os.close(writing)
-        for _ in range(chance.randrange(1, 30)):
-            os.read(reading, 3)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        with open(reading, "rb") as rest:
-            lines = [line for line in rest.read().split() if line]
-        with opened(path) as journal:
-            assert codes(journal) == []
-            recorded = journal.storages.storage.counters.sequence
-            assert len(pending(journal)) == recorded > told
-            assert not lines or recorded >= int(lines[-1])
-            assert add_up(journal)
-        told = recorded
-
-
-def test_an_unfinished_new_file_is_no_journal(tmp_path: Path):
-    path = tmp_path / "journal.db"
-    path.with_name("journal.db.new").write_bytes(b"half")
-    with opened(path) as journal:
-        assert codes(journal) == []
-    assert not path.with_name("journal.db.new").exists()
-
-
-def test_a_log_without_its_file_is_not_replayed(filled: Path):
-    died(filled, lambda journal: journal.record({"state": "x"}, [event(name="last")]))
-    filled.unlink()
-    with opened(filled) as journal:
-        assert journal.oldest() is None and journal.state() is None
-        assert journal.record(None, [event()])[0]["sequence"] == 12
-
-
-def test_a_close_that_cannot_empty_the_log_leaves_it_whole(filled: Path):
-    pid = os.fork()
-    if pid == 0:
-        journal = Journal.open([filled], "boot")
-        journal.record({"state": "x"}, [event(name="last")])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
-        journal.close()
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-    with opened(filled) as journal:
-        assert codes(journal) == [] and journal.state() == {"state": "x"}
-        assert pending(journal)[-1] == "last"
-
-
-def test_a_death_while_closing_keeps_everything(filled: Path):
-    # Between the second name of the log and the first one's return.
-    log_file = filled.with_name("journal.db-wal")
-    with opened(filled) as journal:
-        journal.record(None, [event(name="last")])
-        os.link(log_file, filled.with_name("journal.db-wal-kept"))
-        path = copy_of(filled, filled.parent / "killed")
-    shutil.copy(log_file, path.with_name("journal.db-wal-kept"))
-    for _ in range(2):
-        with opened(path) as journal:
-            assert pending(journal)[-1] == "last"
-            assert codes(journal) == []
 
 
 # A disk that is full, read-only or not there.

@@ -1,0 +1,18 @@
+"""What the child that validates says of a command."""
+
+from __future__ import annotations
+
+from miglet.commands.validation import examine_command
+from miglet.messages.facts import (
+    CommandExamined,
+)
+from miglet.supervisor import queues
+
+
+def examined(command: dict, faults: list[str], current: dict) -> CommandExamined:
+    ours, theirs = queues.pair()
+    examine_command(theirs, command, faults, current)
+    (fact,) = list(ours.receive())
+    ours.close()
+    theirs.close()
+    return fact

@@ -1,0 +1,53 @@
+"""What the child that validates may change."""
+
+from __future__ import annotations
+
+import pytest
+
+from miglet.commands.intake import with_settings_checked
+from miglet.lifecycle.effects import Adopt
+from miglet.messages.facts import (
+    CommandExamined,
+)
+from tests.histories import events, idle, live
+from tests.sample_settings import sample_settings
+
+IN_FORCE = sample_settings()
+
+
+def answer_with(changes: dict) -> CommandExamined:
+    settings = IN_FORCE.replaced(changes).as_dict()
+    return CommandExamined("c-1", "UpdateConfig", {}, settings=settings)
+
+
+def test_the_answer_of_a_child_may_change_what_may_change():
+    fact = answer_with({"heartbeat.interval": 20.0})
+    assert with_settings_checked(fact, IN_FORCE) == fact
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runner.user": None},
+        {"runner.directory": "/dev/shm/evil"},
+        {"controller.endpoint": "https://evil.example"},
+        {"runner.isolation": "process", "heartbeat.interval": 20.0},
+    ],
+)
+def test_the_answer_of_a_child_changes_nothing_that_needs_a_restart(changes):
+    fact = with_settings_checked(answer_with(changes), IN_FORCE)
+    assert fact.settings is None
+    assert f"cannot change at run time: {next(iter(changes))}" in fact.faults
+    vm, effects = live(idle(), fact)
+    assert not [each for each in effects if isinstance(each, Adopt)]
+    assert events(effects)[-1].outcome == "rejected"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"runner": {"user": None}}, {**IN_FORCE.as_dict(), "heartbeat": 7}],
+)
+def test_the_answer_of_a_child_is_no_settings_if_it_is_not_whole(settings):
+    fact = CommandExamined("c-1", "UpdateConfig", {}, settings=settings)
+    checked = with_settings_checked(fact, IN_FORCE)
+    assert checked.settings is None and "malformed settings" in checked.faults[0]

@@ -1,0 +1,68 @@
+"""What the journal keeps of the machine, and what a new MIGlet makes of it."""
+
+from __future__ import annotations
+
+from miglet.lifecycle.effects import (
+    SetTimer,
+)
+from miglet.lifecycle.vm import State
+from miglet.messages.facts import (
+    CommandExamined,
+)
+from miglet.messages.orders import WatchRunner
+from tests.histories import (
+    IDENTIFIED,
+    LISTENING,
+    RUN,
+    SEEN,
+    busy,
+    events,
+    evidence,
+    finished,
+    gone,
+    live,
+    told,
+    types,
+)
+from tests.lifecycle.facts import LOADED, PREEMPTED, REMOVED, reborn
+
+
+def test_a_new_miglet_adopts_the_job_of_the_old_one():
+    vm, effects = live(reborn(busy()), LOADED)
+    assert told(effects) == [WatchRunner(RUN)]
+    vm, effects = live(vm, LISTENING, SEEN, IDENTIFIED)
+    assert vm.state is State.JOB_RUNNING
+    assert types(effects) == []
+    assert types(live(vm, finished())[1]) == ["JobCompleted", "VMShuttingDown"]
+
+
+def test_a_job_that_ended_while_nobody_was_there_is_completed():
+    vm, effects = live(reborn(busy()), LOADED, gone(evidence()))
+    assert types(effects)[-2:] == ["JobCompleted", "VMShuttingDown"]
+    assert events(effects)[-2].result == "succeeded"
+
+
+def test_a_completed_job_is_not_completed_again_after_a_restart():
+    vm, _ = live(busy(), finished())
+    vm, effects = live(reborn(vm), LOADED, LISTENING, SEEN, finished(), REMOVED)
+    assert "JobCompleted" not in types(effects)
+    assert "VMShuttingDown" not in types(effects)
+    assert vm.state is State.SHUTTING_DOWN
+
+
+def test_a_drain_outlives_a_restart():
+    vm, _ = live(busy(), CommandExamined("c1", "Drain", {}))
+    vm, effects = live(reborn(vm), LOADED, LISTENING)
+    assert vm.state is State.DRAINING
+
+
+def test_an_announced_end_outlives_a_restart():
+    vm, _ = live(busy(), PREEMPTED)
+    _, effects = live(reborn(vm), LOADED, LISTENING)
+    assert [each.name for each in effects if isinstance(each, SetTimer)][-1] == "notice"
+
+
+def test_what_is_kept_is_restored_whole():
+    vm, _ = live(busy(), CommandExamined("c1", "Drain", {"reason": "spot"}))
+    again = reborn(vm)
+    assert (again.job, again.end, again.runner) == (vm.job, vm.end, vm.runner)
