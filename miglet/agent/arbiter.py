@@ -363,7 +363,9 @@ class Arbiter:
 
     def _observe_command(self, fact: facts.CommandExamined) -> None:
         """An operator and a reload get no event that says why they were rejected."""
-        if fact.faults:
+        if fact.failure:
+            log.error("%s by %s failed: %s", fact.type, fact.requested_by, fact.failure)
+        elif fact.faults:
             reasons = "; ".join(fact.faults)
             log.warning("%s by %s rejected: %s", fact.type, fact.requested_by, reasons)
 

@@ -24,8 +24,8 @@ EXAMINER = "miglet.commands.validation"
 #: The name of the child that reads the configuration again.
 RELOAD = "reload"
 
-#: What a failed examination is answered with.
-FAILED = "the examination of the command failed; MIGlet's log says why"
+#: The answer to a command whose validation gave no result.
+LOST = "the process that validates it died or did not end; MIGlet's log says why"
 
 
 #: What the answer of a child has in common with what was asked.
@@ -46,14 +46,16 @@ def validation_task(
     main = by_name(
         EXAMINER, "examine_command", command, faults, current, user=TASK_USER
     )
-    fallback = CommandExamined(fact.id, fact.type, {}, [FAILED])
+    fallback = CommandExamined(fact.id, fact.type, {}, failure=LOST)
     return ChildTask("examiner", main, LIMIT_SECONDS, fallback, fixed=FIXED)
 
 
 def reload_task(sources: dict[str, Any], current: dict[str, Any]) -> ChildTask:
     """Read the configuration again, because of SIGHUP."""
     main = by_name(EXAMINER, "examine_reload", sources, current)
-    fallback = CommandExamined("", "UpdateConfig", {}, [FAILED], requested_by="SIGHUP")
+    fallback = CommandExamined(
+        "", "UpdateConfig", {}, requested_by="SIGHUP", failure=LOST
+    )
     return ChildTask(RELOAD, main, LIMIT_SECONDS, fallback, fixed=FIXED)
 
 
@@ -63,7 +65,7 @@ def with_settings_checked(fact: CommandExamined, current: Settings) -> CommandEx
     The child has read what strangers wrote, so its answer is not trusted: settings that
     take effect at the next start decide who the runner is, and where.
     """
-    if fact.settings is None or fact.faults:
+    if fact.settings is None or fact.faults or fact.failure:
         return fact
     try:
         changed = Settings.of(fact.settings).flat()

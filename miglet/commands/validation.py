@@ -20,6 +20,7 @@ from miglet.formats import canonical_command
 from miglet.messages.facts import CommandExamined
 from miglet.metadata.attempts import Limits
 from miglet.metadata.sources import keep_token, sources_of
+from miglet.supervisor.failpoints import reach
 from miglet.supervisor.queues import Queue
 
 #: A reload ends before its child task counts as hung.
@@ -33,6 +34,7 @@ def examine_command(
     queue: Queue, command: dict[str, Any], faults: list[str], current: dict[str, Any]
 ) -> None:
     """Report CommandExamined for the command."""
+    reach("command.validating")
     found = list(faults) or list(command_faults(command["type"], command["parameters"]))
     settings = None
     if not found and canonical_command(command["type"]) == canonical_command(UPDATE):

@@ -129,10 +129,13 @@ def accept_command(vm: Vm, fact: facts.CommandReceived, moment: Moment) -> Step:
 def obey_command(vm: Vm, fact: facts.CommandExamined, moment: Moment) -> Step:
     """Obey or reject a command that was validated; one of the controller is answered.
 
+    A validation that was lost is a failure of this machine, and rejects nothing.
     One that has its answer by now is not obeyed: the end of the machine answers all.
     """
     if fact.id and fact.id not in vm.commands:
         return vm, []
+    if fact.failure:
+        return _answer(vm, fact.id, "failed", fact.failure)
     row = COMMANDS.get(canonical_command(fact.type))
     try:
         if fact.faults or row is None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from miglet.commands.intake import with_settings_checked
+from miglet.commands.intake import validation_task, with_settings_checked
 from miglet.lifecycle.effects import Adopt
+from miglet.lifecycle.table import step
+from miglet.lifecycle.vm import Moment, State
 from miglet.messages.facts import (
     CommandExamined,
+    CommandReceived,
 )
 from tests.histories import events, idle, live
 from tests.sample_settings import sample_settings
+
+NOW = Moment(1000.0, 50.0)
 
 IN_FORCE = sample_settings()
 
@@ -51,3 +56,14 @@ def test_the_answer_of_a_child_is_no_settings_if_it_is_not_whole(settings):
     fact = CommandExamined("c-1", "UpdateConfig", {}, settings=settings)
     checked = with_settings_checked(fact, IN_FORCE)
     assert checked.settings is None and "malformed settings" in checked.faults[0]
+
+
+def test_a_command_whose_validation_is_lost_has_failed_and_is_not_rejected():
+    order = CommandReceived("c", "Drain", {})
+    lost = validation_task(order, {}, NOW.at).fallback
+    vm, effects = live(idle(), lost)
+    (answer,) = events(effects)
+    assert (vm.state, vm.commands) == (State.IDLE, {})
+    assert (answer.command_id, answer.outcome) == ("c", "failed")
+    assert "died or did not end" in answer.reason
+    assert step(vm, lost, NOW) == (vm, [])

@@ -1,4 +1,7 @@
-"""MIGlet dies while it obeys: a command is answered once, and never obeyed twice."""
+"""MIGlet, or the process that validates a command, dies before the command is obeyed.
+
+Either way the command is answered once, and never obeyed twice.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +40,19 @@ def test_a_command_that_dies_with_miglet_is_answered_once(machine, point, outcom
     answers = [each["data"]["command_id"] for each in vm.events("CommandCompleted")]
     assert answers.count(number) == 1
     assert vm.types().count("VMShuttingDown") == 1
+
+
+def test_a_command_whose_validation_dies_has_failed_and_may_be_sent_again(machine):
+    vm = machine(IDLE)
+    plan = deadly(vm, "command.validating 1 kill")
+    vm.agent.start()
+    vm.agent.until("idle")
+    answer = vm.order("Drain")
+    assert fired(plan, "command.validating")
+    assert answer["outcome"] == "failed"
+    assert "the process that validates it died" in answer["reason"]
+    assert vm.agent.status()["state"] == "idle"
+    assert vm.order("Drain")["outcome"] == "done"
+    assert vm.agent.wait() == 0
+    promises.whole(vm.events())
+    assert len(vm.events("CommandCompleted")) == 2

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.messages.codec import encode
+from miglet.messages.facts import PARAMETERS_DEPTH
 from miglet.workers.command_poller import (
-    DEPTH_LIMIT,
     NAME_LIMIT,
     PARAMETERS_LIMIT,
     parse_command,
@@ -35,7 +35,7 @@ def nested(depth: int) -> dict:
         ({**GOOD, "type": None}, "type is not a text"),
         ({**GOOD, "parameters": []}, "parameters is not an object"),
         ({**GOOD, "parameters": "x"}, "parameters is not an object"),
-        ({**GOOD, "parameters": nested(DEPTH_LIMIT + 1)}, "nested deeper"),
+        ({**GOOD, "parameters": nested(PARAMETERS_DEPTH + 1)}, "nested deeper"),
         ({**GOOD, "parameters": {"x": "y" * PARAMETERS_LIMIT}}, "larger than"),
         ({**GOOD, "expires_at": "soon"}, "expires_at is not a time"),
         ({**GOOD, "expires_at": "2026-01-15T10:30:00"}, "expires_at is not a time"),
