@@ -17,7 +17,7 @@ import typing
 from typing import Annotated, Any, ClassVar, NamedTuple, Union
 
 from miglet.errors import BadMessage
-from miglet.formats import DEEPEST, LATEST, insist_on_plain
+from miglet.formats import DEEPEST, LATEST, insist_on_plain, is_printable_word
 
 #: Most bytes of one message on a queue.
 LIMIT = 64 * 1024
@@ -67,12 +67,21 @@ class Message(Value):
 class Fact(Message, abstract=True):
     """Something that has happened, reported to the arbiter."""
 
+    #: What one of this kind takes from its sender's budget: much where each leads to an
+    #: event, an order or a process. See `miglet.supervisor.queues.Budget`.
+    cost: ClassVar[int] = 1
+
 
 class Order(Message, abstract=True):
     """Something that a worker is to do."""
 
     #: The worker that obeys it; empty for an order that every worker knows.
     to: ClassVar[str] = ""
+
+    @property
+    def superseded(self) -> bool:
+        """Whether the next order of this kind makes this one pointless."""
+        return False
 
 
 class Range(NamedTuple):
@@ -94,6 +103,30 @@ class Length(NamedTuple):
     def holds(self, value: Any) -> bool:
         """Whether `value` is no longer."""
         return len(value) <= self.most
+
+
+class Word(NamedTuple):
+    """Most characters of one printable ASCII word, for use in `Annotated`."""
+
+    most: int
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` is such a word."""
+        return is_printable_word(value) and len(value) <= self.most
+
+
+class Depth(NamedTuple):
+    """How deep lists and objects may be nested, for use in `Annotated`."""
+
+    most: int
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` is no deeper; a list or object of plain values is 1 deep."""
+        if not isinstance(value, dict | list):
+            return True
+        members = value.values() if isinstance(value, dict) else value
+        inner = Depth(self.most - 1)
+        return self.most > 0 and all(map(inner.holds, members))
 
 
 class AtLeast(NamedTuple):

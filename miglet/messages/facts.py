@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypedDict
 from miglet.errors import MISCONFIGURED
 from miglet.messages.codec import (
     AtLeast,
+    Depth,
     ExitStatus,
     Fact,
     Keys,
@@ -30,6 +31,9 @@ LONGEST_LIVENESS_TIMEOUT = 1800.0
 Category = Annotated[
     str, OneOf(("transient", "infrastructure", "permanent", "misconfig", "user"))
 ]
+
+#: How deep the parameters of a command may be nested.
+PARAMETERS_DEPTH = 20
 
 #: Seconds that two clocks differ by: each may show any year from 1 to 9999.
 ClockOffset = Annotated[float, Range(-1e12, 1e12)]
@@ -267,6 +271,7 @@ class EventRefused(Fact):
 class EventSetAside(Fact):
     """The event alone fails while heartbeats are accepted: the next one is sent."""
 
+    cost = 50
     sequence: Sequence
     type: str
     #: Of an ``Error`` event its code, else empty.
@@ -443,6 +448,7 @@ class RegistrationFailed(Fact):
 class FaultNoted(Fact):
     """Something notable went wrong that its finder gets over by itself."""
 
+    cost = 50
     category: Category
     code: str
     message: str
@@ -468,6 +474,7 @@ class MachineSampled(Fact):
     """The heartbeat's ``vm_health``, which fits into a heartbeat with all the rest."""
 
     size_limit = 32 * 1024
+    cost = 50
     vm_health: dict[str, Any]
 
 
@@ -478,9 +485,10 @@ class MachineSampled(Fact):
 class CommandReceived(Fact):
     """The controller wants something; not yet examined, so anything may be wrong."""
 
+    cost = 10
     id: Name
     type: Name
-    parameters: dict[str, Any] = field(repr=False)
+    parameters: Annotated[dict[str, Any], Depth(PARAMETERS_DEPTH)] = field(repr=False)
     #: Wall time in seconds; null: never.
     expires_at: WallTime | None = None
     #: Why it cannot be obeyed, known from its form alone.
@@ -489,7 +497,9 @@ class CommandReceived(Fact):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class CommandExamined(Fact):
-    """The command is well-formed, or `faults` says why it is refused."""
+    """The command is well-formed, `faults` says why it is refused, or `failure` why
+    nobody could tell.
+    """
 
     id: str
     type: str
@@ -500,6 +510,8 @@ class CommandExamined(Fact):
     origins: list[dict[str, Any]] | None = field(default=None, repr=False)
     #: Who asked: ``controller``, ``operator (uid 0)``, ``signal``.
     requested_by: str = "controller"
+    #: Why the validation gave no result, which is no fault of the command; else empty.
+    failure: str = ""
 
 
 # A child task that acts in the place of a lost runner-watcher.
@@ -541,11 +553,14 @@ class EventsFlushed(Fact):
 class ControllerTokenTaken(Fact):
     """The controller's token came by metadata, or is another now; it is in its file."""
 
+    cost = 50
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TerminationNoticed(Fact):
     """The cloud announced the end of this machine."""
 
+    cost = 50
     #: E.g. ``preempted``, ``spot_instance_action``; the name of the announcement.
     kind: str
     #: Wall time at which the machine ends; null when the cloud does not say.

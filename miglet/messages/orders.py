@@ -62,6 +62,11 @@ class Beat(Order):
     job: dict[str, Any] | None = field(default=None, repr=False)
     at_once: bool = False
 
+    @property
+    def superseded(self) -> bool:
+        """Whether only the latest content counts: a change of state has to be sent."""
+        return not self.at_once
+
 
 # The runner-watcher.
 
@@ -137,3 +142,8 @@ class ShowStatus(Order):
 
     to = "metrics-sampler"
     snapshot: dict[str, Any] = field(repr=False)
+
+    @property
+    def superseded(self) -> bool:
+        """Only the latest counts."""
+        return True

@@ -28,7 +28,7 @@ from miglet.errors import BadMessage
 from miglet.messages.codec import Fact
 from miglet.messages.facts import FaultNoted
 from miglet.supervisor import privileges, queues, signals
-from miglet.supervisor.queues import RECEIVE_LIMIT, Queue, QueueClosed
+from miglet.supervisor.queues import RECEIVE_LIMIT, Budget, Queue, QueueClosed
 
 #: Seconds that a child gets to die of SIGKILL; it takes milliseconds, if it can.
 KILL_SECONDS = 0.2
@@ -58,6 +58,7 @@ class Child:
         self.name = name
         #: The types of the facts that it may send.
         self.facts = frozenset(facts)
+        self._budget = Budget()
         self.queue, theirs = queues.pair()
         parent = os.getpid()
         self._process = FORK.Process(
@@ -79,11 +80,13 @@ class Child:
         """Yield the facts that have arrived, at most `limit`.
 
         Raises what `Queue.receive` raises, and BadMessage for a message that this
-        child may not send. After that nothing that it sends is to be believed.
+        child may not send, or not so soon. After that nothing that it sends is to be
+        believed.
         """
         for message in self.queue.receive(limit):
             if not isinstance(message, Fact) or type(message) not in self.facts:
                 raise BadMessage(f"it may not send {type(message).__name__}")
+            self._budget.spend(message.cost)
             yield message
 
     def signal(self, number: int) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miglet.errors import BadMessage
-from miglet.messages.codec import Fact, Message
+from miglet.messages.codec import Fact, Order
 from miglet.messages.facts import (
     FaultNoted,
     LivenessPing,
@@ -119,7 +119,7 @@ class Supervisor:
         self._slots[name] = WorkerSlot(name, main, frozenset({LivenessPing, *facts}))
         self._fork(self._slots[name])
 
-    def send(self, name: str, order: Message) -> None:
+    def send(self, name: str, order: Order) -> None:
         """Send an order; it is lost when the worker is just dead.
 
         A worker whose queue stays full hangs, and is killed.
@@ -133,7 +133,7 @@ class Supervisor:
             log.warning("%s does not take orders: %s", name, error)
             slot.child.signal(signal.SIGKILL)
 
-    def broadcast(self, order: Message) -> None:
+    def broadcast(self, order: Order) -> None:
         """Send an order that every worker knows."""
         for name in self._slots:
             self.send(name, order)

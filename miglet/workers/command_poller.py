@@ -23,8 +23,10 @@ from miglet.controller.client import Client
 from miglet.errors import ControllerError
 from miglet.formats import parse_rfc3339
 from miglet.http.retry import Backoff
+from miglet.messages.codec import Depth
 from miglet.messages.events import Identity
 from miglet.messages.facts import (
+    PARAMETERS_DEPTH,
     CommandReceived,
     ControllerAnswered,
     ControllerFailed,
@@ -36,6 +38,10 @@ from miglet.workers.failures import report_failure
 
 #: Most seconds until the first poll: machines that boot together do not ask together.
 FIRST_PHASE_SECONDS = 1.0
+
+#: Seconds between two polls while new commands come: what is taken of them stays within
+#: what this worker may report.
+HURRY_SECONDS = 0.2
 
 #: New commands that are taken of one answer; the others are handed out again.
 MOST_COMMANDS = 16
@@ -50,9 +56,6 @@ MINUTE = 60.0
 
 #: Most bytes of a command's parameters.
 PARAMETERS_LIMIT = 32 * 1024
-
-#: How deep parameters may be nested.
-DEPTH_LIMIT = 20
 
 #: Most characters of an id or a type.
 NAME_LIMIT = 128
@@ -124,7 +127,7 @@ class CommandPoller(Worker):
         interval = controller.command_interval * random.uniform(0.9, 1.1)
         # An answer with something new may be one of several; else two polls begin no
         # less than an interval apart, however soon the controller answers.
-        again = 0.0 if self._pass_on(commands) else interval
+        again = HURRY_SECONDS if self._pass_on(commands) else interval
         self.period = max(0.0, began + again - self._now())
 
     def _pass_on(self, commands: list[object]) -> bool:
@@ -202,8 +205,8 @@ def _parameters(value: object, faults: list[str]) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         faults.append("parameters is not an object")
-    elif not _shallow(value, DEPTH_LIMIT):
-        faults.append(f"parameters are nested deeper than {DEPTH_LIMIT}")
+    elif not Depth(PARAMETERS_DEPTH).holds(value):
+        faults.append(f"parameters are nested deeper than {PARAMETERS_DEPTH}")
     else:
         try:
             if len(json.dumps(value, allow_nan=False)) <= PARAMETERS_LIMIT:
@@ -212,13 +215,6 @@ def _parameters(value: object, faults: list[str]) -> dict[str, Any]:
         except ValueError:
             faults.append("parameters have a number that JSON does not have")
     return {}
-
-
-def _shallow(value: object, depth: int) -> bool:
-    if not isinstance(value, dict | list):
-        return True
-    parts = value.values() if isinstance(value, dict) else value
-    return depth > 0 and all(_shallow(each, depth - 1) for each in parts)
 
 
 def _expiry(value: object, faults: list[str]) -> float | None:

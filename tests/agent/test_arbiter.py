@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from functools import partial
 
 import pytest
 
-from miglet.agent.arbiter import Arbiter, FileMonitor, Timers
+from miglet.agent.arbiter import Arbiter, FileMonitor, Timers, present
 from miglet.agent.status import Knowledge
+from miglet.commands.intake import reload_task
 from miglet.journal.journal import Journal
 from miglet.lifecycle.vm import Moment, Policy, State, Vm
 from miglet.messages.events import Error, Identity
@@ -19,6 +22,7 @@ from miglet.messages.facts import (
     ControllerFailed,
     EventDelivered,
     EventRefused,
+    FaultNoted,
     MachineSampled,
     RunnerRemoved,
     SignalReceived,
@@ -35,6 +39,7 @@ from miglet.messages.orders import (
     StopRunner,
     WatchRunner,
 )
+from miglet.supervisor.supervisor import Supervisor
 from miglet.supervisor.systemd import Notifier
 from tests.histories import (
     IDENTIFIED,
@@ -148,8 +153,10 @@ class Clock:
 class World:
     """An arbiter and what is around it."""
 
-    def __init__(self, folder, vm=None, **settings):
-        self.clock = Clock()
+    def __init__(
+        self, folder, vm=None, clock=None, supervisor=FakeSupervisor, **settings
+    ):
+        self.clock = clock or Clock()
         self.settings = sample_settings(settings)
         self.journal = Journal.open([folder / "journal.db"], BOOT)
         knowledge = Knowledge(
@@ -168,7 +175,7 @@ class World:
             self.journal,
             Notifier({}),
             str(folder / "miglet.yaml"),
-            FakeSupervisor,
+            supervisor,
             FakeTasks,
             FakeSignals,
             self.clock,
@@ -197,12 +204,13 @@ class World:
 def world(tmp_path):
     made = []
 
-    def make(vm=None, **settings):
-        made.append(World(tmp_path, vm, **settings))
+    def make(vm=None, **more):
+        made.append(World(tmp_path, vm, **more))
         return made[-1]
 
     yield make
     for each in made:
+        each.supervisor.stop(0.0)
         each.arbiter._signals.close()
         each.journal.close()
 
@@ -340,6 +348,13 @@ def test_settings_that_need_a_restart_change_nothing(world):
     assert answer["data"]["outcome"] == "rejected"
 
 
+def test_a_reload_whose_child_is_lost_changes_nothing_and_is_logged(world, caplog):
+    vm = idle(world)
+    vm.handle(reload_task({}, {}).fallback)
+    assert vm.told(ApplySettings) == []
+    assert "UpdateConfig by SIGHUP failed: the process that" in caplog.text
+
+
 def test_a_level_is_set_in_every_process(world):
     vm = idle(world)
     vm.handle(CommandExamined("", "SetLogLevel", {"level": "info"}))
@@ -433,3 +448,38 @@ def test_a_file_has_changed_when_it_comes_changes_or_goes(tmp_path):
     assert monitor.changed()
     path.unlink()
     assert monitor.changed()
+
+
+def flooding(fact, queue):
+    """A worker that sends nothing but what it may, as fast as it can."""
+    while True:
+        queue.put(fact)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "fact",
+    [
+        MachineSampled({"cpu_percent": 1.0}),
+        FaultNoted("user", "noise", "x", "metrics-sampler"),
+    ],
+    ids=lambda fact: type(fact).__name__,
+)
+def test_a_worker_that_floods_delays_no_timer_and_fills_no_journal(world, fact):
+    settings = {"runner.idle_timeout": 1.0}
+    vm = idle(world, clock=present, supervisor=Supervisor, **settings)
+    vm.supervisor.start("metrics-sampler", partial(flooding, fact), {type(fact)})
+    began = time.monotonic()
+    while vm.state is State.IDLE:
+        vm.arbiter._wait()
+        vm.arbiter._check_time()
+        vm.handle()
+    assert time.monotonic() - began < 3.0
+    told = [
+        each["data"]
+        for each in vm.journal.undelivered()
+        if each["type"] == "Error" and each["data"]["code"] == "protocol_violation"
+    ]
+    assert 1 <= len(told) <= 5
+    assert "faster than they may" in told[0]["message"]
+    assert len(vm.events()) < 300

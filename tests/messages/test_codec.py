@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, dataclass, field
 
 import pytest
 
-from miglet.messages.codec import Value
+from miglet.messages.codec import Depth, Value, Word
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -39,3 +39,18 @@ def test_what_is_not_to_be_shown_is_not_shown():
 def test_nothing_can_be_changed():
     with pytest.raises(FrozenInstanceError):
         Point(1).x = 2
+
+
+@pytest.mark.parametrize(
+    ("value", "levels"),
+    [("x", 0), (None, 0), (7, 0), ([], 1), ({}, 1), ([["x"], {}], 2), ({"a": [[]]}, 3)],
+)
+def test_a_depth_counts_lists_and_objects(value, levels):
+    assert Depth(levels).holds(value)
+    assert levels == 0 or not Depth(levels - 1).holds(value)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a\n", "a\0", "ä", "xxxxx"])
+def test_a_word_is_printable_ascii_of_a_bounded_length(text):
+    assert Word(4).holds("word")
+    assert not Word(4).holds(text)

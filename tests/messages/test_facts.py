@@ -18,11 +18,13 @@ from miglet.lifecycle.vm import Moment, Vm
 from miglet.messages import codec, facts
 from miglet.messages.codec import (
     AtLeast,
+    Depth,
     Fact,
     Keys,
     Length,
     OneOf,
     Range,
+    Word,
     decode,
     encode,
 )
@@ -90,6 +92,10 @@ def limited(base: Any, *limits: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(limit.texts)
     if isinstance(limit, Length):
         return TEXTS
+    if isinstance(limit, Depth):
+        return values(base).filter(limit.holds)
+    if isinstance(limit, Word):
+        return st.sampled_from(["!", "x" * limit.most])
     if isinstance(limit, AtLeast):
         (item,) = typing.get_args(base)
         return st.lists(values(item), min_size=limit.items, max_size=2)

@@ -15,7 +15,14 @@ from miglet.messages.codec import LIMIT, MESSAGES, decode, encode
 from miglet.messages.facts import EventDelivered, EventRefused, JobSampled, LivenessPing
 from miglet.messages.orders import Beat, ProvideRunner, SetLevel
 from miglet.supervisor import queues
-from miglet.supervisor.queues import BACKLOG, RECEIVE_LIMIT, QueueClosed
+from miglet.supervisor.queues import (
+    BACKLOG,
+    BUDGET_AT_ONCE,
+    BUDGET_PER_SECOND,
+    RECEIVE_LIMIT,
+    Budget,
+    QueueClosed,
+)
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def test_end_of_file_comes_after_the_last_words(pair):
 
 def test_a_reader_that_does_not_read_never_blocks_the_writer(pair):
     ours, theirs = pair
-    big = Beat({"text": "x" * 60000})
+    big = Beat({"text": "x" * 60000}, at_once=True)
     with pytest.raises(BadMessage, match="full"):
         for _ in range(BACKLOG + 1000):
             ours.post(big)
@@ -62,6 +69,24 @@ def test_a_reader_that_does_not_read_never_blocks_the_writer(pair):
         read += len(found)
         ours.flush()
     assert read >= BACKLOG
+
+
+def test_a_reader_that_is_busy_finds_only_the_latest_of_what_is_superseded(pair):
+    ours, theirs = pair
+    padding = "x" * 60000
+    for number in range(10 * BACKLOG):
+        ours.post(Beat({"number": number, "text": padding}))
+    ours.post(Beat({"number": "changed", "text": padding}, at_once=True))
+    ours.post(SetLevel("info"))
+    ours.post(Beat({"number": "latest", "text": padding}))
+    found = []
+    while more := list(theirs.receive()):
+        found += more
+        ours.flush()
+    *early, changed, level, latest = found
+    assert len(early) < BACKLOG
+    assert (changed.content["number"], level) == ("changed", SetLevel("info"))
+    assert latest.content["number"] == "latest"
 
 
 def test_a_message_that_is_too_large_is_refused_by_its_writer(pair):
@@ -75,6 +100,20 @@ def test_a_flooding_sender_gets_one_turn_at_a_time(pair):
         theirs.put(LivenessPing(0.0))
     assert len(list(ours.receive())) == RECEIVE_LIMIT
     assert len(list(ours.receive())) == 10
+
+
+def test_a_budget_is_spent_and_refills_with_time():
+    now = [0.0]
+    budget = Budget(lambda: now[0])
+    for _ in range(2):
+        budget.spend(int(BUDGET_AT_ONCE))
+        with pytest.raises(BadMessage, match="faster than they may"):
+            budget.spend(1)
+        now[0] += 100 * BUDGET_AT_ONCE / BUDGET_PER_SECOND
+    now[0] += 1.0
+    for _ in range(3):
+        budget.spend(int(BUDGET_PER_SECOND))
+        now[0] += 1.0
 
 
 def test_what_came_before_nonsense_is_received(pair):

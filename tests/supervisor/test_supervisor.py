@@ -8,6 +8,8 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -17,12 +19,13 @@ from miglet.messages.facts import (
     EventDelivered,
     FaultNoted,
     LivenessPing,
+    MachineSampled,
     WorkerLost,
     WorkerRecovered,
 )
 from miglet.messages.orders import SetLevel
 from miglet.supervisor.children import Child
-from miglet.supervisor.queues import Queue, QueueClosed
+from miglet.supervisor.queues import BUDGET_AT_ONCE, Queue, QueueClosed
 from miglet.supervisor.supervisor import Limits, Supervisor
 from tests.support import Stopwatch, eventually
 
@@ -131,6 +134,24 @@ def ordering(queue: Queue) -> None:
     signal.pause()
 
 
+def flooding(fact: Fact, queue: Queue) -> None:
+    """A worker that sends nothing but what it may, as fast as it can."""
+    while True:
+        queue.put(fact)
+
+
+def ticking(queue: Queue) -> None:
+    """A worker that reports something twenty times a second."""
+    selector = selectors.DefaultSelector()
+    selector.register(queue, selectors.EVENT_READ)
+    sequence = 0
+    while True:
+        sequence += 1
+        queue.put(EventDelivered(sequence, "Error"))
+        if selector.select(0.05):
+            return
+
+
 def talking(queue: Queue) -> None:
     """A worker with last words."""
     for sequence in range(100):
@@ -221,6 +242,47 @@ def test_a_worker_that_sends_what_it_may_not_is_killed_and_not_believed(house, m
     assert "may not send" in report.message
     assert not house.heard(CommandExamined)
     assert {each.sequence for each in house.heard(EventDelivered)} <= {1}
+
+
+FLOODS = [
+    LivenessPing(0.0),
+    MachineSampled({"cpu_percent": 1.0}),
+    FaultNoted("user", "noise", "x", "worker"),
+]
+
+
+@pytest.mark.parametrize("fact", FLOODS, ids=lambda fact: type(fact).__name__)
+def test_a_worker_that_floods_is_killed_restarted_ever_later_and_reported(house, fact):
+    house.supervisor.start(
+        "worker", partial(flooding, fact), {MachineSampled, FaultNoted}
+    )
+    house.until(lambda: house.supervisor.health()["worker"]["restarts"] >= 4)
+    reports = [each for each in house.heard(FaultNoted) if each.component == "worker"]
+    told = [each for each in reports if each.code == "protocol_violation"]
+    assert len(told) == 4
+    assert "facts come faster than they may" in told[0].message
+    assert house.supervisor.next_due() - time.monotonic() > 0.5
+    let_in = [each for each in house.inbox if each == fact]
+    assert len(let_in) <= 4 * 1.5 * BUDGET_AT_ONCE / fact.cost
+
+
+@pytest.mark.parametrize("fact", FLOODS, ids=lambda fact: type(fact).__name__)
+def test_a_worker_that_floods_delays_nobody_elses_facts(house, fact):
+    house.supervisor.start("other", ticking, {EventDelivered})
+    house.until(lambda: house.heard(EventDelivered))
+    other = house.pid("other")
+    house.supervisor.start(
+        "worker", partial(flooding, fact), {MachineSampled, FaultNoted}
+    )
+    arrivals, heard = [time.monotonic()], len(house.heard(EventDelivered))
+    while house.supervisor.health()["worker"]["restarts"] < 4:
+        house.turn()
+        if len(house.heard(EventDelivered)) > heard:
+            heard = len(house.heard(EventDelivered))
+            arrivals.append(time.monotonic())
+    gaps = [after - before for before, after in pairwise(arrivals)]
+    assert len(gaps) >= 5 and max(gaps) < 1.0
+    assert house.pid("other") == other
 
 
 def test_a_worker_that_sends_nonsense_is_reported(house):
