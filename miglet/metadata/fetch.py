@@ -1,157 +1,182 @@
-"""Reads the metadata in a child of its own, which is not root.
+"""Reads and parses the metadata in a child of its own, which is not root.
 
 What a metadata server sends is a stranger's bytes as long as nobody has looked at them:
-the process that speaks HTTP becomes the user of child tasks first, and hands over the
-few texts that are MIGlet's business. The caller, which may be root, gets nothing else.
+the process that speaks HTTP and parses YAML becomes the user of child tasks first. The
+caller, which may be root, gets a raw value for each known key, the faults, and the
+names of the machine, in small messages whose types, sizes and depths are checked.
 """
 
 from __future__ import annotations
 
-import base64
 import functools
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypedDict
 
-from miglet.config.schema import ATTRIBUTE_PREFIX
-from miglet.formats import strict_json
-from miglet.messages.codec import Fact
+from miglet.config.load import MOST_FAULTS, bounded
+from miglet.config.schema import KEYS, expected
+from miglet.config.sources import DEEPEST, Layer, Table, Value
+from miglet.errors import BadMessage, Fault
+from miglet.messages.codec import Depth, Fact, Keys, Length, OneOf, Word
 from miglet.metadata.attempts import Limits, MetadataUnavailable
 from miglet.metadata.cloud import Metadata
 from miglet.metadata.clouds import open_cloud
+from miglet.metadata.credential import CONTROLLER_TOKEN, LONGEST_TOKEN
+from miglet.metadata.settings import (
+    REGISTRATION_TOKEN,
+    SOURCE,
+    MetadataSettings,
+    settings_in,
+)
+from miglet.redaction import remember_secret
 from miglet.supervisor import privileges
 from miglet.supervisor.children import ChildTask, RunningTask
-from miglet.supervisor.queues import Queue
+from miglet.supervisor.queues import Queue, QueueClosed
 
-#: The first line of user data that is our document as a whole, and of user data
-#: (https://cloudinit.readthedocs.io/) in which a section may be ours.
-OURS, CLOUD_INIT = "#miglet-config", "#cloud-config"
-
-#: Most characters that our part of the metadata may have.
-OURS_AT_MOST = 1024 * 1024
-
-#: Characters of one message: a queue takes 64 KiB, a character has up to four bytes.
-PART_CHARACTERS = 12_000
+#: Most characters of a source, a reason and a hint.
+TEXT_CHARACTERS = 4096
 
 #: Seconds on top of what reading may take after which the child counts as hung.
 MARGIN_SECONDS = 2.0
 
+Text = Annotated[str, Length(TEXT_CHARACTERS)]
+
+
+class MachineNames(TypedDict):
+    """The fields of `Metadata` that name the machine."""
+
+    vm_id: Text | None
+    zone: Text | None
+    machine_type: Text | None
+    image: Text | None
+    instance_name: Text | None
+    hostname: Text | None
+
 
 @dataclass(frozen=True, repr=False, eq=False)
-class MetadataPart(Fact):
-    """The next part of the text that describes the metadata."""
+class MetadataSet(Fact):
+    """The metadata has a value for a setting."""
 
-    text: str = field(repr=False)
+    key: Annotated[str, OneOf(tuple(KEYS))]
+    #: Text, null, or lists and objects of them: it is still to be parsed and judged.
+    raw: Annotated[Any, Depth(DEEPEST)] = field(repr=False)
+    source: Text
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class MetadataMistaken(Fact):
+    """Something in the metadata is no setting; the fields of `Fault`."""
+
+    key: Text
+    source: Text
+    reason: Text
+    hint: Text
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class MetadataRead(Fact):
-    """All parts were sent, or `trouble` says why there is no metadata."""
+    """All of it was sent, or `trouble` says why there is no metadata."""
 
-    trouble: str = ""
-    hint: str = ""
+    names: Annotated[dict[str, Any], Keys(MachineNames, closed=True)] | None = None
+    token: Annotated[str, Word(LONGEST_TOKEN)] | None = field(default=None, repr=False)
+    secrets: list[Annotated[str, OneOf((CONTROLLER_TOKEN, REGISTRATION_TOKEN))]] = (
+        field(default_factory=list)
+    )
+    trouble: Text = ""
+    hint: Text = ""
 
 
 #: What stands in for the reply of a child that died or hung.
-FAILED = MetadataRead("the process that reads it died or hung", "see MIGlet's log")
+FAILED = MetadataRead(
+    trouble="the process that reads it died or hung", hint="see MIGlet's log"
+)
+
+#: What stands in for a reply that a child of ours would not give.
+FORGED = MetadataRead(
+    trouble="the process that reads it sent what it may not", hint="see MIGlet's log"
+)
 
 
 def fetched(
     name: str, environ: Mapping[str, str], limits: Limits
-) -> tuple[Metadata | None, MetadataUnavailable | None]:
+) -> tuple[MetadataSettings | None, MetadataUnavailable | None]:
     """What the cloud called `name` says, or why it says nothing."""
     main = functools.partial(_fetch, name, dict(environ), limits)
     seconds = limits.overall_seconds + MARGIN_SECONDS
-    facts = frozenset({MetadataPart})
+    facts = frozenset({MetadataSet, MetadataMistaken})
     try:
         running = RunningTask(ChildTask("metadata", main, seconds, FAILED, facts))
     except OSError as error:
         return None, MetadataUnavailable(f"cannot fork: {error}")
-    parts: list[str] = []
+    values: dict[str, Value] = {}
+    faults: list[Fault] = []
     result = FAILED
     while not running.done:
         for fact in running.wait():
-            if isinstance(fact, MetadataPart):
-                parts.append(fact.text)
-            if isinstance(fact, MetadataRead):
+            if isinstance(fact, MetadataSet):
+                values[fact.key] = Value(fact.raw, fact.source)
+            elif isinstance(fact, MetadataMistaken):
+                faults.append(Fault(**vars(fact)))
+            elif isinstance(fact, MetadataRead):
                 result = fact
-        if sum(map(len, parts)) > OURS_AT_MOST:
+        # One more than the faults counts those that are not listed.
+        if len(faults) > MOST_FAULTS + 1:
             running.finish()
-            result = MetadataRead("it is too large", "is that meant for MIGlet?")
-            break
-    if result.trouble:
-        trouble = MetadataUnavailable(result.trouble)
+            result = FORGED
+    return _received(name, result, Layer(SOURCE, values, tuple(faults)))
+
+
+def _received(
+    name: str, result: MetadataRead, layer: Layer
+) -> tuple[MetadataSettings | None, MetadataUnavailable | None]:
+    """What the child has reported, if a child of ours reports such a thing."""
+    sources = [value.source for value in layer.values.values()]
+    sources += [fault.source for fault in layer.faults]
+    if not all(source.startswith(SOURCE) for source in sources):
+        result = FORGED
+    if result.trouble or result.names is None:
+        trouble = MetadataUnavailable(result.trouble or FORGED.trouble)
         trouble.hint = result.hint or trouble.hint
         return None, trouble
-    try:
-        return deserialize("".join(parts)), None
-    except MetadataUnavailable as error:
-        return None, error
+    if result.token:
+        remember_secret(result.token)
+    machine = Metadata(name, **result.names)
+    return MetadataSettings(machine, layer, result.token, tuple(result.secrets)), None
 
 
 def _fetch(name: str, environ: dict[str, str], limits: Limits, queue: Queue) -> None:
-    """In the child: become unprivileged, read, and keep what is ours."""
+    """In the child: become unprivileged, read and parse, and report what is ours."""
     cloud = open_cloud(name, environ, limits)
     privileges.become(privileges.TASK_USER)
     try:
-        found = our_metadata(cloud.metadata(limits.deadline()))
+        found = settings_in(cloud.metadata(limits.deadline()))
     except MetadataUnavailable as error:
-        queue.put(MetadataRead(str(error), error.hint))
+        queue.put(MetadataRead(trouble=str(error), hint=error.hint))
         return
     finally:
         cloud.close()
-    text = serialize(found)
-    for start in range(0, len(text), PART_CHARACTERS):
-        queue.put(MetadataPart(text[start : start + PART_CHARACTERS]))
-    queue.put(MetadataRead())
-
-
-def serialize(found: Metadata) -> str:
-    """The metadata as text for the parts of a message."""
-    user_data = base64.b64encode(found.user_data or b"").decode("ascii")
-    return json.dumps({**asdict(found), "user_data": user_data})
-
-
-def deserialize(text: str) -> Metadata:
-    """What `serialize` was given; raises MetadataUnavailable for any other text."""
-    try:
-        fields = strict_json(text.encode())
-        user_data = base64.b64decode(fields.pop("user_data"), validate=True) or None
-        found = Metadata(**fields, user_data=user_data)
-        texts = [*fields.pop("attributes").items(), fields.values()]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"not the metadata of a machine: {type(error).__name__}"
-        raise MetadataUnavailable(reason) from None
-    if not all(isinstance(each, str | None) for each in chain(*texts)):
-        raise MetadataUnavailable(
-            "not the metadata of a machine: not all of it is text"
-        )
-    return found
-
-
-def our_metadata(metadata: Metadata) -> Metadata:
-    """The metadata without what is nobody's business here: others' attributes and data.
-
-    Raises MetadataUnavailable when what is left is too large to be settings.
-    """
-    user_data = metadata.user_data or b""
-    first = user_data.lstrip(b"\xef\xbb\xbf")[:64].lstrip()
-    ours = first.startswith((OURS.encode(), CLOUD_INIT.encode()))
-    kept = replace(
-        metadata,
-        attributes=usual(metadata.attributes),
-        user_data=user_data if ours else None,
-    )
-    size = len(kept.user_data or b"") + sum(map(len, kept.attributes.values()))
-    if size > OURS_AT_MOST // 2:
-        raise MetadataUnavailable(f"{size} bytes are more than settings have")
-    return kept
-
-
-def usual(attributes: Mapping[str, str]) -> dict[str, str]:
-    """The attributes that are ours, in the usual spelling of their names."""
-    spelt = {name.lower().replace("_", "-"): text for name, text in attributes.items()}
-    return {
-        name: text for name, text in spelt.items() if name.startswith(ATTRIBUTE_PREFIX)
+    faults = list(found.layer.faults)
+    for key, value in found.layer.values.items():
+        try:
+            queue.put(MetadataSet(key, _document(value.raw), value.source))
+        except QueueClosed:
+            raise
+        except BadMessage:
+            kibibytes = MetadataSet.size_limit // 1024
+            reason = f"expected {expected(KEYS[key])}, found more than {kibibytes} KiB"
+            faults.append(Fault(key, value.source, reason))
+    for fault in bounded(faults):
+        source = fault.source if fault.source.startswith(SOURCE) else SOURCE
+        clipped = (text[:TEXT_CHARACTERS] for text in fault._replace(source=source))
+        queue.put(MetadataMistaken(*clipped))
+    names = {
+        each: getattr(found.machine, each) for each in MachineNames.__annotations__
     }
+    queue.put(MetadataRead(names, found.token, list(found.secrets)))
+
+
+def _document(node: Any) -> Any:
+    """A node as plain JSON."""
+    if isinstance(node, Table):
+        return {entry.key: _document(entry.node) for entry in node.entries}
+    return [_document(each) for each in node] if isinstance(node, list) else node

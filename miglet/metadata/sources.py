@@ -19,31 +19,21 @@ from typing import Any
 from miglet.config.load import NOWHERE, Loaded, drafted, load
 from miglet.config.schema import KEYS
 from miglet.config.settings import Settings
-from miglet.config.sources import (
-    Layer,
-    Layers,
-    Unreadable,
-    Value,
-    attributes_layer,
-    decoded,
-    document_layer,
-    layers_of,
-    unusable,
-)
+from miglet.config.sources import Layer, Layers, Value, layers_of
 from miglet.errors import Fault, Misconfigured, status_after
 from miglet.messages.facts import FaultNoted
 from miglet.metadata.attempts import Limits, MetadataUnavailable
 from miglet.metadata.cloud import Metadata
 from miglet.metadata.clouds import cloud_name
-from miglet.metadata.credential import (
-    CONTROLLER_TOKEN,
-    LONGEST_TOKEN,
-    token_path,
-    usable_token,
-    write_private,
+from miglet.metadata.credential import CONTROLLER_TOKEN, token_path, write_private
+from miglet.metadata.fetch import fetched
+from miglet.metadata.settings import (
+    SOURCE,
+    TOKEN_KEY,
+    TOKEN_SOURCE,
+    MetadataSettings,
+    redacted,
 )
-from miglet.metadata.fetch import CLOUD_INIT, OURS, fetched, usual
-from miglet.redaction import redact, remember_secret
 
 #: The setting that keeps the runner's user from the metadata server.
 BLOCK_KEY = "runner.block_metadata"
@@ -59,7 +49,7 @@ class Sources:
     #: None: this machine is in no cloud.
     cloud: str | None = None
     #: None: there is none, or `trouble` says why it could not be had.
-    metadata: Metadata | None = None
+    metadata: MetadataSettings | None = None
     trouble: MetadataUnavailable | None = None
     #: What reading the metadata took.
     milliseconds: float = 0.0
@@ -100,14 +90,14 @@ class Sources:
 
     def identity(self) -> dict[str, str | None]:
         """What VMStarted says of the cloud; null is what is not known."""
-        metadata = self.metadata or Metadata("")
+        machine = self.metadata.machine if self.metadata else Metadata("")
         return {
             "cloud": self.cloud,
-            "zone": metadata.zone,
-            "machine_type": metadata.machine_type,
-            "image": metadata.image,
-            "instance_name": metadata.instance_name,
-            "hostname": metadata.hostname or socket.gethostname(),
+            "zone": machine.zone,
+            "machine_type": machine.machine_type,
+            "image": machine.image,
+            "instance_name": machine.instance_name,
+            "hostname": machine.hostname or socket.gethostname(),
         }
 
     def checks(self) -> list[dict[str, Any]]:
@@ -118,7 +108,7 @@ class Sources:
         if self.trouble:
             problem = {"status": "warn", "detail": f"{self.cloud}: {self.trouble}"}
             return [{**row, **problem, "hint": self.trouble.hint, "category": ""}]
-        known = self.metadata and self.metadata.vm_id
+        known = self.metadata and self.metadata.machine.vm_id
         detail = f"{self.cloud}: instance {known or 'without an id'}"
         ok = {"status": "ok", "detail": detail, "hint": "", "category": ""}
         return [{**row, **ok}]
@@ -157,10 +147,18 @@ def sources_of(
     layers = layers_of(
         environ,
         **sources,
-        metadata=metadata_layer(metadata),
-        machine=machine_layer(metadata),
+        metadata=metadata.layer,
+        machine=machine_layer(metadata.machine),
     )
     return with_block(with_token(Sources(layers, name, metadata, None, took)))
+
+
+def machine_layer(machine: Metadata) -> Layer:
+    """What the machine is known as when nobody gives it another name."""
+    if machine.vm_id is None:
+        return Layer("machine")
+    value = Value(machine.vm_id, f"{machine.cloud} instance id")
+    return Layer("machine", {"vm_id": value})
 
 
 def with_token(found: Sources) -> Sources:
@@ -169,7 +167,7 @@ def with_token(found: Sources) -> Sources:
     Where there is neither an attribute nor the usual file, the attribute is awaited:
     managed instance groups make the machine before the controller knows of it.
     """
-    token = controller_token(found.metadata) if found.metadata else None
+    token = found.metadata.token if found.metadata else None
     runtime = drafted(found.layers).values.get("paths.runtime")
     if token is None and not is_awaited(found) or not isinstance(runtime, str):
         return found
@@ -201,7 +199,7 @@ def with_block(found: Sources) -> Sources:
 
 def secret_in(found: Sources) -> str:
     """What of the metadata is a secret, or will be; empty if nothing is."""
-    names = secret_names(found.metadata) if found.metadata else []
+    names = list(found.metadata.secrets) if found.metadata else []
     for name, value in found.layers.metadata.values.items():
         if KEYS[name].secret and "@" in str(value.raw):
             names.append(name)
@@ -222,94 +220,6 @@ def with_machine_value(found: Sources, key: str, value: Value) -> Sources:
     machine = dataclasses.replace(machine, values={**machine.values, key: value})
     layers = dataclasses.replace(found.layers, machine=machine)
     return dataclasses.replace(found, layers=layers)
-
-
-SOURCE = "metadata"
-
-#: The attribute that a registration token may lie in; read when it is needed.
-REGISTRATION_TOKEN = "miglet-registration-token"
-
-TOKEN_SOURCE = f"{SOURCE} {CONTROLLER_TOKEN}"
-
-#: The setting that names the file with the controller's token.
-TOKEN_KEY = "controller.auth.token_path"
-
-#: How our section of another's document begins.
-SECTION = "miglet:"
-
-
-def metadata_layer(metadata: Metadata) -> Layer:
-    """The settings that attributes and user data hold, and what is wrong with them."""
-    attributes = usual(metadata.attributes)
-    secrets = secret_names(metadata)
-    for name in secrets:
-        remember_secret(attributes[name])
-    open_ones = {name: text for name, text in attributes.items() if name not in secrets}
-    layer = attributes_layer(SOURCE, open_ones).over(user_data_layer(metadata))
-    faults = (*layer.faults, *token_faults(attributes.get(CONTROLLER_TOKEN)))
-    return Layer(SOURCE, layer.values, tuple(map(redacted, faults)))
-
-
-def secret_names(metadata: Metadata) -> list[str]:
-    """The attributes that are there and hold a token."""
-    present = usual(metadata.attributes)
-    return [each for each in (CONTROLLER_TOKEN, REGISTRATION_TOKEN) if each in present]
-
-
-def controller_token(metadata: Metadata) -> str | None:
-    """The controller's token; None if there is none that can be used."""
-    return usable_token(usual(metadata.attributes).get(CONTROLLER_TOKEN, ""))
-
-
-def token_faults(text: str | None) -> tuple[Fault, ...]:
-    """What is wrong with the controller's token, without a word of it."""
-    if text is None or usable_token(text):
-        return ()
-    reason = f"expected one printable ASCII word of at most {LONGEST_TOKEN} characters"
-    found = "something else" if text.strip() else "nothing"
-    return (Fault(TOKEN_KEY, TOKEN_SOURCE, f"{reason}, found {found}"),)
-
-
-def machine_layer(metadata: Metadata) -> Layer:
-    """What the machine is known as when nobody gives it another name."""
-    if metadata.vm_id is None:
-        return Layer("machine")
-    value = Value(metadata.vm_id, f"{metadata.cloud} instance id")
-    return Layer("machine", {"vm_id": value})
-
-
-def user_data_layer(metadata: Metadata) -> Layer:
-    """The settings in the user data, which as a rule is somebody else's."""
-    name = f"{SOURCE} user data"
-    content = metadata.user_data or b""
-    if not content.lstrip(b"\xef\xbb\xbf").startswith(b"#"):
-        return Layer(name)
-    try:
-        return document_layer(name, our_part(decoded(content).lstrip("\ufeff")))
-    except Unreadable as error:
-        ours = OURS.encode() in content[:64]
-        return unusable(name, str(error)) if ours else Layer(name)
-
-
-def our_part(text: str) -> str:
-    """Our document in the user data `text`, every line where it was; empty: none."""
-    first, *rest = text.split("\n")
-    if first.strip() == OURS:
-        return text
-    if first.strip() != CLOUD_INIT:
-        return ""
-    lines, within = [""], False
-    for line in rest:
-        if line[:1] not in ("", " ", "\t", "\r", "#"):
-            within = line.startswith(SECTION)
-            line = line.replace(SECTION, " " * len(SECTION), 1)
-        lines.append(line if within else "")
-    return "\n".join(lines)
-
-
-def redacted(fault: Fault) -> Fault:
-    """The same fault without anything that looks like a secret."""
-    return Fault(*map(redact, fault))
 
 
 def keep_token(found: Sources, settings: Settings) -> None:

@@ -31,7 +31,7 @@ from miglet.errors import (
 )
 from miglet.formats import rfc3339
 from miglet.http.retry import Backoff
-from miglet.messages.codec import Fact, Keys, Range, WallTime
+from miglet.messages.codec import Fact, Keys, Length, Range, WallTime, Word
 from miglet.messages.facts import (
     ClockOffset,
     ControllerAnswered,
@@ -189,19 +189,25 @@ def expired(token: RegistrationToken, clock_offset_seconds: float | None) -> boo
     return token.expires_at is not None and token.expires_at <= now
 
 
+#: Most characters of a token, and of what comes with it: it becomes an environment
+#: variable, and arguments.
+TOKEN_CHARACTERS = 32 * 1024
+Text = Annotated[str, Length(4096)]
+
+
 class TokenFields(TypedDict):
     """A removal token."""
 
-    token: str
+    token: Annotated[str, Word(TOKEN_CHARACTERS)]
     expires_at: WallTime | None
 
 
 class RegistrationFields(TokenFields):
     """A registration token."""
 
-    runner_url: str
-    runner_group: str | None
-    labels: list[str]
+    runner_url: Text
+    runner_group: Text | None
+    labels: list[Text]
 
 
 @dataclass(frozen=True, repr=False, eq=False)

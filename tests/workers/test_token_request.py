@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import selectors
 import signal
@@ -19,6 +20,7 @@ import pytest
 from miglet.controller.answers import RegistrationToken, RemovalToken
 from miglet.errors import (
     BadAnswer,
+    BadMessage,
     BadRegistration,
     ControllerError,
     ControllerUnreachable,
@@ -27,11 +29,13 @@ from miglet.errors import (
     Unauthenticated,
 )
 from miglet.http.transport import DeadlinePassed, TlsFailed
+from miglet.messages.codec import decode
 from miglet.messages.facts import ControllerAnswered, FaultNoted
 from miglet.redaction import forget_secrets, redact
 from miglet.workers import token_request
 from miglet.workers.steps import GivenUp
 from miglet.workers.token_request import (
+    TOKEN_CHARACTERS,
     RegistrationTokens,
     TokenReply,
     expired,
@@ -145,6 +149,26 @@ def test_a_child_that_hangs_is_killed(tmp_path):
         answered(call, seconds=-1.0)
     assert time.monotonic() - began < 5.0
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"token": "two words"},
+        {"token": "a\0b"},
+        {"token": ""},
+        {"token": "x" * (TOKEN_CHARACTERS + 1)},
+        {"runner_url": "https://" + "x" * 5000},
+        {"labels": ["x" * 5000]},
+        {"labels": [{"not": "text"}]},
+        {"user": "root"},
+    ],
+    ids=repr,
+)
+def test_a_reply_that_config_sh_could_not_be_given_is_refused(forged):
+    fields = {**asdict(TOKEN), "labels": [], **forged}
+    with pytest.raises(BadMessage):
+        decode(json.dumps(["TokenReply", {"registration": fields}]).encode())
 
 
 def test_a_reply_without_a_registration_token_is_no_token():
