@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,11 +86,12 @@ def test_a_shorter_heartbeat_timeout_shows_an_unreachable_controller_sooner(mach
 
 @shows("controller.timeout")
 def test_a_shorter_controller_timeout_ends_a_request_sooner(machine):
-    hang = False
+    answering = threading.Event()
+    answering.set()
 
     def script(call: str, body: Any) -> Any:
-        if call == "events" and hang:
-            time.sleep(5)
+        if call == "events":
+            answering.wait()
         return GO_ON
 
     with stub_controller() as stub:
@@ -100,10 +101,10 @@ def test_a_shorter_controller_timeout_ends_a_request_sooner(machine):
         vm.agent.until("idle")
         stub.commands = [command("c-1", {"controller.timeout": "300ms"})]
         eventually(lambda: stub.events("CommandCompleted"))
-        hang = True
+        answering.clear()
         stub.commands = [{"id": "c-2", "type": "Drain"}]
-        eventually(lambda: repeated(stub.events()), 4, "an event sent again")
-        hang = False
+        eventually(lambda: repeated(stub.events()), what="an event sent again")
+        answering.set()
         assert vm.agent.wait() == 0
 
 
