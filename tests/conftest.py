@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -65,6 +67,11 @@ def pytest_terminal_summary(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folder."""
     for item in items:
-        folder = item.path.resolve().relative_to(TESTS).parts[0]
-        for name in MARKERS.get(folder, ()):
+        for name in markers_of(item.path):
             item.add_marker(name)
+
+
+@functools.cache
+def markers_of(path: Path) -> tuple[str, ...]:
+    """What the folder of a module of tests is marked with."""
+    return MARKERS.get(path.resolve().relative_to(TESTS).parts[0], ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def rows() -> dict[int, str]:
     }
 
 
-def defined(path: Path) -> set[str]:
+@functools.cache
+def defined(path: Path) -> frozenset[str]:
     """What pytest could collect from a module, by name."""
     found = set()
     for node in ast.parse(path.read_text()).body:
@@ -36,7 +38,7 @@ def defined(path: Path) -> set[str]:
         if isinstance(node, ast.Assign):
             names = [each.id for each in node.targets if isinstance(each, ast.Name)]
             found.update(name for name in names if name.startswith("Test"))
-    return found
+    return frozenset(found)
 
 
 def named() -> set[tuple[str, str]]:

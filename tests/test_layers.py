@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.paths import ROOT
 
@@ -50,9 +49,20 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(name: str) -> Iterator[str]:
+@functools.cache
+def tree_of(name: str) -> ast.Module:
+    """A module's source as a tree."""
+    return ast.parse(MODULES[name].read_text())
+
+
+@functools.cache
+def imports(name: str) -> list[str]:
     """The modules of the package that a module imports, anywhere in it."""
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    return list(_imports(tree_of(name)))
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and is_ours(node.module or ""):
             base = (node.module or "").removeprefix("miglet").lstrip(".")
             for alias in node.names:
@@ -80,23 +90,39 @@ def test_every_package_has_a_layer_and_every_layer_its_packages():
     assert {part_of(name) for name in AGENT} == LAYER_OF.keys()
 
 
-@pytest.mark.parametrize("name", AGENT)
-def test_a_module_imports_lower_layers_only(name: str):
-    for other in filter(None, imports(name)):
-        if part_of(other) != part_of(name):
-            assert part_of(other) not in APART, f"{name} imports {other}"
-            assert LAYER_OF[part_of(other)] < LAYER_OF[part_of(name)], (
-                f"{name} imports {other}"
-            )
+def test_a_module_imports_lower_layers_only():
+    upward = [
+        f"{name} imports {other}"
+        for name in AGENT
+        for other in filter(None, imports(name))
+        if part_of(other) != part_of(name) and not is_lower(other, name)
+    ]
+    assert upward == []
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if part_of(name) in APART])
-def test_what_stands_apart_imports_nothing_of_the_agent(name: str):
-    for other in imports(name):
-        allowed = APART[part_of(name)]
-        assert any(
-            f"{other}.".startswith(f"{each}.") for each in allowed if each or not other
-        ), f"{name} imports {other}"
+def is_lower(other: str, name: str) -> bool:
+    """Whether one module's package is in a lower layer than another's."""
+    if part_of(other) in APART:
+        return False
+    return LAYER_OF[part_of(other)] < LAYER_OF[part_of(name)]
+
+
+def test_what_stands_apart_imports_nothing_of_the_agent():
+    of_the_agent = [
+        f"{name} imports {other}"
+        for name in MODULES
+        if part_of(name) in APART
+        for other in imports(name)
+        if not is_within(APART[part_of(name)], other)
+    ]
+    assert of_the_agent == []
+
+
+def is_within(allowed: set[str], name: str) -> bool:
+    """Whether a module is one of those that are allowed, or in one of these."""
+    return any(
+        f"{name}.".startswith(f"{each}.") for each in allowed if each or not name
+    )
 
 
 def test_there_is_no_import_cycle():
@@ -115,21 +141,24 @@ def test_there_is_no_import_cycle():
         visit(name, ())
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_nothing_is_imported_inside_a_function(name: str):
-    tree = ast.parse(MODULES[name].read_text())
+def test_nothing_is_imported_inside_a_function():
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    for function in (node for node in ast.walk(tree) if isinstance(node, functions)):
-        for node in ast.walk(function):
-            assert not isinstance(node, ast.Import | ast.ImportFrom), function.name
+    lazy = [
+        f"{name}:{node.lineno} in {function.name}"
+        for name in MODULES
+        for function in ast.walk(tree_of(name))
+        if isinstance(function, functions)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert lazy == []
 
 
 def test_lean_imports_is_the_first_module_that_the_start_imports():
     """It spares the parent modules that the imports after it would bring along."""
-    tree = ast.parse(MODULES["agent.start"].read_text())
     first = next(
         node
-        for node in tree.body
+        for node in tree_of("agent.start").body
         if isinstance(node, ast.ImportFrom) and is_ours(node.module or "")
     )
     assert first.module == "miglet.supervisor"
