@@ -29,6 +29,7 @@ from miglet.config.sources import (
     overlay_layer,
 )
 from miglet.errors import Misconfigured
+from tests.cases import check_each
 
 NEEDED = {
     "pool_id": "pool-1",
@@ -138,17 +139,23 @@ def fitting_text(key: Key) -> tuple[str, object]:
     ) * 2
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-def test_every_key_is_settable_from_every_source(key, source):
-    text, value = another(key)
-    base = {**NEEDED, **COMPANIONS, **ROOM}
-    base.pop(key.name, None)
-    layers = Layers(update=source(key.name, text), file=overlay_layer("base", base))
-    loaded = load(layers)
-    assert value_at(loaded.settings, key.name) == value
-    assert value_at(loaded.settings, key.name) != key.rules.get("default")
-    assert loaded.origins[key.name].source != "default"
+every_source = pytest.mark.parametrize("source", SOURCES)
+
+
+@every_source
+def test_every_key_is_settable_from_every_source(source):
+    def is_settable(name):
+        key = KEYS[name]
+        text, value = another(key)
+        base = {**NEEDED, **COMPANIONS, **ROOM}
+        base.pop(name, None)
+        layers = Layers(update=source(name, text), file=overlay_layer("base", base))
+        loaded = load(layers)
+        assert value_at(loaded.settings, name) == value
+        assert value_at(loaded.settings, name) != key.rules.get("default")
+        assert loaded.origins[name].source != "default"
+
+    check_each(KEYS, is_settable)
 
 
 GOOD = [
@@ -186,12 +193,15 @@ GOOD = [
 ]
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize(("key", "text", "value"), GOOD)
-def test_a_good_value_means_the_same_in_every_source(key, text, value, source):
-    if source is as_nested_document:
-        text = repr(text) if text.startswith("[") else text.strip()
-    assert read(source(key, text), key) == value
+@every_source
+def test_a_good_value_means_the_same_in_every_source(source):
+    def means_the_same(case):
+        key, text, value = case
+        if source is as_nested_document:
+            text = repr(text) if text.startswith("[") else text.strip()
+        assert read(source(key, text), key) == value
+
+    check_each(GOOD, means_the_same)
 
 
 BAD = [
@@ -240,18 +250,19 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize(("key", "text", "wanted", "found"), BAD)
-def test_a_bad_value_is_one_fault_that_says_what_was_expected(
-    key, text, wanted, found, source
-):
-    if source is as_nested_document and not text:
-        text = "''"
-    fault = refusal(source(key, text))
-    assert fault.key == key
-    assert wanted in fault.reason
-    assert found in fault.reason
-    assert fault.source
+@every_source
+def test_a_bad_value_is_one_fault_that_says_what_was_expected(source):
+    def is_one_fault(case):
+        key, text, wanted, found = case
+        if source is as_nested_document and not text:
+            text = "''"
+        fault = refusal(source(key, text))
+        assert fault.key == key
+        assert wanted in fault.reason
+        assert found in fault.reason
+        assert fault.source
+
+    check_each(BAD, is_one_fault)
 
 
 @pytest.mark.parametrize(
@@ -301,12 +312,15 @@ SECRETS = [
 ]
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize(("key", "text"), SECRETS)
-def test_no_fault_repeats_a_secret(key, text, source):
-    with pytest.raises(Misconfigured) as caught:
-        read(source(key, text), key)
-    assert "hunter2" not in str(caught.value)
+@every_source
+def test_no_fault_repeats_a_secret(source):
+    def is_refused_in_silence(case):
+        key, text = case
+        with pytest.raises(Misconfigured) as caught:
+            read(source(key, text), key)
+        assert "hunter2" not in str(caught.value)
+
+    check_each(SECRETS, is_refused_in_silence)
 
 
 def test_the_sources_of_a_start_are_read_together(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ from miglet.errors import (
     Unauthenticated,
 )
 from miglet.redaction import forget_secrets, redact
+from tests.cases import check_each
 from tests.controller.calls import (
     BASE,
     CALLS,
@@ -67,24 +69,23 @@ ERROR_TABLE = {
 BODIES = ["", "{}", '{"title": "No", "status": 1}', "<html>no</html>", b"\xff\x00"]
 
 
-@pytest.mark.parametrize(
-    "body", BODIES, ids=["empty", "json", "problem", "html", "raw"]
-)
-@pytest.mark.parametrize(
-    ("call", "status"),
-    [(call, status) for call, row in ERROR_TABLE.items() for status in row],
-)
-def test_each_status_is_the_error_of_its_row(controller, client, call, status, body):
-    answers(controller, call, status, body)
-    kind, transient = ERROR_TABLE[call][status]
-    with pytest.raises(ControllerError) as caught:
-        made(call, client)
-    assert type(caught.value) is kind
-    assert caught.value.transient is transient
-    target = f"{call.method} {BASE}/api/v1/vms/vm-1/{call.path}"
-    assert str(caught.value).startswith(f"{target} failed: ")
-    assert str(status) in str(caught.value)
-    assert len(controller.calls) == (2 if status == 401 else 1)
+@pytest.mark.parametrize("call", ERROR_TABLE)
+def test_each_status_is_the_error_of_its_row(controller, client, call):
+    def is_the_error_of_its_row(case):
+        status, body = case
+        controller.reset()
+        answers(controller, call, status, body)
+        kind, transient = ERROR_TABLE[call][status]
+        with pytest.raises(ControllerError) as caught:
+            made(call, client)
+        assert type(caught.value) is kind
+        assert caught.value.transient is transient
+        target = f"{call.method} {BASE}/api/v1/vms/vm-1/{call.path}"
+        assert str(caught.value).startswith(f"{target} failed: ")
+        assert str(status) in str(caught.value)
+        assert len(controller.calls) == (2 if status == 401 else 1)
+
+    check_each([*product(ERROR_TABLE[call], BODIES)], is_the_error_of_its_row)
 
 
 @pytest.mark.parametrize("call", Call)
