@@ -1,4 +1,4 @@
-"""Signs in the Listener's output: lines, hostile bytes, rotation; the counters too."""
+"""Signs: what is taken of a job's identity, and never a control character."""
 
 import pytest
 from hypothesis import given

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from miglet.reference.store import Arrival, Queries, Store, open_database
 from tests.reference_process import (
     is_problem,
     post,
@@ -33,13 +32,6 @@ def controller(tmp_path_factory):
 def vm() -> str:
     """A machine that no other test knows."""
     return f"vm-{uuid.uuid4()}"
-
-
-@pytest.fixture
-def db(tmp_path):
-    opened = open_database(tmp_path / "reference.db")
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize("type", EVENT_DATA)
@@ -185,16 +177,6 @@ def test_events_are_read_on_from_a_position(controller, vm):
     assert rest["next"] == first["next"]
     end = controller.ask(f"vms/{vm}/events", after=rest["next"])
     assert end == {"vm_id": vm, "events": [], "next": rest["next"]}
-
-
-def test_no_more_than_five_hundred_events_are_answered_at_once(db):
-    store = Store(db)
-    for sequence in range(1, 503):
-        sent = event(vm="vm", sequence=sequence)
-        store.store_event("vm", sent, Arrival(0.0, 0.0))
-    first = Queries(db).events("vm", after=0)
-    rest = Queries(db).events("vm", after=first[-1]["position"])
-    assert (len(first), len(rest)) == (500, 2)
 
 
 def test_who_waits_for_an_event_gets_it_at_once(controller, vm):

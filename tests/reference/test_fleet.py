@@ -8,7 +8,6 @@ import uuid
 import pytest
 
 from miglet.reference.fleet import Liveness, health
-from miglet.reference.store import Arrival, Queries, Store, open_database
 from tests.reference_process import (
     REGISTRATION_TOKENS,
     is_problem,
@@ -34,13 +33,6 @@ def vm() -> str:
     return f"vm-{uuid.uuid4()}"
 
 
-@pytest.fixture
-def db(tmp_path):
-    opened = open_database(tmp_path / "reference.db")
-    yield opened
-    opened.close()
-
-
 def test_a_heartbeat_tells_the_machines_state(controller, vm):
     answer = post(controller, f"vms/{vm}/heartbeat", heartbeat(vm))
     assert answer.json() == {"acknowledged": True}
@@ -60,20 +52,6 @@ def test_a_late_event_does_not_put_the_state_back(controller, vm):
     newest = {**event(vm=vm, sequence=2), "timestamp": later, "state": "draining"}
     post_event(controller, newest)
     assert controller.vm(vm)["state"] == "draining"
-
-
-def test_the_last_thousand_heartbeats_are_kept(db):
-    store = Store(db)
-    store.meet("vm", at=0.0)
-    for number in range(1005):
-        beat = heartbeat("vm", events_pending=number)
-        store.store_heartbeat("vm", beat, Arrival(0.0, float(number)))
-    rows = Queries(db).heartbeats("vm")
-    kept = list(range(5, 1005))
-    assert [row["heartbeat"]["events_pending"] for row in rows] == kept
-    assert [row["received_mono"] for row in rows] == kept
-    machine = Queries(db).machine("vm")
-    assert machine and machine["counts"]["heartbeats"] == 1005
 
 
 def test_times_of_arrival_are_on_the_clock_of_this_machine(controller, vm):
