@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
+from miglet.ctl.client import Connection, Failed
 from tests.support import eventually
 
 #: Where the commands are: beside this interpreter, or where a packaging test says.
@@ -152,15 +153,22 @@ class Agent:
         )
 
     def status(self) -> dict[str, Any]:
-        """The status object; AssertionError when there is none."""
-        answer = self.ctl("--json", "status")
-        assert answer.returncode == 0, answer.stderr
-        return json.loads(answer.stdout)
+        """The status object; AssertionError when there is none.
+
+        Asked as `miglet-ctl` asks, but without a process for each of many questions.
+        """
+        try:
+            with Connection(str(self.socket)) as connection:
+                return connection.call("status")
+        except Failed as failed:
+            raise AssertionError(str(failed)) from None
 
     def state(self) -> str:
         """The lifecycle's state, or "" when nobody answers."""
-        answer = self.ctl("--json", "status")
-        return json.loads(answer.stdout)["state"] if answer.returncode == 0 else ""
+        try:
+            return self.status()["state"]
+        except AssertionError:
+            return ""
 
     def until(self, state: str, seconds: float = 60.0) -> None:
         """Wait for a state."""

@@ -9,10 +9,8 @@ The runner's own share of every time is shown apart from MIGlet's.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -266,23 +264,24 @@ def kill_order(clock: Clock, agent: Agent) -> Iterator[str]:
 
 def replaced(agent: Agent, name: str) -> tuple[float, float]:
     """Seconds from a worker's SIGKILL to its successor, and to its first ping."""
-    before = agent.status()["workers"][name]["pid"]
-    forked = None
-    with socket.socket(socket.AF_UNIX) as control:
-        control.connect(str(agent.socket))
-        lines = control.makefile("rwb")
-        began = time.monotonic()
-        os.kill(before, signal.SIGKILL)
-        while True:
-            lines.write(b'{"jsonrpc":"2.0","id":1,"method":"status","params":{}}\n')
-            lines.flush()
-            worker = json.loads(lines.readline())["result"]["workers"][name]
-            now = time.monotonic() - began
-            if worker["pid"] not in (before, None):
-                forked = now if forked is None else forked
-                if worker["last_seen_seconds"] is not None:
-                    return forked, now
-            time.sleep(0.001)
+    victim = agent.status()["workers"][name]["pid"]
+    before = children_of(agent.pid)
+    began = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    # Seen from outside: a call of `status` would keep the parent from its work.
+    while not children_of(agent.pid) - before:
+        pass
+    forked = time.monotonic() - began
+    while True:
+        worker = agent.status()["workers"][name]
+        heard = worker["last_seen_seconds"] is not None
+        if worker["pid"] not in (victim, None) and heard:
+            return forked, time.monotonic() - began
+
+
+def children_of(pid: int) -> set[str]:
+    """The pids of its children."""
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 def jobs(site: Site) -> Figures:

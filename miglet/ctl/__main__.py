@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from miglet import __version__
 from miglet.ctl import view
@@ -28,6 +27,10 @@ from miglet.ctl.client import (
 )
 from miglet.ctl.view import complaints
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes longer to import than the call takes
+    from typing import Any
+
 SOCKET = "/run/miglet/control.sock"
 
 INTERRUPTED = 130
@@ -36,14 +39,8 @@ INTERRUPTED = 130
 Run = Callable[[Connection, argparse.Namespace], int]
 
 
-class Subcommand(NamedTuple):
-    """One verb of the command line."""
-
-    run: Run
-    arguments: dict[str, dict[str, Any]]
-
-
-SUBCOMMANDS: dict[str, Subcommand] = {}
+#: Each verb of the command line: what it does, and its arguments for argparse.
+SUBCOMMANDS: dict[str, tuple[Run, dict[str, dict[str, Any]]]] = {}
 
 
 def subcommand(
@@ -53,7 +50,7 @@ def subcommand(
 
     def register(run: Run) -> Run:
         name = run.__name__.replace("_", "-")
-        SUBCOMMANDS[name] = Subcommand(run, arguments or {})
+        SUBCOMMANDS[name] = run, arguments or {}
         return run
 
     return register
@@ -179,17 +176,29 @@ def show(
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser("miglet-ctl", description="Ask a running MIGlet.")
+    top = argparse.ArgumentParser(
+        "miglet-ctl", description="Ask a running MIGlet.", formatter_class=formatter
+    )
     top.add_argument("--version", action="version", version=f"miglet {__version__}")
     top.set_defaults(socket=os.environ.get("MIGLET_SOCKET") or SOCKET, json=False)
     add_general(top)
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    verbs = top.add_subparsers(
+        prog="miglet-ctl", dest="verb", required=True, metavar="COMMAND"
+    )
     for name, (run, arguments) in SUBCOMMANDS.items():
-        verb = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
+        about = run.__doc__
+        verb = verbs.add_parser(
+            name, help=about, description=about, formatter_class=formatter
+        )
         add_general(verb)
         for flag, settings in arguments.items():
             verb.add_argument(flag, **settings)
     return top
+
+
+def formatter(prog: str) -> argparse.HelpFormatter:
+    """With a width: to look for the terminal's, argparse imports all of shutil."""
+    return argparse.HelpFormatter(prog, width=view.WIDTH)
 
 
 def add_general(parser: argparse.ArgumentParser) -> None:
@@ -208,7 +217,9 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        return SUBCOMMANDS[options.verb].run(Connection(options.socket), options)
+        run, _ = SUBCOMMANDS[options.verb]
+        with Connection(options.socket) as connection:
+            return run(connection, options)
     except Failed as failed:
         print(f"miglet-ctl: {failed}", file=sys.stderr)
         return failed.status

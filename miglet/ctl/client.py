@@ -10,15 +10,21 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from miglet.ctl.view import clean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: MIGlet answers in milliseconds; after so many seconds it will not.
 ANSWER_SECONDS = 5.0
 
 #: More than MIGlet ever sends.
 ANSWER_BYTES = 2 * 1048576
+
+#: How connecting fails where no MIGlet runs.
+NOBODY_LISTENS = (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)
 
 #: The error code of a right that is missing.
 NOT_PERMITTED = -32001
@@ -45,14 +51,15 @@ class Connection:
         self._received = b""
         try:
             self._socket.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            message = f"MIGlet is not running: nobody listens at {path}"
-            hint = "try `systemctl status miglet` and `journalctl -u miglet`"
-            raise Failed(f"{message}; {hint}", NOT_RUNNING) from None
-        except PermissionError:
-            raise Failed(f"no access to {path}; {PERMISSION_HINT}", UNKNOWN) from None
         except OSError as error:
-            raise Failed(f"{path}: {error.strerror or error}", UNKNOWN) from None
+            self._socket.close()
+            raise no_connection(path, error) from None
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._socket.close()
 
     def call(self, method: str, params: dict[str, Any] | None = None) -> Any:
         """The result of `method`; raises Failed when there is none."""
@@ -109,6 +116,19 @@ class Connection:
         if not arrived:
             raise Failed("MIGlet has closed the connection", UNKNOWN)
         return arrived
+
+
+def no_connection(path: str, error: OSError) -> Failed:
+    """What to tell when nobody can be asked."""
+    if isinstance(
+        error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError
+    ):
+        message = f"MIGlet is not running: nobody listens at {path}"
+        hint = "try `systemctl status miglet` and `journalctl -u miglet`"
+        return Failed(f"{message}; {hint}", NOT_RUNNING)
+    if isinstance(error, PermissionError):
+        return Failed(f"no access to {path}; {PERMISSION_HINT}", UNKNOWN)
+    return Failed(f"{path}: {error.strerror or error}", UNKNOWN)
 
 
 def fields(message: Any) -> dict[str, Any]:

@@ -10,7 +10,13 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    #: The answer to `status`.
+    Status = dict[str, Any]
 
 #: Sentences are wrapped to what any terminal has.
 WIDTH = 79
@@ -19,8 +25,6 @@ WIDTH = 79
 #: bidirectional controls of Unicode.
 HARMFUL = (*range(32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F))
 HARMLESS = dict.fromkeys((*HARMFUL, *range(0x2066, 0x206A)), "?") | {9: " ", 10: " "}
-
-Status = dict[str, Any]
 
 
 def clean(value: Any) -> str:

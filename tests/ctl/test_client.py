@@ -81,13 +81,12 @@ def test_what_was_said_before_the_door_closed_is_heard(path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        connection = client.Connection(str(path))
-        answering, _ = listener.accept()
-        answering.sendall(rpc.failure(None, rpc.RpcError(rpc.BUSY, "try again")))
-        answering.close()
-        with pytest.raises(client.Failed, match="try again"):
-            connection.call("status")
-        connection._socket.close()
+        with client.Connection(str(path)) as connection:
+            answering, _ = listener.accept()
+            answering.sendall(rpc.failure(None, rpc.RpcError(rpc.BUSY, "try again")))
+            answering.close()
+            with pytest.raises(client.Failed, match="try again"):
+                connection.call("status")
 
 
 @pytest.mark.slow
