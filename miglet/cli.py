@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from miglet import __version__
 from miglet.errors import MigletError, Misconfigured
+from miglet.formats import one_line
 
 #: Every subcommand by its name, filled as the functions below are defined.
 SUBCOMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {}
@@ -33,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return SUBCOMMANDS[parsed.subcommand](parsed)
     except Misconfigured as error:
         for fault in error.faults:
-            print(f"miglet: {fault}", file=sys.stderr)
+            print(one_line(f"miglet: {fault}"), file=sys.stderr)
         return error.exit_status
     except MigletError as error:
         hint = f"; {error.hint}" if error.hint else ""
-        print(f"miglet: {error}{hint}", file=sys.stderr)
+        print(one_line(f"miglet: {error}{hint}"), file=sys.stderr)
         return error.exit_status
 
 

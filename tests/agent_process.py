@@ -86,6 +86,14 @@ class Agent:
         return self.folder / "run" / "control.sock"
 
     @property
+    def folders(self) -> dict[str, str]:
+        """What the service manager would say of its folders."""
+        return {
+            "STATE_DIRECTORY": str(self.folder / "state"),
+            "RUNTIME_DIRECTORY": str(self.folder / "run"),
+        }
+
+    @property
     def log_path(self) -> Path:
         return self.folder / "agent.log"
 
@@ -97,7 +105,7 @@ class Agent:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.folders, **self.environment},
             )
 
     @property

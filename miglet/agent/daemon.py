@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import select
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -20,14 +19,14 @@ from typing import Any
 from miglet import __version__, logger
 from miglet.agent import control_api
 from miglet.agent.arbiter import Arbiter, present
+from miglet.agent.failed_starts import EarlyFailures, wait_before_start
 from miglet.agent.last_resort import writing_task
 from miglet.agent.status import Knowledge
 from miglet.config.settings import Settings
 from miglet.errors import DONE, UNDELIVERED, MigletError
-from miglet.formats import rfc3339
 from miglet.journal.journal import Journal
 from miglet.lifecycle.job import lose_job
-from miglet.lifecycle.vm import End, FailedStart, Moment, Policy, Vm
+from miglet.lifecycle.vm import End, Moment, Policy, Vm
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
 from miglet.messages.facts import (
@@ -52,12 +51,6 @@ BOOTSTRAP_MARGIN = 5.0
 #: characters, of which nine are the boot's and up to seven a number's.
 LONGEST_VM_ID = 48
 
-#: Most seconds between two starts that fail alike.
-LONGEST_START_DELAY = 60.0
-
-#: Seconds between two signs of life for the service manager's watchdog.
-ALIVE_SECONDS = 5.0
-
 #: How long the order to switch off may take to be accepted; it takes about 10 ms.
 ORDER_SECONDS = 10.0
 
@@ -77,6 +70,8 @@ def serve(
     bootstrap: RunningTask,
     sources: dict[str, Any],
     load: Callable[[], tuple[list[Fact], RunningTask]],
+    notifier: Notifier,
+    failures: EarlyFailures,
 ) -> int:
     """Serve with what the bootstrap has reported so far; the exit status.
 
@@ -85,18 +80,13 @@ def serve(
     """
     first = first_result(heard)
     knowledge = learn(first, sources)
-    notifier = Notifier(os.environ)
     journal = open_journal(knowledge.settings)
     vm = restore_vm(journal, new_vm(knowledge))
-    delay = start_delay(vm.failed_start)
-    if delay:
+    if vm.failed_start and vm.failed_start.repeats:
         bootstrap.finish()
-        wait_before_start(notifier, vm.failed_start, delay)
+        wait_before_start(notifier, vm.failed_start.code, vm.failed_start.repeats)
         heard, bootstrap = load()
         first = first_result(heard)
-        if first.settings is None:
-            journal.close()
-            return first.exit_status
         knowledge = learn(first, sources)
         vm = vm.replace(policy=Policy.of(knowledge.settings))
     settings = knowledge.settings
@@ -116,6 +106,7 @@ def serve(
     notifier.ready(arbiter.vm.state.value)
     warm_up(settings, knowledge.identity)
     arbiter.start_workers([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
+    failures.passed()
     status = run(arbiter, journal)
     log.info("exit status %d", status)
     action = arbiter.knowledge.settings.shutdown.action
@@ -179,31 +170,6 @@ def open_journal(settings: Settings) -> Journal:
     """The journal in its first usable place."""
     places = [Path(settings.paths.state), Path(settings.paths.runtime)]
     return Journal.open([place / "journal.db" for place in places], boot_id())
-
-
-def start_delay(failed: FailedStart | None) -> float:
-    """Seconds to wait before a start after starts that failed alike: 1 s to 60 s."""
-    if failed is None or not failed.repeats:
-        return 0.0
-    return min(LONGEST_START_DELAY, 2.0 ** min(failed.repeats - 1, 16))
-
-
-def wait_before_start(
-    notifier: Notifier, failed: FailedStart | None, seconds: float
-) -> None:
-    """Let the delay pass; the service manager shows why, and until when.
-
-    A signal ends the wait and the program: nothing has been started yet.
-    """
-    assert failed
-    until = rfc3339(time.time() + seconds)
-    line = f"waiting until {until}: {failed.repeats + 1} starts failed: {failed.code}"
-    log.warning("%s", line)
-    notifier.ready(line)
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        notifier.alive()
-        select.select([], [], [], min(left, ALIVE_SECONDS))
 
 
 def learn(

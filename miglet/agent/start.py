@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import gc
 import importlib
 import os
@@ -20,6 +21,7 @@ from typing import Any
 from miglet.supervisor import lean_imports, signals
 
 # isort: split
+from miglet.agent.failed_starts import EarlyFailures, wait_before_start
 from miglet.errors import (
     INTERNAL,
     NO_ROOM,
@@ -36,7 +38,9 @@ from miglet.messages.facts import (
     SettingsLoaded,
     SettingsRefused,
 )
+from miglet.runner.identity import boot_id
 from miglet.supervisor.children import ChildTask, RunningTask, by_name
+from miglet.supervisor.systemd import Notifier
 
 #: Seconds in which a configuration must be loaded.
 LOAD_SECONDS = 30.0
@@ -64,27 +68,46 @@ def start(sources: dict[str, Any]) -> int:
     gc.disable()
     # Nobody reads it, and multiprocess would open another one in every child.
     sys.stdin = None
+    notifier = Notifier(os.environ)
+    with EarlyFailures(os.environ, boot_id(), (AlreadyRunning,)) as failures:
+        if failures.last:
+            wait_before_start(notifier, failures.last.reason, failures.last.repeats)
+        bootstrap = RunningTask(bootstrap_task(sources))
+        lean_imports.import_for_workers()
+        daemon = importlib.import_module("miglet.agent.daemon")
+        heard = bootstrap.wait()
+        with lock(runtime_folder(heard)):
+            again = functools.partial(load, sources)
+            return daemon.serve(heard, bootstrap, sources, again, notifier, failures)
+
+
+def load(sources: dict[str, Any]) -> tuple[list[Fact], RunningTask]:
+    """Load the configuration; what is known by now, and who checks the machine.
+
+    Raises Misconfigured when nothing can run with it.
+    """
     bootstrap = RunningTask(bootstrap_task(sources))
-    lean_imports.import_for_workers()
-    daemon = importlib.import_module("miglet.agent.daemon")
     heard = bootstrap.wait()
+    runtime_folder(heard)
+    return heard, bootstrap
+
+
+def runtime_folder(heard: list[Fact]) -> Path:
+    """The folder that the settings name; prints what is wrong with the others.
+
+    Raises Misconfigured when nothing can run with them.
+    """
     first = next(
         each for each in heard if isinstance(each, SettingsLoaded | SettingsRefused)
     )
     if isinstance(first, SettingsRefused):
-        for fault in first.faults:
-            print(one_line(f"miglet: {Fault(**fault)}"), file=sys.stderr)  # noqa: T201
+        faults = [Fault(**fault) for fault in first.faults]
         if first.settings is None:
-            return first.exit_status
+            raise Misconfigured(faults, first.exit_status)
+        for fault in faults:
+            print(one_line(f"miglet: {fault}"), file=sys.stderr)  # noqa: T201
     assert first.settings is not None
-    with lock(Path(first.settings["paths"]["runtime"])):
-        return daemon.serve(heard, bootstrap, sources, lambda: load(sources))
-
-
-def load(sources: dict[str, Any]) -> tuple[list[Fact], RunningTask]:
-    """Load the configuration; what is known by now, and who checks the machine."""
-    bootstrap = RunningTask(bootstrap_task(sources))
-    return bootstrap.wait(), bootstrap
+    return Path(first.settings["paths"]["runtime"])
 
 
 def bootstrap_task(sources: dict[str, Any]) -> ChildTask:

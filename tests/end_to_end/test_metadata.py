@@ -6,7 +6,9 @@ import json
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import yaml
 from tests.agent_process import BIN
 from tests.end_to_end.conftest import IDLE, Machine, job
 from tests.metadata_fakes import FAKES, Fake
+from tests.notify_socket import NotifySocket
 from tests.reference_process import TOKEN
 from tests.support import eventually
 
@@ -99,6 +102,26 @@ def test_without_its_metadata_the_start_says_why(machine, gce):
     assert len(told) == 4
     assert all("metadata was unavailable: 127.0.0.1:" in line for line in told)
     assert all("403 Forbidden" in line for line in told)
+
+
+def test_a_start_without_settings_that_fails_again_waits_and_says_why(machine, gce):
+    vm = moved(machine(IDLE), gce)
+    (vm.agent.folder / "state").mkdir(exist_ok=True)
+    gce.trouble(403)
+    with closing(NotifySocket(vm.agent, vm.vm)) as systemd:
+        for _ in range(2):
+            vm.agent.start()
+            assert vm.agent.wait() == 69
+        assert systemd.listen() == []
+        began = time.monotonic()
+        vm.agent.start()
+        assert vm.agent.wait() == 69
+        assert time.monotonic() - began >= 1.0
+        ready, status, *rest = systemd.listen()
+    assert ready == "READY=1"
+    assert status.startswith("STATUS=waiting until 20")
+    assert "2 starts failed: " in status and "is required" in status
+    assert "WATCHDOG=1" in rest
 
 
 def test_a_start_that_needs_no_metadata_goes_on_and_tells_of_the_lack(machine, gce):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import select
-import socket
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.end_to_end.conftest import HELD, IDLE, Machine
 from tests.faults.deadly import deadly
+from tests.notify_socket import NotifySocket
 from tests.support import eventually
 
 #: Each turn of the arbiter's loop says that it is well, and there is one a second.
@@ -20,39 +17,13 @@ TURN_SECONDS = 1.0
 WELL = "WATCHDOG=1"
 
 
-class Ear:
-    """The service manager's end of sd_notify(3)."""
-
-    def __init__(self, vm: Machine) -> None:
-        address = f"miglet-test-{os.getpid()}-{vm.vm}"
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind("\0" + address)
-        self.heard: list[str] = []
-        vm.agent.environment["NOTIFY_SOCKET"] = "@" + address
-
-    def listen(self, seconds: float = 0.0) -> list[str]:
-        """All that was said by now, or within so long."""
-        deadline = time.monotonic() + seconds
-        while select.select([self.socket], [], [], max(0, deadline - time.monotonic()))[
-            0
-        ]:
-            self.heard += self.socket.recv(4096).decode().splitlines()
-        return self.heard
-
-    def hears(self, line: str) -> bool:
-        """Whether it was said since the last look."""
-        found = line in self.listen()
-        self.heard.clear()
-        return found
-
-
 @pytest.fixture
-def ear(machine) -> Iterator[tuple[Machine, Ear]]:
+def ear(machine) -> Iterator[tuple[Machine, NotifySocket]]:
     """A machine with a held job, and what listens to its MIGlet."""
     vm = machine(HELD, IDLE)
-    ear = Ear(vm)
+    ear = NotifySocket(vm.agent, vm.vm)
     yield vm, ear
-    ear.socket.close()
+    ear.close()
 
 
 def test_systemd_hears_of_readiness_of_the_job_and_of_the_end(ear):
