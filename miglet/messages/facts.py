@@ -474,7 +474,7 @@ class MachineSampled(Fact):
     """The heartbeat's ``vm_health``, which fits into a heartbeat with all the rest."""
 
     size_limit = 32 * 1024
-    cost = 50
+    cost = 20
     vm_health: dict[str, Any]
 
 

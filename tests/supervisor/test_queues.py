@@ -10,9 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miglet.config.schema import KEYS
 from miglet.errors import BadMessage
 from miglet.messages.codec import LIMIT, MESSAGES, decode, encode
-from miglet.messages.facts import EventDelivered, EventRefused, JobSampled, LivenessPing
+from miglet.messages.facts import (
+    EventDelivered,
+    EventRefused,
+    JobSampled,
+    LivenessPing,
+    MachineSampled,
+)
 from miglet.messages.orders import Beat, ProvideRunner, SetLevel
 from miglet.supervisor import queues
 from miglet.supervisor.queues import (
@@ -114,6 +121,11 @@ def test_a_budget_is_spent_and_refills_with_time():
     for _ in range(3):
         budget.spend(int(BUDGET_PER_SECOND))
         now[0] += 1.0
+
+
+def test_the_shortest_interval_of_sampling_stays_far_below_the_budget():
+    often = 1 / KEYS["metrics.collection_interval"].rules["minimum"]
+    assert often * (MachineSampled.cost + JobSampled.cost) < BUDGET_PER_SECOND / 2
 
 
 def test_what_came_before_nonsense_is_received(pair):
