@@ -124,6 +124,19 @@ def test_first_signal_finishes_the_job_second_stops_it_third_goes():
     assert types(effects) == ["JobCompleted"]
 
 
+def test_only_a_third_signal_ends_the_last_delivery():
+    vm, _ = live(idle(), TERM, gone(), REMOVED)
+    assert vm.flushing
+    vm, effects = live(vm, TERM)
+    assert effects == []
+    assert live(vm, TERM)[1] == [Exit(75)]
+
+
+def test_an_idle_machine_that_ends_has_stopped_no_job():
+    vm, _ = live(idle(), TERM, TERM)
+    assert (vm.state, vm.stopped_by) == (State.SHUTTING_DOWN, None)
+
+
 def test_a_job_that_outlasts_force_after_is_stopped():
     vm, _ = live(busy(), TERM)
     vm, effects = live(vm, DeadlinePassed("force"))
@@ -175,6 +188,15 @@ def test_a_notice_lets_the_job_go_on_while_time_allows():
     assert told(effects) == [DrainRunner()]
     _, effects = live(vm, finished())
     assert events(effects)[0].cause == "success"
+
+
+def test_an_announced_end_is_awaited_for_the_sake_of_a_job_alone():
+    def timers(vm):
+        _, effects = live(vm, PREEMPTED)
+        return {each.name for each in effects if isinstance(each, SetTimer)}
+
+    assert "notice" in timers(busy())
+    assert timers(live(fresh(), PREPARED)[0]) == {"flush"}
 
 
 def test_the_earliest_of_several_announced_ends_counts():

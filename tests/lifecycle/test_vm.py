@@ -5,7 +5,7 @@ from __future__ import annotations
 from miglet.lifecycle.effects import (
     SetTimer,
 )
-from miglet.lifecycle.vm import State
+from miglet.lifecycle.vm import End, FailedStart, State
 from miglet.messages.facts import (
     CommandExamined,
 )
@@ -15,11 +15,14 @@ from tests.histories import (
     LISTENING,
     RUN,
     SEEN,
+    USAGE,
     busy,
     events,
     evidence,
     finished,
+    fresh,
     gone,
+    idle,
     live,
     told,
     types,
@@ -66,3 +69,24 @@ def test_what_is_kept_is_restored_whole():
     vm, _ = live(busy(), CommandExamined("c1", "Drain", {"reason": "spot"}))
     again = reborn(vm)
     assert (again.job, again.end, again.runner) == (vm.job, vm.end, vm.runner)
+
+
+def test_starts_count_as_repeated_only_while_they_end_alike():
+    def failed(vm, code, status):
+        return vm.replace(end=End(code, "miglet", status)).for_next_start()
+
+    vm = failed(fresh(), "disk", 69)
+    assert vm.failed_start == FailedStart("disk", 69, 0)
+    vm = failed(failed(vm, "disk", 69), "disk", 69)
+    assert vm.failed_start.repeats == 2
+    assert failed(vm, "docker", 69).failed_start.repeats == 0
+    assert failed(vm, "disk", 70).failed_start.repeats == 0
+
+
+def test_what_a_job_has_used_deserves_no_write_of_its_own():
+    vm = busy()
+    used = vm.replace(job=vm.job.add_usage(USAGE))
+    assert used != vm and not used.differs_from(vm)
+    assert vm.replace(signals=1).differs_from(vm)
+    assert not idle().differs_from(idle())
+    assert vm.differs_from(idle())
