@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import state_diagram
+
 import miglet.bootstrap
 from miglet import cli, errors
 from miglet.bootstrap.framework import CHECKS
@@ -27,6 +29,7 @@ from miglet.lifecycle.table import COMMANDS
 from miglet.messages.events import EVENTS
 from miglet.metrics.machine import METRICS
 from miglet.metrics.prometheus import AGENT
+from miglet.reference import cli as reference
 
 #: Every page by its name, filled as the functions below are defined.
 PAGES: dict[str, Callable[[], Iterator[str]]] = {}
@@ -39,10 +42,12 @@ def page(function: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
 
 
 def write(folder: Path) -> None:
-    """Write every page; one that is as it should be is left alone."""
+    """Write every page and the drawing; what is as it should be is left alone."""
     folder.mkdir(exist_ok=True)
-    for name, lines in PAGES.items():
-        file, text = folder / f"{name}.rst", "\n".join(lines()) + "\n"
+    texts = {f"{name}.rst": "\n".join(lines()) + "\n" for name, lines in PAGES.items()}
+    texts["states.svg"] = state_diagram.drawing()
+    for name, text in texts.items():
+        file = folder / name
         if not file.exists() or file.read_text() != text:
             file.write_text(text)
 
@@ -257,7 +262,11 @@ def exit_statuses() -> Iterator[str]:
 def command_line() -> Iterator[str]:
     """The command lines."""
     yield from title("Command line")
-    for program, parser in (("miglet", cli.parser()), ("miglet-ctl", ctl.parser())):
+    for program, parser in (
+        ("miglet", cli.parser()),
+        ("miglet-ctl", ctl.parser()),
+        ("miglet-controller", reference.parser()),
+    ):
         yield from title(program, "-")
         yield from ("::", "")
         for line in usage(program, parser).splitlines():

@@ -61,7 +61,7 @@ def manual(name: str) -> str:
         ("miglet-ctl.1", ctl.parser(), set(ctl.SUBCOMMANDS)),
         (
             "miglet-controller.1",
-            controller._parser(),
+            controller.parser(),
             {"serve", "vms", "events", "command"},
         ),
     ],

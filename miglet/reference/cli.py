@@ -233,7 +233,7 @@ Lines = Callable[[Remote], AsyncIterator[str]]
 
 def main(words: Sequence[str] | None = None) -> int:
     """Do what the command line says; the exit status."""
-    arguments = _parser().parse_args(words)
+    arguments = parser().parse_args(words)
     try:
         return arguments.run(arguments)
     except MigletError as error:
@@ -313,10 +313,11 @@ async def _print_each(access: Access, lines: Lines) -> None:
             print(line, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="miglet-controller", description=__doc__)
-    parser.add_argument("--version", action="version", version=__version__)
-    verb = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="miglet-controller", description=__doc__)
+    top.add_argument("--version", action="version", version=__version__)
+    verb = top.add_subparsers(title="verbs", required=True, metavar="VERB")
     _add_serve(verb.add_parser("serve", help=run_serve.__doc__))
     for name, run, add_arguments in (
         ("vms", run_vms, None),
@@ -329,7 +330,7 @@ def _parser() -> argparse.ArgumentParser:
         if add_arguments:
             add_arguments(each)
         _add_access(each)
-    return parser
+    return top
 
 
 def _add_serve(serving: argparse.ArgumentParser) -> None:

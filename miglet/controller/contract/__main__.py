@@ -1,13 +1,12 @@
-"""Prints the OpenAPI document with the tables of answers as `answers.TABLE` has them.
+"""Writes into the OpenAPI document what is derived: tables of answers, and commands.
 
-``python -m miglet.controller.contract > miglet/controller/contract/openapi.json``,
-from a copy of the file: the rest of the document is taken from it.
+``python -m miglet.controller.contract``: the tables are those of `answers.TABLE`, the
+commands those that have a schema. The rest of the document stays as it is.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 
 from miglet.controller import contract
 from miglet.controller.answers import TABLE, Call
@@ -27,7 +26,17 @@ def document() -> str:
         operation = tree["paths"][path][call.method.lower()]
         own, _, _ = operation["description"].partition(INTRODUCTION)
         operation["description"] = own + INTRODUCTION + table(call)
+    tree["paths"]["/api/v1/vms/{vm_id}/commands"]["post"]["description"] = commands()
     return json.dumps(tree, indent=2) + "\n"
+
+
+def commands() -> str:
+    """What is said of the operation that queues a command."""
+    files = ", ".join(f"schemas/command-{name}.json" for name in contract.COMMANDS)
+    return (
+        "Types are matched without regard to case and underscores. Parameters are held"
+        f" against the schema of the type: {files}. At most 64 KiB."
+    )
 
 
 def table(call: Call) -> str:
@@ -41,4 +50,5 @@ def table(call: Call) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(document())
+    text = document()
+    (contract.FOLDER / "openapi.json").write_text(text, encoding="utf-8")
