@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import importlib
 import re
-import textwrap
-from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-import yaml
 
 from miglet import cli
 from miglet.bootstrap.framework import CHECKS
 from miglet.commands import registry  # noqa: F401 - its commands become rows
-from miglet.config.schema import SCHEMA
 from miglet.ctl import __main__ as ctl
 from miglet.lifecycle.table import COMMANDS, leaves_to
 from miglet.lifecycle.vm import State
 from miglet.messages.events import EVENTS
 from miglet.metrics.machine import METRICS
 from miglet.metrics.prometheus import AGENT
+from tests.documents import DOCUMENTS, name_of
 from tests.paths import ROOT
 from tests.test_fault_table import NAME as TEST_NAME
 from tests.test_fault_table import defined
@@ -28,42 +26,19 @@ from tests.test_layers import APART, LAYERS
 README = (ROOT / "README.rst").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.rst").read_text()
 
-#: Every document that is written by hand or printed, the manual pages among them.
-DOCUMENTS = [
-    *(ROOT / name for name in ("README.rst", "CONTRIBUTING.rst")),
-    *sorted({*(ROOT / "docs").rglob("*.rst")} - {*(ROOT / "docs/reference").glob("*")}),
-]
-
 #: A file of this repository between double backquotes.
 FILE = re.compile(
     r"``((?:miglet|tests|docs|etc|debian|\.github|\.ci)/[\w./*-]*|[A-Z]+\.rst)(?:::\w+)?``"
 )
 
-#: Files of a user's repository, and pages that are printed when the site is built.
+#: Files of a user's repository and of an example, and pages that are printed when the
+#: site is built.
 ELSEWHERE = {
     ".github/workflows/first.yml",
     "docs/reference",
+    "miglet/controller/contract/schemas/command-DrainIfIdle.json",
     "docs/man/miglet.yaml.5.rst",
 }
-
-#: A literal block, or a block of code: the lines after it that are indented or empty.
-BLOCK = re.compile(r"(?:::|code-block:: \w+)\n((?:\n|[ \t]+\S.*\n)+)")
-
-#: A document that a shell command writes.
-HERE_DOCUMENT = re.compile(r"<<-?EOF\n(.*?)\n\s*EOF", re.DOTALL)
-
-#: What a machine has besides the settings that an example shows.
-COMPLETE = (
-    "pool_id=pool",
-    "vm_id=vm",
-    "org_id=org",
-    "controller.endpoint=https://controller.example",
-)
-
-
-def name_of(document: Path) -> str:
-    return str(document.relative_to(ROOT))
-
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
@@ -89,42 +64,22 @@ def documented_layers() -> list[set[str]]:
     return [set(names.split()) for _, names in sorted(rows)]
 
 
-def blocks(text: str) -> list[str]:
-    """The literal blocks of a document, and the documents written by commands there."""
-    found = [textwrap.dedent(block) for block in BLOCK.findall(text)]
-    return found + [
-        textwrap.dedent(inner)
-        for each in found
-        for inner in HERE_DOCUMENT.findall(each)
-    ]
-
-
-def settings_in(text: str) -> list[str]:
-    """The blocks that are settings of MIGlet."""
-    found = []
-    for block in blocks(text):
-        try:
-            value = yaml.safe_load(block)
-        except yaml.YAMLError:
-            continue
-        if isinstance(value, dict) and value.keys() & SCHEMA["properties"].keys():
-            found.append(block)
-    return found
-
-
-EXAMPLES = [
-    pytest.param(block, id=f"{name_of(document)}-{number}")
-    for document in DOCUMENTS
-    for number, block in enumerate(settings_in(document.read_text()), 1)
-]
-
-
 def test_the_documented_state_table_is_the_table():
     table = {
         state.value: {each.value for each in leaves_to(state)} - {state.value}
         for state in State
     }
     assert documented_edges() == table
+
+
+def test_the_drawing_of_the_states_has_an_arc_for_each_pair_of_the_table(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    drawing = ElementTree.fromstring(importlib.import_module("state_diagram").drawing())
+    svg = "{http://www.w3.org/2000/svg}"
+    names = [each.text for each in drawing.iter(f"{svg}text")]
+    arcs = [path for path in drawing.iter(f"{svg}path") if path.get("fill") == "none"]
+    assert names == [state.value for state in State]
+    assert len(arcs) == sum(len(leaves_to(each) - {each}) for each in State)
 
 
 def test_the_picture_of_the_packages_is_the_layer_tests():
@@ -191,40 +146,3 @@ def test_every_module_that_is_run_can_be_run(document):
     runnable = [file.with_suffix(".py") for file in files]
     runnable += [file / "__main__.py" for file in files]
     assert len([file for file in runnable if file.exists()]) == len(files)
-
-
-@every_document
-def test_every_subcommand_that_is_named_exists(document):
-    text = document.read_text()
-    asked = set(re.findall(r"(?:``|^ +)miglet-ctl ([a-z][a-z-]*)", text, re.M))
-    assert asked - ctl.SUBCOMMANDS.keys() == set()
-    called = set(re.findall(r"(?:``|^ +)miglet ([a-z][a-z-]*)", text, re.M))
-    assert called - cli.SUBCOMMANDS.keys() == set()
-
-
-@pytest.mark.parametrize("block", EXAMPLES)
-def test_every_example_of_settings_is_valid(block, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MIGLET_CLOUD", "none")
-    file = tmp_path / "miglet.yaml"
-    file.write_text(block)
-    given = yaml.safe_load(block)
-    lacking = [
-        argument
-        for setting in COMPLETE
-        for argument in ("--set", setting)
-        if not has(given, setting.partition("=")[0])
-    ]
-    status = cli.main(["--config", str(file), *lacking, "config"])
-    assert (status, capsys.readouterr().err) == (0, "")
-
-
-def has(settings: dict, key: str) -> bool:
-    """Whether a document names the dotted key."""
-    head, _, rest = key.partition(".")
-    return key in settings or bool(
-        rest and isinstance(settings.get(head), dict) and has(settings[head], rest)
-    )
-
-
-def test_the_examples_are_found():
-    assert len(EXAMPLES) >= 3

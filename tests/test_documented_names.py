@@ -1,0 +1,97 @@
+"""Every name of ours in the documents exists: settings, events, codes, statuses."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from miglet import errors
+from miglet.config.schema import KEYS
+from tests.documents import DOCUMENTS, name_of
+from tests.paths import ROOT
+
+LITERAL = re.compile(r"``([^`\n]+)``")
+SETTING = re.compile(r"(?:``|\*)([a-z_]+(?:\.[a-z0-9_]+)+)[`*:]")
+CODE = re.compile(r"\bError(?:``)?(?: event)?\s+(?:``)?([a-z]+(?:_[a-z]+)+)``")
+
+#: What a name in the code looks like: snake_case, CamelCase, MIGLET_VARIABLE.
+NAME = re.compile(
+    r"\b(?:[a-z]+(?:_[a-z0-9]+)+|[A-Z][a-z]+[A-Z]\w+|MIGLET_[A-Z]\w*[A-Z])\b"
+)
+
+#: Names of others, and of what CONTRIBUTING.rst has its reader write or look at.
+FOREIGN = {"DrainIfIdle", "InstanceMetadataTags", "TestJournalModel", "YourEvent"}
+
+SUFFIXES = {".py", ".json", ".sh", ".yaml", ""}
+
+#: The product and what its packages consist of.
+SOURCE = "\n".join(
+    path.read_text(errors="replace")
+    for folder in ("miglet", "debian", "etc")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.is_file() and path.suffix in SUFFIXES
+)
+WORDS = set(re.findall(r"\w+", SOURCE))
+
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+
+
+def names_in(document: Path) -> set[str]:
+    """What looks like a name of the code; the paths of files are tested elsewhere."""
+    literals = LITERAL.findall(document.read_text())
+    return {
+        name
+        for literal in literals
+        if "/" not in literal
+        for name in NAME.findall(literal)
+    }
+
+
+def statuses_in(text: str) -> set[int]:
+    return set(map(int, re.findall(r"\b\d+\b", text)))
+
+
+@every_document
+def test_every_setting_that_is_named_exists(document):
+    sections = {key.partition(".")[0] for key in KEYS if "." in key}
+    named = {
+        name
+        for name in SETTING.findall(document.read_text())
+        if name.partition(".")[0] in sections and not name.endswith(".com")
+    }
+    groups = {".".join(key.split(".")[:n]) for key in KEYS for n in (1, 2)}
+    assert named - {*KEYS, *groups} == set()
+
+
+@every_document
+def test_every_name_in_the_documents_stands_in_the_source(document):
+    assert names_in(document) - WORDS - FOREIGN == set()
+
+
+@every_document
+def test_every_code_of_an_error_event_is_one_that_we_send(document):
+    codes = set(CODE.findall(document.read_text()))
+    assert {code for code in codes if f'"{code}"' not in SOURCE} == set()
+
+
+def test_names_codes_and_settings_are_found():
+    texts = [document.read_text() for document in DOCUMENTS]
+    assert len({*SETTING.findall("\n".join(texts))} & {*KEYS}) > 30
+    assert len({*CODE.findall("\n".join(texts))}) > 5
+    assert len(set().union(*map(names_in, DOCUMENTS))) > 100
+
+
+def test_the_readme_has_every_exit_status_and_those_after_which_the_unit_stays_down():
+    readme = (ROOT / "README.rst").read_text()
+    listed, _, rest = readme.partition("Exit status: ")[2].partition("After ")
+    statuses = {
+        value
+        for name, value in vars(errors).items()
+        if name.isupper() and isinstance(value, int)
+    }
+    assert statuses_in(listed) == statuses
+    unit = (ROOT / "debian" / "miglet.service").read_text()
+    [staying] = re.findall("^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
+    assert statuses_in(rest.partition("systemd")[0]) == {0, *statuses_in(staying)}
