@@ -1,12 +1,15 @@
-"""Writes into the OpenAPI document what is derived: tables of answers, and commands.
+"""Prints the OpenAPI document with what is derived: tables of answers, and commands.
 
-``python -m miglet.controller.contract``: the tables are those of `answers.TABLE`, the
-commands those that have a schema. The rest of the document stays as it is.
+``python -m miglet.controller.contract miglet/controller/contract/openapi.json`` writes
+into the file: the tables are those of `answers.TABLE`, the commands those that have a
+schema, and the rest is taken from the file itself.
 """
 
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 from miglet.controller import contract
 from miglet.controller.answers import TABLE, Call
@@ -51,4 +54,7 @@ def table(call: Call) -> str:
 
 if __name__ == "__main__":
     text = document()
-    (contract.FOLDER / "openapi.json").write_text(text, encoding="utf-8")
+    if sys.argv[1:]:
+        Path(sys.argv[1]).write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)

@@ -43,3 +43,16 @@ def test_it_prints_the_document():
         check=True,
     )
     assert done.stdout == OPENAPI.read_text()
+
+
+def test_it_writes_into_a_file(tmp_path):
+    written = str(tmp_path / "openapi.json")
+    command = [sys.executable, "-m", "miglet.controller.contract", written]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "openapi.json").read_text() == OPENAPI.read_text()
+
+
+def test_the_operation_that_queues_a_command_names_the_schema_of_each():
+    tree = json.loads(generated.document())
+    said = tree["paths"]["/api/v1/vms/{vm_id}/commands"]["post"]["description"]
+    assert all(f"schemas/command-{name}.json" in said for name in contract.COMMANDS)
