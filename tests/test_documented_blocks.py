@@ -151,6 +151,14 @@ def test_every_test_that_is_said_to_run_a_block_exists(block):
     assert missing == []
 
 
+@pytest.mark.parametrize(
+    "command", [each for each in COMMANDS if "pytest" in each.words], ids=str
+)
+def test_every_file_of_tests_that_a_command_names_exists(command):
+    files = [word for word in command.words if word.startswith("tests/")]
+    assert files and [name for name in files if not (ROOT / name).exists()] == []
+
+
 @of_language("yaml")
 def test_every_block_of_yaml_is_settings_or_not_ours(block):
     assert settings_in(block) or (yaml.safe_load(block.text) and block.not_run)
