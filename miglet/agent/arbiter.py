@@ -44,7 +44,8 @@ from miglet.messages.orders import ApplySettings, FollowJob, SetLevel
 from miglet.runner.launcher import runner_launcher
 from miglet.supervisor.children import ChildTask, ChildTasks, by_name
 from miglet.supervisor.failpoints import reach
-from miglet.supervisor.linux import GcTimer, RunQueue, give_back_memory
+from miglet.supervisor.linux import RunQueue
+from miglet.supervisor.memory import MemoryTimer, share_with_children
 from miglet.supervisor.privileges import unprivileged_uids
 from miglet.supervisor.queues import Queue
 from miglet.supervisor.signals import PARENT, SignalPipe
@@ -187,7 +188,7 @@ class Arbiter:
         #: Whether the settings are to be read again, by one child at a time.
         self._reload_wanted = False
         self._control: ControlServer | None = None
-        self._gc_timer = GcTimer()
+        self._memory_timer = MemoryTimer()
         self._stall = StallMeter()
         self._signals = make_signals(PARENT)
         self._listen(self._signals, self._receive_signals)
@@ -217,8 +218,7 @@ class Arbiter:
     def start_workers(self, names: Iterable[str]) -> None:
         """Fork the workers; they share what is imported by now."""
         learn_types()
-        give_back_memory()
-        gc.freeze()
+        share_with_children()
         gc.enable()
         for name in names:
             self._start_worker(name)
@@ -271,7 +271,7 @@ class Arbiter:
         for name in self._timers.take_due(now):
             self.inbox.append(facts.DeadlinePassed(name))
         self._publisher.publish_line(self.vm)
-        self._gc_timer.collect_if_due(now)
+        self._memory_timer.release_if_due(now)
         if self._supervisor.healthy(CRITICAL):
             self._notifier.alive()
         if self.vm.end:

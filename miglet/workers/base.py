@@ -21,7 +21,7 @@ from miglet.messages.facts import LONGEST_LIVENESS_TIMEOUT, LivenessPing
 from miglet.messages.orders import ApplySettings, FollowJob, SetLevel, Stop
 from miglet.supervisor import privileges
 from miglet.supervisor.failpoints import reach
-from miglet.supervisor.linux import GcTimer
+from miglet.supervisor.memory import MemoryTimer
 from miglet.supervisor.queues import Queue, QueueClosed
 from miglet.supervisor.signals import SignalPipe
 
@@ -57,7 +57,7 @@ class Worker:
         #: The timeout that the last liveness ping asked for; 0: the usual one.
         self._extended = 0.0
         self._told_to_stop = False
-        self._gc_timer = GcTimer()
+        self._memory_timer = MemoryTimer()
 
     def __call__(self, queue: Queue) -> None:
         """The worker's life; QueueClosed (the parent is gone) ends it quietly."""
@@ -81,7 +81,7 @@ class Worker:
             now = time.monotonic()
             if now >= self._pinged + PING_SECONDS:
                 self.ping()
-                self._gc_timer.collect_if_due(now)
+                self._memory_timer.release_if_due(now)
                 self.tick()
             if now >= self._due:
                 self._due = math.inf

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
 from miglet.supervisor import linux
-from miglet.supervisor.linux import COLLECTION_SECONDS, GcTimer, finish
+from miglet.supervisor.linux import finish
 
 
 def shell(script: str) -> subprocess.Popen[bytes]:
@@ -46,15 +45,3 @@ def test_a_process_that_cannot_be_killed_is_not_waited_for(monkeypatch):
     assert process.poll() is None and time.monotonic() - began < 30
     process.send_signal(signal.SIGKILL)
     process.wait()
-
-
-def test_what_is_kept_of_freed_tuples_is_given_back_when_it_is_time():
-    now = time.monotonic()
-    timer = GcTimer()
-    many = [tuple(range(number, number + 7)) for number in range(1000, 3000)]
-    del many
-    kept = sys.getallocatedblocks()
-    timer.collect_if_due(now)
-    assert sys.getallocatedblocks() > kept - 500
-    timer.collect_if_due(time.monotonic() + COLLECTION_SECONDS)
-    assert sys.getallocatedblocks() < kept - 1000
