@@ -30,7 +30,7 @@ venv: $(STAMP)  ## .venv with miglet, miglet-ctl, miglet-controller and what tes
 $(STAMP): setup.cfg setup.py miglet/__init__.py .ci/venv
 	PYTHON="$(PYTHON)" .ci/venv .venv $^
 
-demo: venv  ## controller, agent and a double of the runner live one machine's life
+demo: venv  ## one machine's life, from boot to shutdown, with a double of the runner
 	$(BIN)/python -m tests.demo
 
 demo-shell: venv  ## the same machine, idle, and a shell with miglet-ctl ready to use

@@ -105,11 +105,11 @@ def strict_json(body: bytes, deepest: int = DEEPEST) -> Any:
         )
     except RecursionError:
         raise ValueError(f"nested deeper than {deepest} levels") from None
-    insist_on_plain(value, deepest)
+    require_plain(value, deepest)
     return value
 
 
-def insist_on_plain(value: Any, deepest: int = DEEPEST) -> None:
+def require_plain(value: Any, deepest: int = DEEPEST) -> None:
     """Raise ValueError where JSON is too deep, or has text that is no Unicode.
 
     Whatever handles the value later may recurse over it, and write its text as UTF-8.

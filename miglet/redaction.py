@@ -58,7 +58,7 @@ PATTERNS = (
 )
 
 
-class Vault:
+class SecretStore:
     """The secrets that this process knows, each in the forms it may turn up in."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ def _base64_at(raw: bytes, offset: int) -> str:
     return text[math.ceil(offset * 8 / 6) : (offset + len(raw)) * 8 // 6]
 
 
-VAULT = Vault()
+SECRETS = SecretStore()
 
 
 def remember_secret(text: str) -> None:
@@ -118,12 +118,12 @@ def remember_secret(text: str) -> None:
     """
     text = text.strip()
     if len(text) >= SHORTEST_SECRET and text.strip("*"):
-        VAULT.remember(text)
+        SECRETS.remember(text)
 
 
 def forget_secrets() -> None:
     """Forget all remembered secrets; for tests."""
-    VAULT.forget()
+    SECRETS.forget()
 
 
 def redact(text: str) -> str:
@@ -131,7 +131,7 @@ def redact(text: str) -> str:
 
     Takes time linear in the text; what was redacted once does not change again.
     """
-    for form in VAULT.forms:
+    for form in SECRETS.forms:
         text = text.replace(form, MASK)
     for pattern in PATTERNS:
         text = pattern.sub(rf"\1{MASK}", text)

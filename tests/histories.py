@@ -9,15 +9,15 @@ from typing import Any
 from miglet.commands import registry  # noqa: F401 - its commands are rows
 from miglet.job import signs
 from miglet.job.evidence import Evidence
-from miglet.job.verdict import Ending
+from miglet.job.verdict import RunnerExit
 from miglet.lifecycle.effects import Effect, Emit, Post, Tell
 from miglet.lifecycle.table import step
 from miglet.lifecycle.vm import Moment, Policy, Vm
 from miglet.messages.codec import Fact, Order
 from miglet.messages.events import Event
 from miglet.messages.facts import (
-    CommandExamined,
     CommandReceived,
+    CommandValidated,
     EventDelivered,
     JobEnded,
     JobIdentified,
@@ -75,7 +75,7 @@ def live(vm: Vm, *history: Fact, now: float = 50.0) -> tuple[Vm, list[Effect]]:
     inbox = deque(history)
     while inbox:
         fact = inbox.popleft()
-        if isinstance(fact, CommandExamined) and fact.id:
+        if isinstance(fact, CommandValidated) and fact.id:
             vm, _ = step(vm, CommandReceived(fact.id, fact.type, {}), moment)
         vm, wanted = step(vm, fact, moment)
         effects += wanted
@@ -140,6 +140,6 @@ def gone(
     found: Evidence | None = None, exit_code: int | None = 0, signal: int | None = None
 ) -> RunnerExited:
     """The runner has ended; by default without having had a job."""
-    ending = Ending(exit_code=exit_code, signal=signal, known=True).as_json()
+    runner_exit = RunnerExit(exit_code=exit_code, signal=signal, known=True).as_json()
     known = (found or Evidence()).as_json()
-    return RunnerExited(RUN, known, ending, USAGE, ["last words"])
+    return RunnerExited(RUN, known, runner_exit, USAGE, ["last words"])

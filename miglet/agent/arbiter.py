@@ -292,7 +292,7 @@ class Arbiter:
         """Observe, decide, persist, act."""
         if self._is_repeated(fact):
             return
-        if isinstance(fact, facts.CommandExamined):
+        if isinstance(fact, facts.CommandValidated):
             fact = with_settings_checked(fact, self.knowledge.settings)
         observe = OBSERVERS.get(type(fact))
         if observe:
@@ -310,7 +310,7 @@ class Arbiter:
             self._act(wanted)
             self._publisher.publish(before, after)
             reach("arbiter.acted")
-        if isinstance(fact, facts.CommandExamined):
+        if isinstance(fact, facts.CommandValidated):
             reach("arbiter.obeyed")
         self._deliver(fact)
 
@@ -328,11 +328,11 @@ class Arbiter:
 
         An event leaves the journal only after what its delivery leads to is in there.
         """
-        self._delivery.settle(fact)
+        self._delivery.record(fact)
         if self._delivery.offer() and self.vm.flushing and not self.inbox:
             self.inbox.append(facts.EventsFlushed())
 
-    # Observe: what is remembered beside the state, and who hears of it.
+    # Observe: what is remembered beside the state, and who is notified.
 
     def _observe_worker(self, fact: facts.WorkerStarted) -> None:
         if fact.worker == UPLINK:
@@ -361,7 +361,7 @@ class Arbiter:
     def _observe_failure(self, fact: facts.ControllerFailed) -> None:
         self.knowledge.note_failure(fact)
 
-    def _observe_command(self, fact: facts.CommandExamined) -> None:
+    def _observe_command(self, fact: facts.CommandValidated) -> None:
         """An operator and a reload get no event that says why they were rejected."""
         if fact.failure:
             log.error("%s by %s failed: %s", fact.type, fact.requested_by, fact.failure)
@@ -534,7 +534,7 @@ OBSERVERS: dict[type[Fact], Callable[[Arbiter, Any], None]] = {
     facts.PreflightDone: Arbiter._observe_machine,
     facts.ControllerAnswered: Arbiter._observe_answer,
     facts.ControllerFailed: Arbiter._observe_failure,
-    facts.CommandExamined: Arbiter._observe_command,
+    facts.CommandValidated: Arbiter._observe_command,
     facts.ControllerTokenTaken: Arbiter._observe_token,
     facts.RunnerRemoved: Arbiter._observe_removal,
     facts.RunKilled: Arbiter._observe_kill,

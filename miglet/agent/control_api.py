@@ -16,7 +16,7 @@ from miglet.agent.arbiter import Arbiter
 from miglet.control.rpc import BAD_PARAMS, UNKNOWN_METHOD, RpcError
 from miglet.control.server import Peer
 from miglet.logger import UnknownLevel, level_named
-from miglet.messages.facts import CommandExamined
+from miglet.messages.facts import CommandValidated
 from miglet.redaction import redact
 from miglet.runner.run import Run
 
@@ -47,7 +47,7 @@ def gives(command: str) -> Callable[[Parameters], Parameters]:
     def register(parameters: Parameters) -> Parameters:
         def answer(arbiter: Arbiter, params: Params, peer: Peer) -> Any:
             operator = f"operator (uid {peer.uid})"
-            fact = CommandExamined(
+            fact = CommandValidated(
                 "", command, parameters(params), requested_by=operator
             )
             arbiter.inbox.append(fact)

@@ -128,7 +128,7 @@ def run(arbiter: Arbiter, journal: Journal) -> int:
                 journal.record(arbiter.vm.after_crash().to_json(), [])
     vm, settings = arbiter.vm, arbiter.knowledge.settings
     if vm.flushing and vm.end and status != UNDELIVERED:
-        settle_runner(settings)
+        mark_runner_reported(settings)
         if vm.end.final:
             # An end in order leaves nothing to go on with: the next start is a new one.
             write_last_resort(settings, journal, rejected=True)
@@ -256,12 +256,12 @@ def close_job_of_another_boot(arbiter: Arbiter, journal: Journal) -> None:
     arbiter.close_lost_job(wanted, moment)
 
 
-def settle_runner(settings: Settings) -> None:
+def mark_runner_reported(settings: Settings) -> None:
     """All that the last runner did is reported: the next start does not repeat it."""
     run = runner_launcher(settings).recorded()
     with contextlib.suppress(OSError):
         if run:
-            run.settle()
+            run.mark_reported()
 
 
 def hung_bootstrap() -> PreflightDone:

@@ -1,4 +1,4 @@
-"""Hands the heartbeat-sender one event at a time, and settles it in the journal."""
+"""Hands the heartbeat-sender one event at a time, and records what became of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EventDelivery:
         self._journal = journal
         self._supervisor = supervisor
         self._in_hand: int | None = None
-        #: Who has it: a worker may have got its first event before it is welcomed.
+        #: Who has it: a worker may have its first event before WorkerStarted.
         self._holder: int | None = None
         #: Sequences of events that were set aside, the oldest first.
         self._aside: list[int] = []
@@ -56,7 +56,7 @@ class EventDelivery:
         if pid != self._holder:
             self._in_hand = None
 
-    def settle(self, fact: Fact) -> None:
+    def record(self, fact: Fact) -> None:
         """Settle the event that the fact is about; other facts change nothing."""
         if isinstance(fact, EventDelivered):
             self._delivered(fact)

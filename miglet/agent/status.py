@@ -25,7 +25,7 @@ from miglet.messages.events import (
     seal,
 )
 from miglet.messages.facts import ControllerAnswered, ControllerFailed
-from miglet.messages.orders import Beat, FollowJob, ShowStatus
+from miglet.messages.orders import FollowJob, ShowStatus, UpdateHeartbeat
 from miglet.supervisor.supervisor import Supervisor
 from miglet.supervisor.systemd import Notifier
 from miglet.workers.registry import UPLINK
@@ -56,7 +56,7 @@ class Knowledge:
     vm_health: dict[str, Any] = field(default_factory=dict)
     #: Monotonic times of the last good answer and the last accepted heartbeat.
     contact_now: float | None = None
-    beat_now: float | None = None
+    heartbeat_now: float | None = None
     #: The last failure of each call that has failed since it last succeeded.
     controller_errors: dict[str, str] = field(default_factory=dict)
     last_error: str | None = None
@@ -71,7 +71,7 @@ class Knowledge:
         self.controller_errors.pop(fact.call, None)
         self.clock_offset_seconds = fact.clock_offset_seconds
         if fact.call == "heartbeat":
-            self.beat_now = now
+            self.heartbeat_now = now
 
     def note_failure(self, fact: ControllerFailed) -> None:
         """The controller did not answer as it should."""
@@ -110,7 +110,7 @@ class Knowledge:
 
     def reachable(self, now: float) -> bool:
         """Whether a heartbeat was accepted within heartbeat.timeout."""
-        return self._is_recent(self.beat_now, now)
+        return self._is_recent(self.heartbeat_now, now)
 
     def _is_recent(self, then: float | None, now: float) -> bool:
         return then is not None and now - then <= self.settings.heartbeat.timeout
@@ -240,7 +240,7 @@ def job_status(vm: Vm) -> str:
     return "running" if vm.orphaned_since is None else "orphaned"
 
 
-def job_beat(vm: Vm, known: Knowledge, moment: Moment) -> dict[str, Any] | None:
+def job_heartbeat(vm: Vm, known: Knowledge, moment: Moment) -> dict[str, Any] | None:
     """What the heartbeat-sender needs for a JobHeartbeat; None without a job."""
     job = vm.job
     if job is None or not job.announced:
@@ -277,7 +277,7 @@ def snapshot(
         },
         "job": vm.job.usage if vm.job else None,
         "job_elapsed_seconds": moment.now - vm.job.seen_now if vm.job else None,
-        "last_heartbeat_now": known.beat_now,
+        "last_heartbeat_now": known.heartbeat_now,
         "uptime_seconds": moment.now - known.started_now,
     }
 
@@ -350,8 +350,8 @@ class StatusPublisher:
             self._clock(),
         )
         content = beat(vm, self._known, health, counts, moment)
-        job = job_beat(vm, self._known, moment)
-        self._supervisor.send(UPLINK, Beat(content, job, at_once))
+        job = job_heartbeat(vm, self._known, moment)
+        self._supervisor.send(UPLINK, UpdateHeartbeat(content, job, at_once))
         if self._known.settings.metrics.listen:
             shown = snapshot(vm, self._known, health, counts, moment)
             self._supervisor.send("metrics-sampler", ShowStatus(shown))

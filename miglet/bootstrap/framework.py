@@ -184,7 +184,7 @@ def _answer(
 ) -> None:
     """A check that breaks answers too: nobody may wait for it until the timeout."""
     broken = check.kind()("the check itself failed", "see MIGlet's log, and report it")
-    row = {"id": name, "milliseconds": 0.0, **_told(broken)}
+    row = {"id": name, "milliseconds": 0.0, **_findings_of(broken)}
     try:
         row = outcome(name, check, settings, deadline)
     finally:
@@ -198,15 +198,15 @@ def outcome(name: str, check: Check, settings: Settings, deadline: float) -> Row
     try:
         row["detail"] = check.look(settings, deadline)
     except Finding as finding:
-        row |= _told(finding)
+        row |= _findings_of(finding)
     except OSError as error:
         hint = "can MIGlet's user reach it?"
-        row |= _told(check.kind()(f"cannot be checked: {error}", hint))
+        row |= _findings_of(check.kind()(f"cannot be checked: {error}", hint))
     row["milliseconds"] = round((time.monotonic() - began) * 1000, 1)
     return row
 
 
-def _told(finding: Finding) -> Row:
+def _findings_of(finding: Finding) -> Row:
     return {
         "status": finding.status,
         "detail": str(finding),
@@ -222,7 +222,7 @@ def _hung(name: str, check: Check, settings: Settings) -> Row:
     kind = check.kind()
     hint = "see bootstrap.timeout" if kind is Unavailable else "the start goes on"
     hung = kind(f"no answer within {seconds:g} s", hint)
-    return {"id": name, "milliseconds": seconds * 1000, **_told(hung)}
+    return {"id": name, "milliseconds": seconds * 1000, **_findings_of(hung)}
 
 
 def table(rows: list[Row]) -> str:

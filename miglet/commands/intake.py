@@ -12,14 +12,14 @@ from typing import Any
 
 from miglet.config.section import MalformedSettings
 from miglet.config.settings import RUNTIME_KEYS, Settings
-from miglet.messages.facts import CommandExamined, CommandReceived
+from miglet.messages.facts import CommandReceived, CommandValidated
 from miglet.supervisor.children import ChildTask, by_name
 from miglet.supervisor.privileges import TASK_USER
 
 #: Seconds that an examination may take.
 LIMIT_SECONDS = 10.0
 
-EXAMINER = "miglet.commands.validation"
+VALIDATION = "miglet.commands.validation"
 
 #: The name of the child that reads the configuration again.
 RELOAD = "reload"
@@ -44,25 +44,27 @@ def validation_task(
     faults = [*fact.faults, *_expired(fact, controllers_now)]
     command = {"id": fact.id, "type": fact.type, "parameters": fact.parameters}
     main = by_name(
-        EXAMINER, "examine_command", command, faults, current, user=TASK_USER
+        VALIDATION, "validate_command", command, faults, current, user=TASK_USER
     )
-    fallback = CommandExamined(fact.id, fact.type, {}, failure=LOST)
+    fallback = CommandValidated(fact.id, fact.type, {}, failure=LOST)
     return ChildTask("examiner", main, LIMIT_SECONDS, fallback, fixed=FIXED)
 
 
 def reload_task(sources: dict[str, Any], current: dict[str, Any]) -> ChildTask:
     """Read the configuration again, because of SIGHUP."""
-    main = by_name(EXAMINER, "examine_reload", sources, current)
-    fallback = CommandExamined(
+    main = by_name(VALIDATION, "validate_reload", sources, current)
+    fallback = CommandValidated(
         "", "UpdateConfig", {}, requested_by="SIGHUP", failure=LOST
     )
     return ChildTask(RELOAD, main, LIMIT_SECONDS, fallback, fixed=FIXED)
 
 
-def with_settings_checked(fact: CommandExamined, current: Settings) -> CommandExamined:
+def with_settings_checked(
+    fact: CommandValidated, current: Settings
+) -> CommandValidated:
     """The fact, refused if its settings are not what a child may change.
 
-    The child has read what strangers wrote, so its answer is not trusted: settings that
+    The child has read untrusted input, so its answer is not trusted: settings that
     take effect at the next start decide who the runner is, and where.
     """
     if fact.settings is None or fact.faults or fact.failure:
@@ -79,7 +81,7 @@ def with_settings_checked(fact: CommandExamined, current: Settings) -> CommandEx
     return fact
 
 
-def _refused(fact: CommandExamined, reason: str) -> CommandExamined:
+def _refused(fact: CommandValidated, reason: str) -> CommandValidated:
     log.error("%s by %s: %s", fact.type, fact.requested_by, reason)
     return replace(fact, settings=None, origins=None, faults=[reason])
 

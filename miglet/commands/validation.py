@@ -17,7 +17,7 @@ from miglet.config.settings import Settings
 from miglet.controller import contract
 from miglet.errors import Misconfigured
 from miglet.formats import canonical_command
-from miglet.messages.facts import CommandExamined
+from miglet.messages.facts import CommandValidated
 from miglet.metadata.attempts import Limits
 from miglet.metadata.sources import keep_token, sources_of
 from miglet.supervisor.failpoints import reach
@@ -30,10 +30,10 @@ BRIEFLY = Limits(overall_seconds=5.0)
 UPDATE = "UpdateConfig"
 
 
-def examine_command(
+def validate_command(
     queue: Queue, command: dict[str, Any], faults: list[str], current: dict[str, Any]
 ) -> None:
-    """Report CommandExamined for the command."""
+    """Report CommandValidated for the command."""
     reach("command.validating")
     found = list(faults) or list(command_faults(command["type"], command["parameters"]))
     settings = None
@@ -47,10 +47,10 @@ def examine_command(
     queue.put(answer(command, found, settings))
 
 
-def examine_reload(
+def validate_reload(
     queue: Queue, sources: dict[str, Any], current: dict[str, Any]
 ) -> None:
-    """Report CommandExamined for the configuration as it is now."""
+    """Report CommandValidated for the configuration as it is now."""
     command = {"id": "", "type": UPDATE, "parameters": {}, "requested_by": "SIGHUP"}
     try:
         found = sources_of(os.environ, sources, BRIEFLY)
@@ -64,9 +64,9 @@ def examine_reload(
 
 def answer(
     command: dict[str, Any], faults: list[str], loaded: Loaded | None
-) -> CommandExamined:
+) -> CommandValidated:
     """What is reported to the arbiter."""
-    return CommandExamined(
+    return CommandValidated(
         **command,
         faults=faults,
         settings=loaded.settings.as_dict() if loaded else None,

@@ -156,7 +156,7 @@ class LoggingSettings(Section):
     level: Literal["debug", "info", "warning", "error"]
     #: JSON lines for machines, or text for people.
     format: Literal["json", "text"]
-    #: Whether tokens, keys and passwords are blotted out of every line.
+    #: Whether tokens, keys and passwords are masked in every line.
     redact_secrets: bool
 
 

@@ -144,10 +144,12 @@ def named_layer(name: str, texts: Mapping[str, str], known: Mapping[str, str]) -
         if each in known
     }
     unknown = (each for each in texts if each not in known)
-    return Layer(name, values, tuple(nameless(name, each, known) for each in unknown))
+    return Layer(
+        name, values, tuple(unknown_name(name, each, known) for each in unknown)
+    )
 
 
-def nameless(source: str, name: str, known: Iterable[str]) -> Fault:
+def unknown_name(source: str, name: str, known: Iterable[str]) -> Fault:
     """The fault of a variable or attribute that sets nothing."""
     key = name[len(ENVIRONMENT_PREFIX) :].lower()
     reason = "is not a known setting"
@@ -289,8 +291,8 @@ class Flattening:
             self._refuse(name, source, reason)
 
     def _refuse_unknown(self, name: str, source: str) -> None:
-        plenty = len(self.faults) >= MOST_HINTS
-        hint = "" if plenty else suggestion(name, [*KEYS, *SECTIONS])
+        enough = len(self.faults) >= MOST_HINTS
+        hint = "" if enough else suggestion(name, [*KEYS, *SECTIONS])
         self._refuse(shown(name), source, "is not a known setting", hint)
 
     def _refuse(self, name: str, source: str, reason: str, hint: str = "") -> None:
@@ -393,7 +395,7 @@ def kind(node: Any) -> str:
 # (Debian 12) does not limit the depth.
 def node_of(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Any:
     """The node that begins with `event`; takes its other events from `events`."""
-    refuse_cleverness(event, depth)
+    refuse_unsupported(event, depth)
     if isinstance(event, yaml.ScalarEvent):
         plain_null = event.style in (None, "") and event.value in NULLS
         return None if plain_null else event.value
@@ -402,7 +404,7 @@ def node_of(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Any:
     return Table(list(pairs(events, depth + 1)))
 
 
-def refuse_cleverness(event: Any, depth: int) -> None:
+def refuse_unsupported(event: Any, depth: int) -> None:
     """Raises Unreadable for an alias, a tag or too deep a nesting."""
     where = position(event.start_mark)
     if isinstance(event, yaml.AliasEvent):

@@ -1,4 +1,4 @@
-"""JSON that strangers wrote, and the JSON-RPC 2.0 that is made of it.
+"""Strict JSON from untrusted clients, and JSON-RPC 2.0 on top of it.
 
 The rule that holds here: bytes from outside are either exactly what was agreed on
 or refused with a reason, at a cost bounded by their number; nothing in between.

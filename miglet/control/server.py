@@ -288,7 +288,7 @@ class ControlServer:
         end.setblocking(False)
         peer = Peer.of(end)
         try:
-            self._insist_may_read(peer)
+            self._require_may_read(peer)
             self._make_room_for(peer)
         except RpcError as refusal:
             with end, contextlib.suppress(OSError):
@@ -297,7 +297,7 @@ class ControlServer:
         self._connections[end.fileno()] = Connection(end, peer, self._clock())
         self._selector.register(end, selectors.EVENT_READ)
 
-    def _insist_may_read(self, peer: Peer) -> None:
+    def _require_may_read(self, peer: Peer) -> None:
         """Raise RpcError unless `peer` may call any method at all."""
         member = self._gid in (peer.gid, *peer.groups)
         if peer.privileged or (member and peer.uid not in self._refused):
@@ -345,8 +345,8 @@ class ControlServer:
     def _reply_to(self, connection: Connection, line: bytes) -> bytes:
         """The answer to `line`; nothing to a notification that could be obeyed.
 
-        An error is always answered, also to a notification: JSON-RPC would keep silent,
-        and leave who types by hand in the dark.
+        An error is always answered, also to a notification, for which JSON-RPC sends no
+        reply: somebody who types by hand should see it.
         """
         id = None
         try:
@@ -364,7 +364,7 @@ class ControlServer:
             connection.subscribed = True
             return {"watching": True}
         if request.method in self._changing:
-            insist_may_change(connection.peer, request)
+            require_may_change(connection.peer, request)
         return self._answer(request.method, request.params, connection.peer)
 
     def _push(self, connection: Connection, line: bytes) -> None:
@@ -394,7 +394,7 @@ class ControlServer:
             connection.end.close()
 
 
-def insist_may_change(peer: Peer, request: Request) -> None:
+def require_may_change(peer: Peer, request: Request) -> None:
     """Raise RpcError unless `peer` may change something, and waits for the answer."""
     if request.notification:
         raise RpcError(INVALID_REQUEST, f"{request.method} needs an id")

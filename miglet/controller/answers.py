@@ -249,12 +249,12 @@ def outcome(call: Call, answer: Answer, event_type: str = "") -> Outcome:
     return Outcome.LATER
 
 
-def judge(call: Call, answer: Answer, event_type: str = "") -> Outcome:
+def check(call: Call, answer: Answer, event_type: str = "") -> Outcome:
     """The outcome of an answer; raises the error for one that is an error."""
-    judgement = outcome(call, answer, event_type)
-    if judgement in ERRORS:
-        raise ERRORS[judgement](describe(answer), answer)
-    return judgement
+    found = outcome(call, answer, event_type)
+    if found in ERRORS:
+        raise ERRORS[found](describe(answer), answer)
+    return found
 
 
 def describe(answer: Answer) -> str:

@@ -58,7 +58,7 @@ class Client:
         """A token to register a runner with; `request` as in the contract."""
         with self._target(Call.REGISTRATION_TOKEN):
             answer = self._post(Call.REGISTRATION_TOKEN, request, trace_id)
-            answers.judge(Call.REGISTRATION_TOKEN, answer)
+            answers.check(Call.REGISTRATION_TOKEN, answer)
             return answers.registration_token(answer.body)
 
     def removal_token(
@@ -67,7 +67,7 @@ class Client:
         """A token to remove the runner with; None: the controller removes it itself."""
         with self._target(Call.REMOVAL_TOKEN):
             answer = self._post(Call.REMOVAL_TOKEN, request, trace_id)
-            if answers.judge(Call.REMOVAL_TOKEN, answer) is Outcome.ABSENT:
+            if answers.check(Call.REMOVAL_TOKEN, answer) is Outcome.ABSENT:
                 return None
             return answers.removal_token(answer.body)
 
@@ -79,14 +79,14 @@ class Client:
         with self._target(Call.EVENT):
             key = {"Idempotency-Key": event["id"]}
             answer = self._post(Call.EVENT, event, event.get("trace_id"), key)
-            judgement = answers.judge(Call.EVENT, answer, event["type"])
-            return judgement is not Outcome.NOT_YET
+            found = answers.check(Call.EVENT, answer, event["type"])
+            return found is not Outcome.NOT_YET
 
     def heartbeat(self, beat: Mapping[str, Any], trace_id: str | None = None) -> None:
         """Deliver a heartbeat; returns when the controller accepted it."""
         with self._target(Call.HEARTBEAT):
             answer = self._post(Call.HEARTBEAT, beat, trace_id)
-            answers.judge(Call.HEARTBEAT, answer)
+            answers.check(Call.HEARTBEAT, answer)
 
     def commands(self, wait: float, trace_id: str | None = None) -> list[object]:
         """The commands as they came; the answer may take `wait` seconds."""
@@ -95,7 +95,7 @@ class Client:
             seconds = wait + min(self._settings.timeout, LONGEST_POLL_GRACE)
             request = requests.Request("GET", url, headers=common_headers(trace_id))
             answer = self._answer(request, seconds)
-            answers.judge(Call.COMMANDS, answer)
+            answers.check(Call.COMMANDS, answer)
             return answers.commands(answer, self._vm_id)
 
     @property

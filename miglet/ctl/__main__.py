@@ -39,7 +39,7 @@ INTERRUPTED = 130
 Run = Callable[[Connection, argparse.Namespace], int]
 
 
-#: Each verb of the command line: what it does, and its arguments for argparse.
+#: Each subcommand: what it does, and its arguments for argparse.
 SUBCOMMANDS: dict[str, tuple[Run, dict[str, dict[str, Any]]]] = {}
 
 
@@ -182,17 +182,17 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"miglet {__version__}")
     top.set_defaults(socket=os.environ.get("MIGLET_SOCKET") or SOCKET, json=False)
     add_general(top)
-    verbs = top.add_subparsers(
-        prog="miglet-ctl", dest="verb", required=True, metavar="COMMAND"
+    subparsers = top.add_subparsers(
+        prog="miglet-ctl", dest="subcommand", required=True, metavar="COMMAND"
     )
     for name, (run, arguments) in SUBCOMMANDS.items():
         about = run.__doc__
-        verb = verbs.add_parser(
+        each = subparsers.add_parser(
             name, help=about, description=about, formatter_class=formatter
         )
-        add_general(verb)
+        add_general(each)
         for flag, settings in arguments.items():
-            verb.add_argument(flag, **settings)
+            each.add_argument(flag, **settings)
     return top
 
 
@@ -202,7 +202,7 @@ def formatter(prog: str) -> argparse.HelpFormatter:
 
 
 def add_general(parser: argparse.ArgumentParser) -> None:
-    """What may stand before the verb as well as after it."""
+    """What may stand before the subcommand as well as after it."""
     absent = argparse.SUPPRESS
     where = f"the control socket; else MIGLET_SOCKET, else {SOCKET}"
     parser.add_argument("--socket", default=absent, metavar="PATH", help=where)
@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        run, _ = SUBCOMMANDS[options.verb]
+        run, _ = SUBCOMMANDS[options.subcommand]
         with Connection(options.socket) as connection:
             return run(connection, options)
     except Failed as failed:

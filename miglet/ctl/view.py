@@ -1,6 +1,6 @@
 """What ``miglet-ctl`` shows: answers of the agent as lines for people.
 
-The rule that holds here: answers carry what strangers wrote, a job's name above all,
+The rule that holds here: answers carry untrusted text, a job's name above all,
 so every text passes `clean`, and what is missing is shown as ``-``, never a crash.
 Only the standard library is imported: this is part of how fast ``miglet-ctl`` is.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Sentences are wrapped to what any terminal has.
 WIDTH = 79
 
-#: What moves a cursor, rings a bell or turns text around: C0, DEL, C1, and the
+#: What moves a cursor, sounds a bell or reorders text: C0, DEL, C1, and the
 #: bidirectional controls of Unicode.
 HARMFUL = (*range(32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F))
 HARMLESS = dict.fromkeys((*HARMFUL, *range(0x2066, 0x206A)), "?") | {9: " ", 10: " "}
@@ -256,10 +256,10 @@ def plural(count: Any, noun: str) -> str:
 def complaints(status: Status) -> list[str]:
     """What is wrong, a sentence or two each, with what to do about it."""
     found = [
-        *state_complaints(status),
-        *worker_complaints(section(status, "workers")),
-        *controller_complaints(section(status, "controller")),
-        *event_complaints(section(status, "events")),
+        *state_problems(status),
+        *worker_problems(section(status, "workers")),
+        *controller_problems(section(status, "controller")),
+        *event_problems(section(status, "events")),
     ]
     if status.get("degraded") and not found:
         error = clean(status.get("last_error"))
@@ -267,13 +267,13 @@ def complaints(status: Status) -> list[str]:
     return found
 
 
-def state_complaints(status: Status) -> list[str]:
+def state_problems(status: Status) -> list[str]:
     """What is wrong with the way of the machine."""
     state, error = status.get("state"), clean(status.get("last_error"))
     uptime = number(status.get("uptime_seconds"))
     if state == "error":
         return [
-            f"MIGlet has given up: {error}. The machine will take no job; mend the "
+            f"MIGlet has given up: {error}. The machine will take no job; fix the "
             "cause in the image or the configuration and start a new machine."
         ]
     if state in STARTING and uptime > SLOW_START_SECONDS:
@@ -286,7 +286,7 @@ def state_complaints(status: Status) -> list[str]:
     return []
 
 
-def worker_complaints(workers: Status) -> list[str]:
+def worker_problems(workers: Status) -> list[str]:
     """Which workers are not well."""
     return [
         f"The worker {clean(name)} is not healthy after "
@@ -297,7 +297,7 @@ def worker_complaints(workers: Status) -> list[str]:
     ]
 
 
-def controller_complaints(controller: Status) -> list[str]:
+def controller_problems(controller: Status) -> list[str]:
     """Whether the controller is out of reach, or keeps refusing something."""
     if controller.get("reachable"):
         if not controller.get("last_error"):
@@ -312,7 +312,7 @@ def controller_complaints(controller: Status) -> list[str]:
     ]
 
 
-def event_complaints(events: Status) -> list[str]:
+def event_problems(events: Status) -> list[str]:
     """Whether events pile up or were lost."""
     found = []
     if number(events.get("rejected")):

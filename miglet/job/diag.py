@@ -223,7 +223,7 @@ def _printed(text: str, seen: float, source: str) -> Sign | None:
 _LOGS = 8
 #: How many entries of the folder are looked at: about 0.1 s of work.
 _ENTRIES = 65536
-_SETTLED_SECONDS = 0.1
+_STABLE_SECONDS = 0.1
 #: How many logs of earlier runs are remembered with a run.
 _EARLIER = 512
 
@@ -395,8 +395,8 @@ class DiagFolder:
         if changed_ns == self._scanned_ns:
             return False
         # Two changes within one tick of the clock look like one: look again later.
-        settled = abs(seen - changed_ns / 1e9) > _SETTLED_SECONDS
-        self._scanned_ns = changed_ns if settled else -1
+        stable = abs(seen - changed_ns / 1e9) > _STABLE_SECONDS
+        self._scanned_ns = changed_ns if stable else -1
         return True
 
     def _is_new(self, name: str) -> bool:

@@ -178,7 +178,7 @@ _LEARN: dict[type[Sign], Callable[[Evidence, Any], Evidence]] = {
     signs.RunnerVersion: _learn_version,
     signs.JobSkipped: _learn_text,
     signs.HookRefused: _learn_text,
-    signs.ConnectTrouble: _learn_text,
+    signs.ConnectError: _learn_text,
     signs.VersionDeprecated: _learn_text,
     signs.RegistrationGone: _learn_text,
     signs.RunnerFailed: _learn_text,

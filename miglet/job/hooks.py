@@ -201,7 +201,7 @@ class HookReports:
         """What is to be said of the rest, when no hook runs any more."""
         return self._collect(None)
 
-    def _collect(self, unripe: Refusal | None) -> list[Sign]:
+    def _collect(self, incomplete: Refusal | None) -> list[Sign]:
         try:
             folder = open_folder(self._path)
         except OSError:
@@ -214,7 +214,7 @@ class HookReports:
         return [
             sign
             for name, report in reports
-            if report is not None and report is not unripe
+            if report is not None and report is not incomplete
             for sign in self._signs(name, report, changed)
         ]
 

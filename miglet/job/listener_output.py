@@ -61,7 +61,7 @@ def table(*rows: tuple[str, Maker]) -> list[tuple[re.Pattern[str], Maker]]:
 _AFTER_STAMP = table(
     (r"Listening for Jobs", bare(signs.Listening)),
     (r"Running job: (.*)", _named),
-    (r"Runner connect error: (.*)", quoted(signs.ConnectTrouble)),
+    (r"Runner connect error: (.*)", quoted(signs.ConnectError)),
     (r"Runner reconnected\.", bare(signs.Reconnected)),
 )
 #: Lines without one. "occured" is how it was spelt up to 2.332.
@@ -85,7 +85,7 @@ _BARE = table(
     ),
     (r"(Failed to create session\. .*)", quoted(signs.RunnerFailed)),
     (r"(Fail to create and validate runner's work .*)", quoted(signs.RunnerFailed)),
-    (r"(The local machine's clock may be out of .*)", quoted(signs.ConnectTrouble)),
+    (r"(The local machine's clock may be out of .*)", quoted(signs.ConnectError)),
     (r"√ Removed \.runner", bare(signs.RegistrationRemoved)),
     (r"Runner update in progress, do not shutdown runner\.", bare(signs.Updating)),
 )
@@ -199,7 +199,7 @@ class Tail:
         return True
 
     def _successor(self) -> Followed | None:
-        """The file that was written next; opened in an order that no rename upsets."""
+        """The file that was written next; opened in an order that tolerates renames."""
         newest = _followed(self._path, self._budget)
         older = _followed(self._older, self._budget)
         held = self._file.inode if self._file else None

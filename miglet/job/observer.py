@@ -27,7 +27,7 @@ from miglet.job.listener_output import Tail
 from miglet.job.perflog import PerfLog
 from miglet.job.signs import JobIdentity, Sign
 from miglet.job.tail import FILE_BUDGET_BYTES, RUN_BUDGET_BYTES, Budget
-from miglet.job.verdict import STOPS, Ending, crash, verdict
+from miglet.job.verdict import STOPS, RunnerExit, crash, verdict
 from miglet.messages.codec import Fact
 from miglet.messages.facts import (
     JobEnded,
@@ -36,8 +36,8 @@ from miglet.messages.facts import (
     JobSeen,
     ListenerDied,
     RunnerExited,
+    RunnerFailing,
     RunnerListening,
-    RunnerTroubled,
 )
 from miglet.runner.records import ExitStatus
 from miglet.runner.run import Run
@@ -265,7 +265,7 @@ class RunObserver:
         self.evidence = Evidence(hooks_expected=hooks_expected and not minimal)
         self.limits = limits
         self.ended = False
-        #: Why we stopped the runner; see `ending.STOPS`.
+        #: Why we stopped the runner; see `verdict.STOPS`.
         self.stopped_by: str | None = None
         self._wall = wall
         self._now = 0.0
@@ -371,7 +371,7 @@ class RunObserver:
         yield RunnerExited(
             run_id=self.run.run_id,
             evidence=self.evidence.as_json(),
-            ending=self._ending().as_json(),
+            runner_exit=self._runner_exit().as_json(),
             usage=self._final_usage(),
             last_lines=self._reader.last_lines(LAST_LINES),
         )
@@ -500,10 +500,10 @@ class RunObserver:
         if self._is_ghost() and self._first("ghost"):
             text = self.evidence.text(signs.JobSkipped)
             text = text or "a job was sent and never came"
-            yield RunnerTroubled(self.run.run_id, "ghost", text)
+            yield RunnerFailing(self.run.run_id, "ghost", text)
         reason = self._stuck()
         if reason and self._worker and self._first("stuck"):
-            yield RunnerTroubled(self.run.run_id, "worker_stuck", reason)
+            yield RunnerFailing(self.run.run_id, "worker_stuck", reason)
             self._worker_stuck = self._worker.signal(signal.SIGKILL)
 
     def _is_ghost(self) -> bool:
@@ -586,8 +586,8 @@ class RunObserver:
     def _end_of_job(self, certain: bool) -> Iterator[Fact]:
         if not certain or not self._has_job or not self._first("job ended"):
             return
-        ending = self._ending()
-        found = verdict(self.evidence, ending)
+        runner_exit = self._runner_exit()
+        found = verdict(self.evidence, runner_exit)
         at = self._worker_ended_at
         yield JobEnded(
             run_id=self.run.run_id,
@@ -597,7 +597,7 @@ class RunObserver:
             finished_at=self._wall() if at is None else at,
             evidence=list(found.reasons),
             resource_usage=self._final_usage(),
-            crash=self._crash(ending),
+            crash=self._crash(runner_exit),
         )
 
     @property
@@ -605,22 +605,24 @@ class RunObserver:
         """Whether a job was seen; a Worker is one, whatever the logs say."""
         return self.evidence.job_seen_at is not None or self._worker is not None
 
-    def _crash(self, ending: Ending) -> dict[str, Any] | None:
-        found = crash(ending, self.evidence)
-        if found is None or not found.abnormal or ending.worker_stuck:
+    def _crash(self, runner_exit: RunnerExit) -> dict[str, Any] | None:
+        found = crash(runner_exit, self.evidence)
+        if found is None or not found.abnormal or runner_exit.worker_stuck:
             return None
         if self._orphaned and found.kind != "worker_crash":
             return None  # ListenerDied has said so.
-        by_worker = ending.worker_status is not None
+        by_worker = runner_exit.worker_status is not None
         return {
-            "exit_code": ending.worker_exit_code if by_worker else ending.exit_code,
-            "signal": ending.worker_signal if by_worker else ending.signal,
+            "exit_code": runner_exit.worker_exit_code
+            if by_worker
+            else runner_exit.exit_code,
+            "signal": runner_exit.worker_signal if by_worker else runner_exit.signal,
             "last_lines": self._reader.last_lines(LAST_LINES),
         }
 
-    def _ending(self) -> Ending:
+    def _runner_exit(self) -> RunnerExit:
         listener, worker = self._listener_status, self._worker_status()
-        return Ending(
+        return RunnerExit(
             exit_code=listener.exit_code if listener else None,
             signal=listener.signal if listener else None,
             known=bool(listener and listener.known),

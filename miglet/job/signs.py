@@ -265,7 +265,7 @@ class ShutdownReceived(Sign):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ConnectTrouble(Sign):
+class ConnectError(Sign):
     """The Listener cannot reach the service and goes on trying."""
 
     text: str

@@ -17,7 +17,7 @@ FILE_BUDGET_BYTES = 32 << 20
 RUN_BUDGET_BYTES = 128 << 20
 
 #: Terminal sequences (ECMA-48 CSI, OSC, other escapes) first, then whatever else
-#: steers a terminal or reorders text: C0 without tab, DEL, C1, separators, bidi.
+#: controls a terminal or reorders text: C0 without tab, DEL, C1, separators, bidi.
 _UNPRINTABLE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]?|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]?"
     "|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]"

@@ -22,7 +22,7 @@ STOPS = ("shutdown", "timeout", "termination_notice")
 
 
 @dataclass(frozen=True)
-class Ending:
+class RunnerExit:
     """The end of a Listener and of its Worker, as far as the kernel reported it."""
 
     #: The Listener's exit status; None if a signal ended it, or it is not known.
@@ -68,13 +68,13 @@ class Ending:
         return asdict(self)
 
     @staticmethod
-    def of_json(document: Mapping[str, Any]) -> Ending:
-        """The ending that `as_json` gave; raises BadMessage for anything else."""
-        names = {field.name for field in fields(Ending)}
+    def of_json(document: Mapping[str, Any]) -> RunnerExit:
+        """What `as_json` gave; raises BadMessage for anything else."""
+        names = {field.name for field in fields(RunnerExit)}
         try:
-            return Ending(**{k: v for k, v in document.items() if k in names})
+            return RunnerExit(**{k: v for k, v in document.items() if k in names})
         except (AttributeError, TypeError) as error:
-            raise BadMessage(f"not the ending of a run: {error!r}") from error
+            raise BadMessage(f"not the exit of a run: {error!r}") from error
 
 
 def shell_status(exit_code: int | None, signal: int | None) -> int | None:
@@ -122,15 +122,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Case:
-    """Evidence and ending, with the questions that the rules ask."""
+    """Evidence and exit of a run, with the questions that the rules ask."""
 
     evidence: Evidence
-    ending: Ending
+    runner_exit: RunnerExit
 
     @property
     def reported(self) -> str | None:
         """The result that was reported to GitHub, or else that the Listener printed."""
-        status = self.ending.worker_status
+        status = self.runner_exit.worker_status
         if status is None:
             return self._claimed
         if status not in _WORKER_CODES:
@@ -147,7 +147,7 @@ class Case:
         if result == "Canceled" and self._signalled:
             # It prints this for whatever its Worker reports after a signal.
             return self.evidence.results.get("worker_log", result)
-        killed = self.ending.signal is not None
+        killed = self.runner_exit.signal is not None
         return self._unless_success(result) if killed else result
 
     @staticmethod
@@ -160,7 +160,7 @@ class Case:
         """The result that an exit code tells, in the log or of the Listener."""
         codes = (
             (self.evidence.worker_code, _WORKER_CODES),
-            (self.ending.exit_code, _LISTENER_CODES),
+            (self.runner_exit.exit_code, _LISTENER_CODES),
         )
         for code, known in codes:
             if code is not None and code in known:
@@ -170,7 +170,7 @@ class Case:
     @property
     def stop(self) -> str | None:
         """Why the Listener was asked to end, if it was, by us or by somebody else."""
-        return self.ending.stopped_by or ("shutdown" if self._signalled else None)
+        return self.runner_exit.stopped_by or ("shutdown" if self._signalled else None)
 
     @property
     def _signalled(self) -> bool:
@@ -195,13 +195,13 @@ class Case:
     @property
     def _any_status(self) -> int | None:
         """The Worker's status by the kernel, or else by the Listener's log."""
-        status = self.ending.worker_status
+        status = self.runner_exit.worker_status
         return self.evidence.worker_code if status is None else status
 
     @property
     def unreported(self) -> bool:
         """Whether the Worker gave up because GitHub did not take the result."""
-        exited = self.ending.worker_signal is None and self._any_status != _KILLED
+        exited = self.runner_exit.worker_signal is None and self._any_status != _KILLED
         return exited and self.worker_crashed and "worker_log" in self.evidence.results
 
     @property
@@ -213,7 +213,7 @@ class Case:
     @property
     def oom(self) -> bool:
         """Whether the OOM killer killed something during the job."""
-        return self.ending.oom_kill_delta > 0
+        return self.runner_exit.oom_kill_delta > 0
 
     @property
     def worker_oom(self) -> bool:
@@ -226,7 +226,7 @@ class Case:
 
         Text alone is no fault: a step may well be about full disks.
         """
-        free = self.ending.disk_free_bytes
+        free = self.runner_exit.disk_free_bytes
         short = free is not None and free < DISK_FULL_BYTES
         return short or (self.worker_crashed and self.evidence.saw(signs.DiskFull))
 
@@ -242,7 +242,7 @@ class Case:
     @property
     def ghost(self) -> bool:
         """Whether a job was announced and never came."""
-        announced = self.ending.ghost or self.evidence.saw(signs.JobSkipped)
+        announced = self.runner_exit.ghost or self.evidence.saw(signs.JobSkipped)
         came = self.evidence.saw(signs.JobRunning) or self.reported
         return announced and not came
 
@@ -279,7 +279,9 @@ class Rule(NamedTuple):
 #: The first that applies decides.
 RULES = [
     Rule("abandoned", "ghost", lambda c: c.ghost),
-    Rule(None, "worker_stuck", lambda c: c.ending.worker_stuck and c.worker_crashed),
+    Rule(
+        None, "worker_stuck", lambda c: c.runner_exit.worker_stuck and c.worker_crashed
+    ),
     Rule("abandoned", None, lambda c: c.reported == "Abandoned" and c.stop),
     Rule("abandoned", "lock_lost", lambda c: c.reported == "Abandoned"),
     Rule("cancelled", None, lambda c: c.reported == "Canceled" and c.stop),
@@ -302,19 +304,21 @@ RULES = [
     Rule("cancelled", "cancelled", lambda c: c.reported == "Skipped"),
     Rule("succeeded", "success", lambda c: c.reported),
     # From here on nobody reported a result.
-    Rule("unknown", "machine_restarted", lambda c: c.ending.boot_changed),
-    Rule("cancelled", None, lambda c: c.job_seen and c.ending.stopped_by),
+    Rule("unknown", "machine_restarted", lambda c: c.runner_exit.boot_changed),
+    Rule("cancelled", None, lambda c: c.job_seen and c.runner_exit.stopped_by),
     Rule("unknown", "oom_runner", lambda c: c.worker_crashed and c.worker_oom),
-    Rule("unknown", "oom_runner", lambda c: c.ending.killed and c.oom),
+    Rule("unknown", "oom_runner", lambda c: c.runner_exit.killed and c.oom),
     Rule("unknown", None, lambda c: c.stop),
     Rule(
         "unknown",
         "version_deprecated",
-        lambda c: c.evidence.saw(signs.VersionDeprecated) or c.ending.exit_code == 7,
+        lambda c: (
+            c.evidence.saw(signs.VersionDeprecated) or c.runner_exit.exit_code == 7
+        ),
     ),
     Rule("unknown", "disk_full", lambda c: c.job_seen and c.disk_full),
-    Rule("unknown", "runner_crash", lambda c: c.ending.orphaned),
-    Rule("unknown", "runner_crash", lambda c: c.job_seen and c.ending.signal),
+    Rule("unknown", "runner_crash", lambda c: c.runner_exit.orphaned),
+    Rule("unknown", "runner_crash", lambda c: c.job_seen and c.runner_exit.signal),
     Rule("unknown", "worker_crash", lambda c: c.worker_crashed),
     Rule("unknown", "runner_crash", lambda c: c.job_seen),
     Rule("unknown", "unknown", lambda c: True),
@@ -326,14 +330,14 @@ def _died_reported(case: Case) -> bool:
     return case.worker_crashed and case.reported is not None
 
 
-def verdict(evidence: Evidence, ending: Ending) -> Verdict:
+def verdict(evidence: Evidence, runner_exit: RunnerExit) -> Verdict:
     """What became of the job; every evidence leads to exactly one verdict."""
-    case = Case(evidence, ending)
+    case = Case(evidence, runner_exit)
     rule = next(rule for rule in RULES if rule.applies(case))
     result = rule.result or _NAMES.get(case.reported or "", "unknown")
     cause = rule.cause or case.stop or "unknown"
     # A Worker that exits with 0 has reported no result: that is no exit code of a job.
-    code = 0 if result == "succeeded" else ending.worker_status or None
+    code = 0 if result == "succeeded" else runner_exit.worker_status or None
     return Verdict(result, cause, code, tuple(reasons(case)))
 
 
@@ -345,7 +349,7 @@ def reasons(case: Case) -> Iterator[str]:
         yield f"result {result} ({source})"
     if not evidence.results:
         yield "no result reported"
-    yield _end_of_listener(case.ending)
+    yield _end_of_listener(case.runner_exit)
     for kind, phrase in _PHRASES.items():
         if evidence.saw(kind):
             yield ": ".join(filter(None, (phrase, evidence.text(kind))))
@@ -353,38 +357,38 @@ def reasons(case: Case) -> Iterator[str]:
 
 
 def _circumstances(case: Case) -> Iterator[str]:
-    ending = case.ending
-    if ending.orphaned:
+    runner_exit = case.runner_exit
+    if runner_exit.orphaned:
         yield "the listener ended before its worker"
-    if ending.worker_stuck:
+    if runner_exit.worker_stuck:
         yield "worker killed by MIGlet: it did not begin, or not end"
-    if ending.stopped_by:
-        yield f"stopped by MIGlet: {ending.stopped_by}"
+    if runner_exit.stopped_by:
+        yield f"stopped by MIGlet: {runner_exit.stopped_by}"
     if case.oom:
-        yield f"out-of-memory kills during the job: {ending.oom_kill_delta}"
-    if case.disk_full and ending.disk_free_bytes is not None:
-        yield f"disk free bytes: {ending.disk_free_bytes}"
-    if ending.boot_changed:
+        yield f"out-of-memory kills during the job: {runner_exit.oom_kill_delta}"
+    if case.disk_full and runner_exit.disk_free_bytes is not None:
+        yield f"disk free bytes: {runner_exit.disk_free_bytes}"
+    if runner_exit.boot_changed:
         yield "the machine was started again"
 
 
 def _end_of_worker(case: Case) -> Iterator[str]:
-    ending = case.ending
-    if ending.worker_signal is not None:
-        yield f"worker ended by signal {ending.worker_signal}"
-    elif ending.worker_exit_code is not None:
-        yield f"worker exited with {ending.worker_exit_code}"
+    runner_exit = case.runner_exit
+    if runner_exit.worker_signal is not None:
+        yield f"worker ended by signal {runner_exit.worker_signal}"
+    elif runner_exit.worker_exit_code is not None:
+        yield f"worker exited with {runner_exit.worker_exit_code}"
     elif case.job_seen:
         yield STATUS_UNKNOWN
         if case.evidence.worker_code is not None:
             yield f"worker exited with {case.evidence.worker_code} (runner_log)"
 
 
-def _end_of_listener(ending: Ending) -> str:
-    if ending.signal is not None:
-        return f"listener ended by signal {ending.signal}"
-    if ending.exit_code is not None:
-        return f"listener exited with {ending.exit_code}"
+def _end_of_listener(runner_exit: RunnerExit) -> str:
+    if runner_exit.signal is not None:
+        return f"listener ended by signal {runner_exit.signal}"
+    if runner_exit.exit_code is not None:
+        return f"listener exited with {runner_exit.exit_code}"
     return "listener has not ended, or it is not known how"
 
 
@@ -441,7 +445,7 @@ def _saw(*kinds: type[signs.Sign]) -> Callable[[Case], bool]:
 
 
 def _exited(*codes: int) -> Callable[[Case], bool]:
-    return lambda case: case.ending.exit_code in codes
+    return lambda case: case.runner_exit.exit_code in codes
 
 
 def _lost_job(case: Case) -> bool:
@@ -458,7 +462,9 @@ CRASHES = [
         "version_deprecated",
         RELAUNCH,
         False,
-        lambda c: c.evidence.saw(signs.VersionDeprecated) or c.ending.exit_code == 7,
+        lambda c: (
+            c.evidence.saw(signs.VersionDeprecated) or c.runner_exit.exit_code == 7
+        ),
     ),
     Kind("runner_crash", REREGISTER, True, _lost_job),
     Kind(
@@ -479,17 +485,17 @@ CRASHES = [
 ]
 
 
-def crash(ending: Ending, evidence: Evidence) -> Crash | None:
+def crash(runner_exit: RunnerExit, evidence: Evidence) -> Crash | None:
     """What was wrong with the Listener's end; None: nothing.
 
     In order are a job whose result was reported, and an end that we asked for.
     """
-    case = Case(evidence, ending)
-    if ending.stopped_by or (case.reported and not case.worker_crashed):
+    case = Case(evidence, runner_exit)
+    if runner_exit.stopped_by or (case.reported and not case.worker_crashed):
         return None
     kind = next(kind for kind in CRASHES if kind.applies(case))
     return Crash(kind.kind, kind.next_step, kind.abnormal, _reason(case))
 
 
 def _reason(case: Case) -> str:
-    return "; ".join(verdict(case.evidence, case.ending).reasons)
+    return "; ".join(verdict(case.evidence, case.runner_exit).reasons)

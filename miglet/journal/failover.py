@@ -254,8 +254,8 @@ class FailoverStorage:
         """
         counters = self.storage.counters
         drops = Counter(counters.dropped) - Counter(counters.reported)
-        roomy = self.read(partial(_has_room_for_report, counters))
-        if drops and roomy:
+        has_room = self.read(partial(_has_room_for_report, counters))
+        if drops and has_room:
             self.write(_report_drops)
             text = f"{sum(drops.values())} events were dropped (no room, or damaged)"
             self.report("events_dropped", text, dict(drops))

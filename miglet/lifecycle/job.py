@@ -11,7 +11,7 @@ from typing import Any
 from miglet.formats import rfc3339
 from miglet.job.evidence import Evidence
 from miglet.job.signs import DESCRIPTION_KEYS, JobResult
-from miglet.job.verdict import Ending, crash, verdict
+from miglet.job.verdict import RunnerExit, crash, verdict
 from miglet.lifecycle.effects import Effect, Emit
 from miglet.lifecycle.vm import USAGE, Job, Moment, Vm, maximum_usage
 from miglet.messages.events import (
@@ -153,8 +153,8 @@ def complete_job(
 
 def decide_end(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> JobEnded:
     """The verdict on a job, from the evidence of a run that reported none itself."""
-    evidence, ending = read_end(vm, fact)
-    found, broken = verdict(evidence, ending), crash(ending, evidence)
+    evidence, runner_exit = read_end(vm, fact)
+    found, broken = verdict(evidence, runner_exit), crash(runner_exit, evidence)
     return JobEnded(
         run_id=fact.run_id,
         result=found.result,
@@ -167,18 +167,18 @@ def decide_end(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> Jo
     )
 
 
-def read_end(vm: Vm, fact: JobResultSeen | RunnerExited) -> tuple[Evidence, Ending]:
+def read_end(vm: Vm, fact: JobResultSeen | RunnerExited) -> tuple[Evidence, RunnerExit]:
     """The evidence and the end of a run, with what we did to the runner ourselves."""
     cause = vm.stopped_by or ("termination_notice" if vm.notices else None)
-    ending = Ending(**{**fact.ending, "stopped_by": cause})
-    return Evidence.of_json(fact.evidence), ending
+    runner_exit = RunnerExit(**{**fact.runner_exit, "stopped_by": cause})
+    return Evidence.of_json(fact.evidence), runner_exit
 
 
 def crash_of(fact: JobResultSeen | RunnerExited) -> dict[str, Any]:
     """The fields of a RunnerCrashed."""
     return {
-        "exit_code": fact.ending.get("exit_code"),
-        "signal": fact.ending.get("signal"),
+        "exit_code": fact.runner_exit.get("exit_code"),
+        "signal": fact.runner_exit.get("signal"),
         "last_lines": fact.last_lines,
     }
 
@@ -217,7 +217,7 @@ def _close_job(vm: Vm, ended: JobEnded, moment: Moment) -> Step:
     job = vm.job.add_usage(ended.resource_usage)
     late = min(max(0.0, moment.at - ended.finished_at), LATEST_SECONDS)
     duration = moment.now - late - job.seen_now
-    result, cause = _told_result(vm, ended)
+    result, cause = _result_of(vm, ended)
     event = JobCompleted(
         result=result,
         cause=cause,
@@ -238,7 +238,7 @@ def _close_job(vm: Vm, ended: JobEnded, moment: Moment) -> Step:
     return vm, [*effects, Emit(event, job.reference)]
 
 
-def _told_result(vm: Vm, ended: JobEnded) -> tuple[str, str]:
+def _result_of(vm: Vm, ended: JobEnded) -> tuple[str, str]:
     """Result and cause, with what the watcher cannot know: why we stopped the run."""
     if ended.cause == ORPHAN_TIMEOUT:
         return "unknown", "runner_crash"

@@ -28,10 +28,10 @@ from miglet.messages.facts import (
     JobSeen,
     RegistrationFailed,
     RunnerExited,
+    RunnerFailing,
     RunnerLaunched,
     RunnerListening,
     RunnerRemoved,
-    RunnerTroubled,
     TokenSpent,
     WorkerStarted,
 )
@@ -49,7 +49,7 @@ _IN_ORDER = Crash("ended_without_job", "reregister", False, "it ended in order")
 #: current ones in outages.
 VERSION_REFUSED_SECONDS = 600.0
 
-#: Categories of a failed registration that another attempt may mend.
+#: Categories of a failed registration that another attempt may resolve.
 RETRYABLE = ("transient", "infrastructure")
 
 #: Deaths in a row after which a new watcher reads no logs and no hooks.
@@ -170,14 +170,14 @@ def begin_job(vm: Vm, fact: JobSeen, moment: Moment) -> Step:
     return (vm if vm.job else start_job(vm, fact, moment)), []
 
 
-def slip_in(vm: Vm, fact: JobSeen, moment: Moment) -> Step:
+def accept_late_job(vm: Vm, fact: JobSeen, moment: Moment) -> Step:
     """A job that was assigned while the machine was about to take no more."""
     if vm.finished or vm.job:
         return vm, []
     return start_job(vm, fact, moment), []
 
 
-def slip_into_shutdown(vm: Vm, fact: JobSeen, moment: Moment) -> Step:
+def stop_late_job(vm: Vm, fact: JobSeen, moment: Moment) -> Step:
     """A job that was assigned while the runner is being stopped is stopped with it."""
     if vm.finished or vm.job:
         return vm, []
@@ -224,7 +224,7 @@ def runner_drained(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
 
 
 def job_stopped(vm: Vm, fact: RunnerRemoved, moment: Moment) -> Step:
-    """The runner was stopped for the sake of its job, and nobody saw the job's end."""
+    """The runner was stopped because of its job, and nobody saw the job's end."""
     if vm.job is None or vm.stopping_since is None:
         return vm, []
     reason = "no runner was left when the job was stopped"
@@ -242,12 +242,12 @@ def runner_gone(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:
     if found.kind == "version_deprecated":
         return _version_refused(vm, found, moment)
     vm = vm.replace(crashes=vm.crashes + 1)
-    hopeless = found.next_step == GIVE_UP or vm.crashes > vm.policy.max_restarts
+    gives_up = found.next_step == GIVE_UP or vm.crashes > vm.policy.max_restarts
     reports: list[Effect] = []
     if found.abnormal:
-        reports.append(report_crash(vm, crash_of(fact), not hopeless))
+        reports.append(report_crash(vm, crash_of(fact), not gives_up))
     error = _end_of_runner(vm, fact, found)
-    if hopeless:
+    if gives_up:
         vm, effects = fail(vm, [error], errors.UNAVAILABLE, moment)
         return vm, [*reports, *effects]
     kept = found.next_step == RELAUNCH
@@ -300,10 +300,10 @@ def _delay(vm: Vm) -> float:
     return min(vm.policy.max_backoff, vm.policy.initial_backoff * 2**steps)
 
 
-def runner_troubled(vm: Vm, fact: RunnerTroubled, moment: Moment) -> Step:
+def handle_failing_runner(vm: Vm, fact: RunnerFailing, moment: Moment) -> Step:
     """A runner that looks alive and is not: replace it."""
     if vm.job:
-        return job_troubled(vm, fact, moment)
+        return note_failing_runner(vm, fact, moment)
     error = _trouble(fact)
     vm = vm.replace(crashes=vm.crashes + 1)
     if vm.crashes > vm.policy.max_restarts:
@@ -312,20 +312,20 @@ def runner_troubled(vm: Vm, fact: RunnerTroubled, moment: Moment) -> Step:
     return vm, [Emit(error), *effects]
 
 
-def job_troubled(vm: Vm, fact: RunnerTroubled, moment: Moment) -> Step:
+def note_failing_runner(vm: Vm, fact: RunnerFailing, moment: Moment) -> Step:
     """The watcher deals with it (`worker_stuck`), and the job's end follows."""
     return vm, [Emit(_trouble(fact), vm.job.reference if vm.job else None)]
 
 
-def drain_troubled(vm: Vm, fact: RunnerTroubled, moment: Moment) -> Step:
+def drain_failing_runner(vm: Vm, fact: RunnerFailing, moment: Moment) -> Step:
     """A runner that will never take a job need not be waited for."""
     if vm.job:
-        return job_troubled(vm, fact, moment)
+        return note_failing_runner(vm, fact, moment)
     vm, effects = shut_down(vm, vm.end or End("drained", "miglet"), moment)
     return vm, [Emit(_trouble(fact)), *effects]
 
 
-def _trouble(fact: RunnerTroubled) -> Error:
+def _trouble(fact: RunnerFailing) -> Error:
     return Error("infrastructure", fact.code, fact.message, "runner")
 
 

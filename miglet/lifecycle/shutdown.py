@@ -84,11 +84,11 @@ def stop_order(vm: Vm, now: float) -> StopRunner:
     """The order to end the runner; what is left until the machine's end bounds it."""
     settle = vm.policy.drain_settle if vm.finished else 0.0
     orphaned = vm.stopped_by == ORPHAN_TIMEOUT
-    grace = 0.0 if orphaned else hasty_grace(vm, now)
+    grace = 0.0 if orphaned else grace_left(vm, now)
     return StopRunner(settle, grace, vm.stopped_by or stop_cause(vm))
 
 
-def hasty_grace(vm: Vm, now: float) -> float | None:
+def grace_left(vm: Vm, now: float) -> float | None:
     """What the machine's announced end leaves of the grace period; None: all of it."""
     if vm.announced_end is None:
         return None

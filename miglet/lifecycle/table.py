@@ -126,7 +126,7 @@ def accept_command(vm: Vm, fact: facts.CommandReceived, moment: Moment) -> Step:
     return vm, [AcceptCommand(fact)]
 
 
-def obey_command(vm: Vm, fact: facts.CommandExamined, moment: Moment) -> Step:
+def obey_command(vm: Vm, fact: facts.CommandValidated, moment: Moment) -> Step:
     """Obey or reject a command that was validated; one of the controller is answered.
 
     A validation that was lost is a failure of this machine, and rejects nothing.
@@ -196,7 +196,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         ),
         facts.EventRefused: Row(startup.refuse_start, State.ERROR),
         facts.WorkerLost: Row(shutdown.report_lost_worker),
-        facts.CommandExamined: CommandsRow(State.SHUTTING_DOWN),
+        facts.CommandValidated: CommandsRow(State.SHUTTING_DOWN),
         facts.TerminationNoticed: Row(shutdown.handle_notice, State.SHUTTING_DOWN),
         facts.SignalReceived: Row(shutdown.handle_signal, State.SHUTTING_DOWN),
     },
@@ -228,14 +228,14 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
             State.SHUTTING_DOWN,
             State.ERROR,
         ),
-        facts.RunnerTroubled: Row(
-            runner.runner_troubled, State.REGISTERING_RUNNER, State.ERROR
+        facts.RunnerFailing: Row(
+            runner.handle_failing_runner, State.REGISTERING_RUNNER, State.ERROR
         ),
         facts.RunnerRemoved: Row(
             runner.job_stopped, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
         ),
         facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
-        facts.CommandExamined: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
+        facts.CommandValidated: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
         facts.TerminationNoticed: Row(
             shutdown.handle_notice, State.DRAINING, State.SHUTTING_DOWN
         ),
@@ -250,10 +250,10 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.RunnerListening: Row(runner.become_idle, State.IDLE),
         facts.JobSeen: Row(runner.begin_job, State.JOB_RUNNING),
         facts.RunnerExited: Row(runner.runner_gone, State.ERROR, State.SHUTTING_DOWN),
-        facts.RunnerTroubled: Row(runner.runner_troubled, State.ERROR),
+        facts.RunnerFailing: Row(runner.handle_failing_runner, State.ERROR),
         facts.RegistrationFailed: Row(runner.registration_failed, State.ERROR),
         facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
-        facts.CommandExamined: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
+        facts.CommandValidated: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
         facts.TerminationNoticed: Row(
             shutdown.handle_notice, State.DRAINING, State.SHUTTING_DOWN
         ),
@@ -272,11 +272,11 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
             State.SHUTTING_DOWN,
             State.ERROR,
         ),
-        facts.RunnerTroubled: Row(
-            runner.runner_troubled, State.REGISTERING_RUNNER, State.ERROR
+        facts.RunnerFailing: Row(
+            runner.handle_failing_runner, State.REGISTERING_RUNNER, State.ERROR
         ),
         facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
-        facts.CommandExamined: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
+        facts.CommandValidated: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
         facts.TerminationNoticed: Row(shutdown.handle_notice, State.DRAINING),
         facts.SignalReceived: Row(
             shutdown.handle_signal, State.DRAINING, State.SHUTTING_DOWN
@@ -299,12 +299,12 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
             State.REGISTERING_RUNNER,
             State.SHUTTING_DOWN,
         ),
-        facts.RunnerTroubled: Row(runner.job_troubled),
+        facts.RunnerFailing: Row(runner.note_failing_runner),
         facts.RunnerRemoved: Row(
             runner.job_stopped, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
         ),
         facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
-        facts.CommandExamined: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
+        facts.CommandValidated: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
         facts.TerminationNoticed: Row(shutdown.handle_notice, State.DRAINING),
         facts.SignalReceived: Row(
             shutdown.handle_signal, State.DRAINING, State.SHUTTING_DOWN
@@ -314,32 +314,32 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         **ANYWHERE,
         facts.EventRefused: Row(startup.refuse_start),
         facts.RunnerListening: Row(runner.note_listening),
-        facts.JobSeen: Row(runner.slip_in),
+        facts.JobSeen: Row(runner.accept_late_job),
         facts.JobIdentified: Row(job.identify_job),
         facts.ListenerDied: Row(job.orphan_job),
         facts.JobEnded: Row(runner.end_job, State.SHUTTING_DOWN),
         facts.JobResultSeen: Row(runner.end_job, State.SHUTTING_DOWN),
         facts.RunnerExited: Row(runner.runner_drained, State.SHUTTING_DOWN),
-        facts.RunnerTroubled: Row(runner.drain_troubled, State.SHUTTING_DOWN),
+        facts.RunnerFailing: Row(runner.drain_failing_runner, State.SHUTTING_DOWN),
         facts.RunnerRemoved: Row(runner.job_stopped, State.SHUTTING_DOWN),
         facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
-        facts.CommandExamined: CommandsRow(State.SHUTTING_DOWN),
+        facts.CommandValidated: CommandsRow(State.SHUTTING_DOWN),
         facts.TerminationNoticed: Row(shutdown.handle_notice),
         facts.SignalReceived: Row(shutdown.handle_signal, State.SHUTTING_DOWN),
     },
     State.SHUTTING_DOWN: {
         **ANYWHERE,
         facts.RunnerLaunched: Row(runner.note_launch),
-        facts.JobSeen: Row(runner.slip_into_shutdown),
+        facts.JobSeen: Row(runner.stop_late_job),
         facts.JobIdentified: Row(job.identify_job),
         facts.ListenerDied: Row(job.orphan_job),
         facts.JobEnded: Row(runner.end_job_late),
         facts.JobResultSeen: Row(runner.end_job_late),
         facts.RunnerExited: Row(runner.end_job_late),
-        facts.RunnerTroubled: Row(runner.job_troubled),
+        facts.RunnerFailing: Row(runner.note_failing_runner),
         facts.RunnerRemoved: Row(shutdown.runner_removed),
         facts.WorkerLost: Row(shutdown.worker_lost),
-        facts.CommandExamined: CommandsRow(),
+        facts.CommandValidated: CommandsRow(),
         facts.TerminationNoticed: Row(shutdown.handle_notice),
         facts.SignalReceived: Row(shutdown.handle_signal),
     },
@@ -348,15 +348,15 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.EventDelivered: Row(shutdown.error_reported, State.SHUTTING_DOWN),
         facts.EventRefused: Row(shutdown.error_reported, State.SHUTTING_DOWN),
         facts.RunnerLaunched: Row(runner.note_launch),
-        facts.JobSeen: Row(runner.slip_into_shutdown),
+        facts.JobSeen: Row(runner.stop_late_job),
         facts.JobIdentified: Row(job.identify_job),
         facts.ListenerDied: Row(job.orphan_job),
         facts.JobEnded: Row(runner.end_job_late),
         facts.JobResultSeen: Row(runner.end_job_late),
         facts.RunnerExited: Row(runner.end_job_late),
-        facts.RunnerTroubled: Row(runner.job_troubled),
+        facts.RunnerFailing: Row(runner.note_failing_runner),
         facts.WorkerLost: Row(shutdown.worker_lost),
-        facts.CommandExamined: CommandsRow(State.SHUTTING_DOWN),
+        facts.CommandValidated: CommandsRow(State.SHUTTING_DOWN),
         facts.TerminationNoticed: Row(shutdown.handle_notice),
         facts.SignalReceived: Row(shutdown.handle_signal, State.SHUTTING_DOWN),
     },
@@ -399,7 +399,7 @@ IGNORED: dict[State, dict[type[Fact], str]] = {
         facts.RunnerLaunched: _NO_RUN,
         facts.RunnerListening: _NO_RUN,
         facts.RunnerExited: _NO_RUN,
-        facts.RunnerTroubled: _NO_RUN,
+        facts.RunnerFailing: _NO_RUN,
         facts.RunnerRemoved: _NO_ORDER,
         facts.RegistrationFailed: _NO_ORDER,
         facts.JobSeen: _NO_RUN,
@@ -424,7 +424,7 @@ IGNORED: dict[State, dict[type[Fact], str]] = {
         facts.JobEnded: _NO_JOB,
         facts.JobResultSeen: _NO_JOB,
         facts.ListenerDied: _NO_JOB,
-        facts.RunnerRemoved: "answers a stop for the sake of a job that is closed",
+        facts.RunnerRemoved: "answers the stop of a job that is closed",
     },
     State.IDLE: {
         facts.SettingsLoaded: _ONCE,

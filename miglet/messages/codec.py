@@ -17,7 +17,7 @@ import typing
 from typing import Annotated, Any, ClassVar, NamedTuple, Union
 
 from miglet.errors import BadMessage
-from miglet.formats import DEEPEST, LATEST, insist_on_plain, is_printable_word
+from miglet.formats import DEEPEST, LATEST, is_printable_word, require_plain
 
 #: Most bytes of one message on a queue.
 LIMIT = 64 * 1024
@@ -205,7 +205,7 @@ def decode(encoded: bytes) -> Message:
         kind = MESSAGES[name]
         # Few messages need the look at each of their values.
         if "\\u" in text or text.count("{") + text.count("[") > DEEPEST:
-            insist_on_plain(fields)
+            require_plain(fields)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadMessage(f"not a message: {error!r:.200}") from None
     if len(encoded) > kind.size_limit:

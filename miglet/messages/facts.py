@@ -131,7 +131,7 @@ class EvidenceDocument(TypedDict):
 
 
 class RunnerEnd(TypedDict, total=False):
-    """The JSON form of `miglet.job.verdict.Ending`."""
+    """The JSON form of `miglet.job.verdict.RunnerExit`."""
 
     exit_code: int | None
     signal: int | None
@@ -362,7 +362,7 @@ class JobResultSeen(Fact):
 
     run_id: str
     evidence: Annotated[dict[str, Any], Keys(EvidenceDocument)]
-    ending: Annotated[dict[str, Any], Keys(RunnerEnd)]
+    runner_exit: Annotated[dict[str, Any], Keys(RunnerEnd)]
     usage: Usage
     last_lines: list[str]
 
@@ -414,13 +414,13 @@ class RunnerExited(Fact):
 
     run_id: str
     evidence: Annotated[dict[str, Any], Keys(EvidenceDocument)]
-    ending: Annotated[dict[str, Any], Keys(RunnerEnd)]
+    runner_exit: Annotated[dict[str, Any], Keys(RunnerEnd)]
     usage: Usage
     last_lines: list[str]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class RunnerTroubled(Fact):
+class RunnerFailing(Fact):
     """The runner lives but does not work.
 
     Without a job (`ghost`, a lasting loss of connection) the run is replaced. With a
@@ -496,7 +496,7 @@ class CommandReceived(Fact):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class CommandExamined(Fact):
+class CommandValidated(Fact):
     """The command is well-formed, `faults` says why it is refused, or `failure` why
     nobody could tell.
     """

@@ -53,7 +53,7 @@ class DeliverEvent(Order):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Beat(Order):
+class UpdateHeartbeat(Order):
     """What the heartbeats say from now on; `at_once` when the state changed."""
 
     to = "heartbeat-sender"

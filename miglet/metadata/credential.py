@@ -149,9 +149,9 @@ def give_to_workers(descriptor: int) -> None:
 
     Where that group is missing, all workers are one user.
     """
-    keeper = unprivileged_account(NOTICE_USER)
-    if os.geteuid() != 0 or keeper is None:
+    owner = unprivileged_account(NOTICE_USER)
+    if os.geteuid() != 0 or owner is None:
         return
     readers = group_id(CREDENTIAL_GROUP)
-    os.fchown(descriptor, keeper.uid, keeper.gid if readers is None else readers)
+    os.fchown(descriptor, owner.uid, owner.gid if readers is None else readers)
     os.fchmod(descriptor, 0o600 if readers is None else 0o640)

@@ -1,6 +1,6 @@
 """Reads and parses the metadata in a child of its own, which is not root.
 
-What a metadata server sends is a stranger's bytes as long as nobody has looked at them:
+What a metadata server sends is untrusted until it has been parsed:
 the process that speaks HTTP and parses YAML becomes the user of child tasks first. The
 caller, which may be root, gets a raw value for each known key, the faults, and the
 names of the machine, in small messages whose types, sizes and depths are checked.

@@ -32,7 +32,7 @@ WHOLE = {"recursive": "true", "alt": "json"}
 #: Seconds that an answer to a long poll may come late.
 POLL_GRACE_SECONDS = 1.0
 
-#: Seconds until the next poll: after news, after waiting in vain, and when the server
+#: Seconds until the next poll: after news, after a wait without, and when the server
 #: answers at once without any.
 AFTER_NEWS, AFTER_WAITING, AFTER_NOTHING = 0.1, 0.0, 1.0
 

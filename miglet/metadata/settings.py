@@ -1,7 +1,7 @@
 """The settings in a machine's metadata: attributes, and user data that is ours.
 
-Texts of strangers, YAML among them, are parsed here, in a process that is not root.
-What comes of them are raw values of known keys, and faults.
+Untrusted text, YAML among it, is parsed here, in a process that is not root.
+The result is raw values of known keys, and faults.
 """
 
 from __future__ import annotations

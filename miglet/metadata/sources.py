@@ -77,7 +77,7 @@ class Sources:
         return self.layers
 
     def note(self) -> FaultNoted | None:
-        """What the controller hears when there is no metadata; None: all is well."""
+        """The fault that the controller is told when there is no metadata, if any."""
         if self.trouble is None:
             return None
         return FaultNoted(

@@ -271,7 +271,7 @@ class Pages:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else body
 
     def health(self) -> tuple[bool, str]:
-        """Whether the sampler samples and hears from the arbiter, and a line on it."""
+        """Whether sampler and arbiter send updates, and a line on it."""
         for what, now in (
             ("sample of the machine", self._sampled_now),
             ("snapshot from the arbiter", self._heard_now),

@@ -274,8 +274,8 @@ def run_vms(arguments: argparse.Namespace) -> int:
 
 def run_events(arguments: argparse.Namespace) -> int:
     """Print the events of a machine, one line each."""
-    verb = follow if arguments.follow else events
-    lines = partial(verb, vm_id=arguments.vm, as_json=arguments.json)
+    lines_of = follow if arguments.follow else events
+    lines = partial(lines_of, vm_id=arguments.vm, as_json=arguments.json)
     return _print_lines(arguments, lines)
 
 
@@ -286,8 +286,10 @@ def run_command(arguments: argparse.Namespace) -> int:
         "parameters": parameters(arguments.parameters),
         "expires_at": arguments.expires_at,
     }
-    verb = command_and_wait if arguments.wait else command
-    return _print_lines(arguments, partial(verb, vm_id=arguments.vm, request=request))
+    lines_of = command_and_wait if arguments.wait else command
+    return _print_lines(
+        arguments, partial(lines_of, vm_id=arguments.vm, request=request)
+    )
 
 
 def run_import(arguments: argparse.Namespace) -> int:
@@ -317,15 +319,15 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="miglet-controller", description=__doc__)
     top.add_argument("--version", action="version", version=__version__)
-    verb = top.add_subparsers(title="verbs", required=True, metavar="VERB")
-    _add_serve(verb.add_parser("serve", help=run_serve.__doc__))
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help=run_serve.__doc__))
     for name, run, add_arguments in (
         ("vms", run_vms, None),
         ("events", run_events, _add_events),
         ("command", run_command, _add_command),
         ("import", run_import, _add_import),
     ):
-        each = verb.add_parser(name, help=run.__doc__)
+        each = commands.add_parser(name, help=run.__doc__)
         each.set_defaults(run=run)
         if add_arguments:
             add_arguments(each)
@@ -390,8 +392,8 @@ def _add_import(importing: argparse.ArgumentParser) -> None:
     importing.add_argument("file", metavar="FILE", type=Path, help=lines)
 
 
-def _add_access(verb: argparse.ArgumentParser) -> None:
-    access = verb.add_argument_group("the controller")
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    access = parser.add_argument_group("the controller")
     add = access.add_argument
     add("--endpoint", default="http://127.0.0.1:8080", help="default %(default)s")
     add("--token-file", type=Path, help="bearer token, the first line")

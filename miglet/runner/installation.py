@@ -1,6 +1,6 @@
 """The runner's folder: is the runner in it, which one, and as whom is it registered.
 
-The job's user may write here, so every file is read as a stranger's: no links, no
+The job's user may write here, so every file is untrusted: no links, no
 devices, nothing large.
 """
 
@@ -151,7 +151,7 @@ def may(path: Path, account: Account | None, mode: int) -> bool:
 
 
 def registered(directory: Path) -> RunnerFile | None:
-    """The registration that `directory` holds; None when there is none, or rubbish.
+    """The registration that `directory` holds; None: there is no valid one.
 
     The file begins with a byte order mark, and a just-in-time configuration spells the
     keys with capitals and numbers as text (actions/runner ConfigurationStore.cs).

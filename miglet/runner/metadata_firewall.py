@@ -31,7 +31,7 @@ MARKER = "metadata-blocked"
 LOAD_SECONDS = 10.0
 
 #: Bytes of what nft complained of that are passed on.
-LONGEST_COMPLAINT = 2000
+LONGEST_ERROR = 2000
 
 #: The bit of CAP_NET_ADMIN: linux/capability.h.
 NET_ADMIN = 1 << 12
@@ -174,8 +174,8 @@ def load(rules: str, runtime: Path, options: Sequence[str] = ()) -> None:
         else:
             systemd.order(in_unit(command, rules, complaints), LOAD_SECONDS)
     except systemd.CommandFailed as error:
-        said = tail(complaints, LONGEST_COMPLAINT).decode(errors="replace").strip()
-        reason = (said or str(error))[:LONGEST_COMPLAINT]
+        said = tail(complaints, LONGEST_ERROR).decode(errors="replace").strip()
+        reason = (said or str(error))[:LONGEST_ERROR]
         raise MetadataOpen(f"nft refuses the rules: {reason}", KERNEL) from error
     finally:
         complaints.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ from miglet.supervisor.privileges import Account
 PROGRAMS = ("config.sh", "env.sh", "bin/Runner.Listener", "bin/Runner.Worker")
 
 #: The Listener reads `.env` at each start, and what stands there goes before its
-#: environment. Both exist beforehand, so that the runner's user cannot make them.
+#: environment. Both exist from the start, so that the runner's user cannot make them.
 ENVIRONMENT_FILES = {".env": "LANG=C.UTF-8\n", ".path": f"{DEFAULT_PATH}\n"}
 
 #: The folder: root's, open to the runner's group, and sticky.
@@ -157,7 +157,7 @@ def unpack(stream: IO[bytes], folder: Path) -> None:
 
 
 def inside(name: str) -> str:
-    """`name` without tricks; ReleaseUnusable if it leads out of the folder."""
+    """`name` as a relative path; ReleaseUnusable if it leads out of the folder."""
     path = posixpath.normpath(name)
     if path.startswith(("/", "../")) or path == "..":
         raise ReleaseUnusable(f"{name!r} leads out of the folder", "is it a release?")

@@ -37,7 +37,7 @@ from miglet.runner.worker_process import WorkerProcess, find_worker
 RECORD_SECONDS = 0.5
 
 #: The file in a run's folder that says that its end has been reported.
-SETTLED = "settled"
+REPORTED = "settled"
 
 
 class RunnerPresent(RunnerError):
@@ -256,17 +256,17 @@ class Run:
         os.close(descriptor)
         return None
 
-    def settle(self) -> None:
+    def mark_reported(self) -> None:
         """Record that all of it has been reported: MIGlet does not report it again.
 
         Raises OSError on a full disk.
         """
-        (self.folder / SETTLED).touch(mode=0o600)
+        (self.folder / REPORTED).touch(mode=0o600)
 
     @property
-    def settled(self) -> bool:
+    def reported(self) -> bool:
         """Whether all of it has been reported."""
-        return (self.folder / SETTLED).exists()
+        return (self.folder / REPORTED).exists()
 
     def forget(self) -> None:
         """Remove all that is known of an ended run; RunnerPresent if it lives."""

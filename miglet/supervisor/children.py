@@ -1,7 +1,7 @@
 """Forking: how a child of MIGlet begins, and how the parent knows that it ended.
 
 A child starts with nothing of its parent's but stdio and its own end of a new queue:
-no sibling's queue, no control socket, no journal.
+no other worker's queue, no control socket, no journal.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Child:
         """Reap the dead child and close what belonged to it; returns how it ended.
 
         A child that is not dead in time was killed and is in uninterruptible sleep, on
-        a dying disk for example. Nobody waits for it: it is reaped when it is dead.
+        a failing disk for example. Nobody waits for it: it is reaped once it exits.
         """
         self.queue.close()
         if self.exited(within_seconds):
@@ -327,7 +327,7 @@ def _begin(name: str, main: Callable[[Queue], None], queue: Queue, parent: int) 
     logger.set_component(name)
     privileges.name_process(name)
     privileges.die_with_parent(parent)
-    # So that a worker may have children; it buries them, or they die with it.
+    # So that a worker may have children; it reaps them, or they die with it.
     multiprocess.current_process().daemon = False
     signals.unblock()
     with logger.last_words():

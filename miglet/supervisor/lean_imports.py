@@ -12,7 +12,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: Stand-ins for what a library imports in vain; None: not installed.
+#: Substitutes for what a library imports and never uses; None: not installed.
 StandIns = Mapping[str, types.ModuleType | None]
 
 #: The one version that every requests from 2.28 on takes for compatible.

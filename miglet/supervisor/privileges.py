@@ -148,10 +148,10 @@ def drop_privileges(account: Account) -> None:
     except OSError as error:
         raise PrivilegesKept(f"cannot become {account.name}: {error}") from error
     set_no_new_privs()
-    _insist_on(account)
+    _verify_dropped(account)
 
 
-def _insist_on(account: Account) -> None:
+def _verify_dropped(account: Account) -> None:
     """Raise PrivilegesKept unless we are `account` and nobody else can we be."""
     if {*os.getresuid(), account.uid} != {account.uid}:
         raise PrivilegesKept(f"the user ids are {os.getresuid()}, not {account.uid}")

@@ -26,7 +26,7 @@ from miglet.supervisor.queues import Queue, QueueClosed
 from miglet.supervisor.signals import SignalPipe
 
 #: Seconds on top of what a call may take until its worker counts as unresponsive.
-SILENCE_MARGIN = 5.0
+LIVENESS_MARGIN = 5.0
 
 #: Seconds between two liveness pings.
 PING_SECONDS = 1.0
@@ -56,7 +56,7 @@ class Worker:
         self._pinged = 0.0
         #: The timeout that the last liveness ping asked for; 0: the usual one.
         self._extended = 0.0
-        self._told_to_stop = False
+        self._stop_requested = False
         self._memory_timer = MemoryTimer()
 
     def __call__(self, queue: Queue) -> None:
@@ -77,7 +77,7 @@ class Worker:
 
     def _serve(self) -> None:
         self._due = time.monotonic()
-        while not self._told_to_stop:
+        while not self._stop_requested:
             now = time.monotonic()
             if now >= self._pinged + PING_SECONDS:
                 self.ping()
@@ -133,7 +133,7 @@ class Worker:
         self._extended = timeout_seconds
         self._queue.put(LivenessPing(min(timeout_seconds, LONGEST_LIVENESS_TIMEOUT)))
 
-    def hurry(self) -> None:
+    def work_soon(self) -> None:
         """Let `work` come as soon as the loop comes round."""
         self._due = 0.0
 
@@ -143,16 +143,16 @@ class Worker:
             obey(self, order)
 
     def _stop_if(self, heard: list[str]) -> None:
-        self._told_to_stop = self._told_to_stop or bool(heard)
+        self._stop_requested = self._stop_requested or bool(heard)
 
     def _stop(self, order: Stop) -> None:
-        self._told_to_stop = True
+        self._stop_requested = True
 
     def _apply(self, order: ApplySettings) -> None:
         before, self.settings = self.settings, Settings.of(order.settings)
         logger.set_redaction(self.settings.logging.redact_secrets)
         self.changed(before)
-        self.hurry()
+        self.work_soon()
 
     def _set_level(self, order: SetLevel) -> None:
         logger.set_level(order.level)

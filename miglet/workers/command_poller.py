@@ -33,7 +33,7 @@ from miglet.messages.facts import (
     FaultNoted,
 )
 from miglet.supervisor.privileges import COMMAND_USER
-from miglet.workers.base import SILENCE_MARGIN, Worker
+from miglet.workers.base import LIVENESS_MARGIN, Worker
 from miglet.workers.failures import report_failure
 
 #: Most seconds until the first poll: machines that boot together do not ask together.
@@ -41,7 +41,7 @@ FIRST_PHASE_SECONDS = 1.0
 
 #: Seconds between two polls while new commands come: what is taken of them stays within
 #: what this worker may report.
-HURRY_SECONDS = 0.2
+SOON_SECONDS = 0.2
 
 #: New commands that are taken of one answer; the others are handed out again.
 MOST_COMMANDS = 16
@@ -109,7 +109,7 @@ class CommandPoller(Worker):
             interval = min(FIRST_PHASE_SECONDS, controller.command_interval)
             self.period = random.uniform(0.0, interval)
             return
-        self.ping(controller.command_wait + controller.timeout + SILENCE_MARGIN)
+        self.ping(controller.command_wait + controller.timeout + LIVENESS_MARGIN)
         began = self._now()
         try:
             commands = self._client.commands(
@@ -127,7 +127,7 @@ class CommandPoller(Worker):
         interval = controller.command_interval * random.uniform(0.9, 1.1)
         # An answer with something new may be one of several; else two polls begin no
         # less than an interval apart, however soon the controller answers.
-        again = HURRY_SECONDS if self._pass_on(commands) else interval
+        again = SOON_SECONDS if self._pass_on(commands) else interval
         self.period = max(0.0, began + again - self._now())
 
     def _pass_on(self, commands: list[object]) -> bool:

@@ -28,9 +28,9 @@ from miglet.messages.facts import (
     EventSetAside,
     FaultNoted,
 )
-from miglet.messages.orders import Beat, DeliverEvent, RenewCredentials
+from miglet.messages.orders import DeliverEvent, RenewCredentials, UpdateHeartbeat
 from miglet.supervisor.privileges import HEARTBEAT_USER
-from miglet.workers.base import SILENCE_MARGIN, Worker
+from miglet.workers.base import LIVENESS_MARGIN, Worker
 from miglet.workers.failures import report_failure
 
 log = logging.getLogger(__name__)
@@ -82,16 +82,16 @@ class HeartbeatSender(Worker):
         self._event_due = 0.0
         #: Since when the event in hand has failed alone; None: it has not.
         self._failing_since: float | None = None
-        self._beat: Beat | None = None
-        #: The heartbeats' own rhythm starts at a random phase, so that a group of
+        self._heartbeat: UpdateHeartbeat | None = None
+        #: The heartbeats start at a random phase, so that a group of
         #: machines that boot together does not send them together for ever.
-        self._beat_due = now() + random.uniform(0.0, settings.heartbeat.interval)
-        self._beat_accepted = False
+        self._heartbeat_due = now() + random.uniform(0.0, settings.heartbeat.interval)
+        self._heartbeat_accepted = False
         #: Heartbeats that failed since the last one that was accepted.
-        self._beat_failures = 0
+        self._heartbeat_failures = 0
         self._news = False
         #: Whether it is an event's turn if both are due.
-        self._beat_was_last = False
+        self._heartbeat_was_last = False
         self._clock_is_off = False
         #: Whether the last failure of an event came with a time to wait.
         self._retry_after_asked = False
@@ -109,7 +109,7 @@ class HeartbeatSender(Worker):
         """A new interval holds from now on, not after the old one has passed."""
         self._client.apply(self.settings.controller)
         self._backoff = self._new_backoff()
-        self._beat_due = self._now() + self._spread_interval()
+        self._heartbeat_due = self._now() + self._spread_interval()
 
     def work(self) -> None:
         """Send the most urgent thing: a heartbeat that is due, an event, a change.
@@ -118,12 +118,16 @@ class HeartbeatSender(Worker):
         """
         now = self._now()
         order = self._order if now >= self._event_due else None
-        if self._beat and now >= self._beat_due and not (order and self._beat_was_last):
-            self._send_heartbeat(self._beat)
+        if (
+            self._heartbeat
+            and now >= self._heartbeat_due
+            and not (order and self._heartbeat_was_last)
+        ):
+            self._send_heartbeat(self._heartbeat)
         elif order:
             self._deliver(order)
-        elif self._beat and self._news:
-            self._send_heartbeat(self._beat)
+        elif self._heartbeat and self._news:
+            self._send_heartbeat(self._heartbeat)
         self.period = max(0.0, self._next_due() - self._now())
 
     def take_event(self, order: DeliverEvent) -> None:
@@ -131,18 +135,18 @@ class HeartbeatSender(Worker):
         self._order = order
         self._event_due = 0.0
         self._failing_since = None
-        self.hurry()
+        self.work_soon()
 
-    def take_heartbeat(self, order: Beat) -> None:
+    def take_heartbeat(self, order: UpdateHeartbeat) -> None:
         """The contents of the heartbeats from now on."""
         self._news = self._news or order.at_once
-        self._beat = order
-        self.hurry()
+        self._heartbeat = order
+        self.work_soon()
 
     def renew(self, order: RenewCredentials) -> None:
         """Prove a new client with a request before the old one is let go."""
         fresh = Client(self.settings.controller, self.identity.vm_id)
-        self.ping(self.settings.controller.timeout + SILENCE_MARGIN)
+        self.ping(self.settings.controller.timeout + LIVENESS_MARGIN)
         try:
             fresh.heartbeat(self._contents(), self.identity.trace_id)
         except ControllerError as error:
@@ -153,7 +157,11 @@ class HeartbeatSender(Worker):
         self._client = fresh
         self.report(CredentialsRenewed(order.command_id, None))
 
-    orders = {DeliverEvent: take_event, Beat: take_heartbeat, RenewCredentials: renew}
+    orders = {
+        DeliverEvent: take_event,
+        UpdateHeartbeat: take_heartbeat,
+        RenewCredentials: renew,
+    }
 
     def _next_due(self) -> float:
         if self._news:
@@ -161,20 +169,20 @@ class HeartbeatSender(Worker):
         dues = [self._now() + NEVER]
         if self._order:
             dues.append(self._event_due)
-        if self._beat:
-            dues.append(self._beat_due)
+        if self._heartbeat:
+            dues.append(self._heartbeat_due)
         return min(dues)
 
     # Events.
 
     def _deliver(self, order: DeliverEvent) -> None:
         event = order.event
-        self._beat_was_last = False
-        self.ping(self.settings.controller.timeout + SILENCE_MARGIN)
+        self._heartbeat_was_last = False
+        self.ping(self.settings.controller.timeout + LIVENESS_MARGIN)
         try:
             acknowledged = self._client.post_event(event)
         except Refused as error:
-            self._settled()
+            self._event_done()
             log.error("%s was rejected: %s", event["type"], error)
             self.report(
                 EventRefused(
@@ -195,10 +203,10 @@ class HeartbeatSender(Worker):
             message = "%s: received, but not acknowledged yet; asking again in %.1f s"
             log.warning(message, event["type"], delay)
             return
-        self._settled()
+        self._event_done()
         self.report(EventDelivered(event["sequence"], event["type"]))
 
-    def _settled(self) -> None:
+    def _event_done(self) -> None:
         """The event in hand is dealt with."""
         self._order = None
         self._failing_since = None
@@ -210,14 +218,14 @@ class HeartbeatSender(Worker):
         delay = self._backoff.delay(error)
         self._event_due = now + delay
         report_failure(self, "events", error, self._backoff.failures, delay)
-        if self._failing_since is None and self._beat_accepted:
+        if self._failing_since is None and self._heartbeat_accepted:
             self._failing_since = now
         if order.once or self._fails_alone(order.event, now):
             self._set_aside(order, error)
 
     def _set_aside(self, order: DeliverEvent, error: ControllerError) -> None:
         event = order.event
-        self._settled()
+        self._event_done()
         log.error("%s is set aside: %s", event["type"], error)
         code = str(event["data"].get("code", ""))
         self.report(
@@ -231,7 +239,7 @@ class HeartbeatSender(Worker):
 
         What VMStarted keeps waiting is the whole machine, as long as it waits for it.
         """
-        content = self._beat.content if self._beat else {}
+        content = self._heartbeat.content if self._heartbeat else {}
         waiting = content.get("miglet_state") == "waiting_for_controller"
         if self._failing_since is None or (event["type"] == "VMStarted" and waiting):
             return False
@@ -239,25 +247,25 @@ class HeartbeatSender(Worker):
 
     # Heartbeats.
 
-    def _send_heartbeat(self, beat: Beat) -> None:
-        self._news, self._beat_was_last = False, True
+    def _send_heartbeat(self, beat: UpdateHeartbeat) -> None:
+        self._news, self._heartbeat_was_last = False, True
         now = self._now()
-        if now >= self._beat_due:
-            self._beat_due = now + self._spread_interval()
-        self.ping(2 * self.settings.controller.timeout + SILENCE_MARGIN)
+        if now >= self._heartbeat_due:
+            self._heartbeat_due = now + self._spread_interval()
+        self.ping(2 * self.settings.controller.timeout + LIVENESS_MARGIN)
         try:
             self._client.heartbeat(self._contents(), self.identity.trace_id)
         except ControllerError as error:
-            self._beat_accepted = False
+            self._heartbeat_accepted = False
             self._failing_since = None
-            self._beat_failures += 1
-            delay = self._beat_due - now
-            report_failure(self, "heartbeat", error, self._beat_failures, delay)
+            self._heartbeat_failures += 1
+            delay = self._heartbeat_due - now
+            report_failure(self, "heartbeat", error, self._heartbeat_failures, delay)
             return
-        self._beat_accepted = True
-        self._beat_failures = 0
+        self._heartbeat_accepted = True
+        self._heartbeat_failures = 0
         self._answered("heartbeat")
-        self._hasten_event()
+        self._retry_event_now()
         # A job is not heard of before its JobStarted has arrived.
         if beat.job and self._order is None:
             self._send_job_heartbeat(beat.job)
@@ -271,10 +279,10 @@ class HeartbeatSender(Worker):
             log.info("JobHeartbeat: %s; the next one comes with the heartbeat", error)
 
     def _contents(self) -> dict[str, Any]:
-        content = self._beat.content if self._beat else {}
+        content = self._heartbeat.content if self._heartbeat else {}
         return {**content, "timestamp": rfc3339(time.time())}
 
-    def _hasten_event(self) -> None:
+    def _retry_event_now(self) -> None:
         """The controller answers again: an event need not wait out its back-off."""
         if self._backoff.failures and not self._retry_after_asked:
             self._event_due = 0.0

@@ -1,4 +1,4 @@
-"""Watches what the cloud announces about this machine's end; hired only in a cloud.
+"""Watches what the cloud announces about this machine's end; started only in a cloud.
 
 It has a process of its own because a long poll for announcements and a long poll for
 commands cannot be waited for by one. It holds nothing that could be lost.
@@ -17,7 +17,7 @@ from miglet.metadata.clouds import cloud_name
 from miglet.metadata.credential import awaited_token
 from miglet.metadata.notices import notices_of
 from miglet.supervisor.privileges import NOTICE_USER
-from miglet.workers.base import SILENCE_MARGIN, Worker
+from miglet.workers.base import LIVENESS_MARGIN, Worker
 
 #: Where a token that comes by another way than metadata usually is.
 USUAL_TOKEN_PATH = "/etc/miglet/token"
@@ -27,7 +27,7 @@ LOOK_SECONDS = 60.0
 
 
 class NoCloud(MigletError):
-    """The watcher was hired on a machine whose end no cloud will announce."""
+    """The watcher was started on a machine that is in no cloud."""
 
 
 class NoticeWatcher(Worker):
@@ -63,7 +63,7 @@ class NoticeWatcher(Worker):
 
     def work(self) -> None:
         """One look at the token, and one at the notices, which may wait for news."""
-        self.ping(LOOK_SECONDS + SILENCE_MARGIN)
+        self.ping(LOOK_SECONDS + LIVENESS_MARGIN)
         if self._token and self._token.look():
             self.report(ControllerTokenTaken())
         for notice in self._notices.poll(LOOK_SECONDS):

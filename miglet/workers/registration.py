@@ -61,7 +61,7 @@ from miglet.workers.steps import (
     EXIT_STATUSES,
     POLL_SECONDS,
     GivenUp,
-    Host,
+    StepContext,
     Steps,
     failure_of,
 )
@@ -78,9 +78,9 @@ MOST_LAUNCHES = 5
 class RunnerRegistration:
     """One attempt to provide a runner, from the order to the launched Listener."""
 
-    def __init__(self, host: Host, order: ProvideRunner) -> None:
-        settings = host.settings
-        self._host = host
+    def __init__(self, context: StepContext, order: ProvideRunner) -> None:
+        settings = context.settings
+        self._context = context
         self._order = order
         self._directory = Path(settings.runner.directory)
         self._account: Account | None = None
@@ -89,14 +89,14 @@ class RunnerRegistration:
         self._began = time.time()
         self._attempts = 0
         self._token: RegistrationToken | None = None
-        self._tokens = RegistrationTokens(host, order.name, order.spent_tokens)
+        self._tokens = RegistrationTokens(context, order.name, order.spent_tokens)
 
     def run(self) -> Generator[float, None, Run]:
         """The whole way; returns the Run. Raises GivenUp when there is none."""
         try:
-            self._account = account(self._host.settings.runner.user)
+            self._account = account(self._context.settings.runner.user)
             self._refuse_danger()
-            self._host.extend_liveness(metadata_firewall.LOAD_SECONDS)
+            self._context.extend_liveness(metadata_firewall.LOAD_SECONDS)
             self._block_metadata(self._account)
             yield from self._end_leftover()
             if not self._has_registration():
@@ -108,7 +108,7 @@ class RunnerRegistration:
             raise GivenUp(failure_of(error)) from error
 
     def _block_metadata(self, account: Account) -> None:
-        settings = self._host.settings
+        settings = self._context.settings
         block = settings.runner.block_metadata is True
         addresses = clouds().metadata_addresses() if block else ()
         metadata_firewall.apply(settings, account, addresses)
@@ -136,7 +136,7 @@ class RunnerRegistration:
 
     def _end_leftover(self) -> Steps:
         """A config.sh that a dead watcher left may still register: see it end."""
-        launcher = configuration_launcher(self._host.settings)
+        launcher = configuration_launcher(self._context.settings)
         leftover = Configuration.leftover(launcher)
         if leftover is None:
             return
@@ -144,7 +144,7 @@ class RunnerRegistration:
         self._order = dataclasses.replace(self._order, keep_registration=True)
 
     def _run_config(self, token: RegistrationToken) -> Generator[float, None, Outcome]:
-        github = self._host.settings.github
+        github = self._context.settings.github
         self._attempts += 1
         wanted = Registration(
             directory=self._directory,
@@ -155,9 +155,9 @@ class RunnerRegistration:
             environment=self._plain_environment(),
             account=self._account,
         )
-        self._host.report(TokenSpent(digest(token)))
-        launcher = configuration_launcher(self._host.settings)
-        self._host.extend_liveness(LAUNCH_SECONDS)
+        self._context.report(TokenSpent(digest(token)))
+        launcher = configuration_launcher(self._context.settings)
+        self._context.extend_liveness(LAUNCH_SECONDS)
         reach("configuration.starting")
         running = Configuration.start(launcher, wanted, token.token)
         reach("configuration.started")
@@ -167,7 +167,7 @@ class RunnerRegistration:
 
     def _refuse_danger(self) -> None:
         """GivenUp where a job may have changed what would be started with a token."""
-        danger = self._host.folder.danger(self._account, removing=False)
+        danger = self._context.folder.danger(self._account, removing=False)
         if danger:
             message = f"no token is given to {self._directory}: {danger}"
             code, status = "runner_folder_changeable", EXIT_STATUSES["misconfig"]
@@ -177,11 +177,11 @@ class RunnerRegistration:
 
     def _wait_for(self, running: Configuration) -> Generator[float, None, Outcome]:
         """Wait for config.sh, but not for ever; dropped on the way, it is killed."""
-        limit = time.monotonic() + self._host.settings.github.registration_timeout
+        limit = time.monotonic() + self._context.settings.github.registration_timeout
         try:
             while (outcome := running.poll()) is None:
                 if time.monotonic() >= limit:
-                    self._host.extend_liveness(10.0)
+                    self._context.extend_liveness(10.0)
                     return running.kill()
                 yield POLL_SECONDS
         finally:
@@ -198,7 +198,7 @@ class RunnerRegistration:
         if outcome.next is Next.GIVE_UP or self._attempts >= MOST_ATTEMPTS:
             raise GivenUp(refusal(outcome))
         delay = self._backoff.delay()
-        self._host.report(
+        self._context.report(
             FaultNoted(
                 outcome.category, outcome.kind, outcome.message, "runner", outcome.hint
             )
@@ -209,21 +209,21 @@ class RunnerRegistration:
         """Start the Listener; a machine that is short of something may recover."""
         for attempt in range(1, MOST_LAUNCHES + 1):
             try:
-                run = launch(self._host, self._order.name, self._account)
+                run = launch(self._context, self._order.name, self._account)
             except LaunchFailed as error:
                 if attempt == MOST_LAUNCHES:
                     raise
                 fault = (error.category, "launch_failed", str(error), "runner")
-                self._host.report(FaultNoted(*fault, hint=error.hint))
+                self._context.report(FaultNoted(*fault, hint=error.hint))
                 yield self._backoff.delay()
             else:
-                self._host.report(RunnerLaunched(self.describe(run)))
+                self._context.report(RunnerLaunched(self.describe(run)))
                 return run
         raise AssertionError("the last attempt returns or raises")
 
     def describe(self, run: Run) -> dict[str, Any]:
         """What the arbiter remembers of the runner."""
-        token, github = self._token, self._host.settings.github
+        token, github = self._token, self._context.settings.github
         present = registered(self._directory)
         return {
             **describe(run),
@@ -235,7 +235,7 @@ class RunnerRegistration:
         }
 
     def _plain_environment(self) -> dict[str, str]:
-        proxy = proxy_variables(self._host.settings)
+        proxy = proxy_variables(self._context.settings)
         return account_environment(self._account, os.environ) | proxy
 
 
@@ -257,9 +257,9 @@ HOOK_HINT = (
 )
 
 
-def launch(host: Host, name: str, account: Account | None) -> Run:
+def launch(context: StepContext, name: str, account: Account | None) -> Run:
     """Start the Listener; from here on the run's folder knows of it."""
-    settings = host.settings
+    settings = context.settings
     directory = Path(settings.runner.directory)
     reports = Path(settings.paths.runtime) / REPORTS
     job, perflog = reports / "hooks", reports / "perflog"
@@ -271,15 +271,15 @@ def launch(host: Host, name: str, account: Account | None) -> Run:
         name=name,
         directory=directory,
         argv=(str(directory / "bin" / "Runner.Listener"), "run"),
-        environment=environment(host, account, job, perflog),
+        environment=environment(context, account, job, perflog),
         account=account,
         job_directory=job,
         diag_directory=diag,
         earlier_logs=existing_logs(diag),
         oom_score_adj=RUNNER_OOM_SCORE_ADJ,
     )
-    host.extend_liveness(LAUNCH_SECONDS)
-    host.folder.note_registration()
+    context.extend_liveness(LAUNCH_SECONDS)
+    context.folder.note_registration()
     reach("runner.launching")
     run = runner_launcher(settings).start(spec)
     reach("runner.launched")
@@ -287,19 +287,19 @@ def launch(host: Host, name: str, account: Account | None) -> Run:
 
 
 def environment(
-    host: Host, account: Account | None, job: Path, perflog: Path
+    context: StepContext, account: Account | None, job: Path, perflog: Path
 ) -> dict[str, str]:
     """The Listener's environment, and with it every job's.
 
     Without our hooks where they could not be read: a job fails whose hook is missing.
     """
-    features = host.settings.features
+    features = context.settings.features
     scripts = Hooks(
         hooks.SCRIPTS / "job-started.sh", hooks.SCRIPTS / "job-completed.sh"
     )
-    problem = hook_problem(host.settings, account) if features.job_hooks else ""
+    problem = hook_problem(context.settings, account) if features.job_hooks else ""
     if problem:
-        host.report(
+        context.report(
             FaultNoted("misconfig", "job_hooks_unusable", problem, "runner", HOOK_HINT)
         )
     usable = features.job_hooks and not hooks.unreadable(hooks.SCRIPTS, account)
@@ -310,7 +310,7 @@ def environment(
         scripts if usable else None,
         perflog if features.perflog else None,
     )
-    return own | proxy_variables(host.settings)
+    return own | proxy_variables(context.settings)
 
 
 def proxy_variables(settings: Settings) -> dict[str, str]:
@@ -362,9 +362,9 @@ REMOVAL_SECONDS = 5.0
 class RegistrationRemoval:
     """One attempt to leave no registration behind; the end does not wait for more."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._directory = Path(host.settings.runner.directory)
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
+        self._directory = Path(context.settings.runner.directory)
 
     def run(self) -> Generator[float, None, tuple[str, str]]:
         """Returns what became of the registration, and that in words for people."""
@@ -391,24 +391,27 @@ class RegistrationRemoval:
     def _danger(self) -> str:
         """Why no removal token may be given to config.sh; empty: it may."""
         try:
-            who = account(self._host.settings.runner.user)
+            who = account(self._context.settings.runner.user)
         except MigletError as error:
             return str(error)
-        return self._host.folder.danger(who, removing=True)
+        return self._context.folder.danger(who, removing=True)
 
     def _token(self) -> Generator[float, None, RemovalToken | tuple[str, str]]:
         """The token, or what becomes of the registration without one, and why."""
-        host = self._host
-        wanted = {"org_id": host.settings.org_id, "pool_id": host.settings.pool_id}
+        context = self._context
+        wanted = {
+            "org_id": context.settings.org_id,
+            "pool_id": context.settings.pool_id,
+        }
         call = functools.partial(
-            host.client.removal_token, wanted, host.identity.trace_id
+            context.client.removal_token, wanted, context.identity.trace_id
         )
         try:
             reply = yield from request_token(
-                host, call, host.settings.controller.timeout
+                context, call, context.settings.controller.timeout
             )
         except ControllerError as error:
-            host.report(
+            context.report(
                 ControllerFailed("removal-token", error.category, str(error), 0)
             )
             return "failed", f"no removal token: {error}"
@@ -420,11 +423,11 @@ class RegistrationRemoval:
         self, token: RemovalToken
     ) -> Generator[float, None, tuple[str, str]]:
         remember_secret(token.token)
-        who = account(self._host.settings.runner.user)
-        proxy = proxy_variables(self._host.settings)
-        self._host.extend_liveness(LAUNCH_SECONDS)
+        who = account(self._context.settings.runner.user)
+        proxy = proxy_variables(self._context.settings)
+        self._context.extend_liveness(LAUNCH_SECONDS)
         running = Configuration.remove(
-            configuration_launcher(self._host.settings),
+            configuration_launcher(self._context.settings),
             self._directory,
             account_environment(who, os.environ) | proxy,
             who,

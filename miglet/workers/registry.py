@@ -1,4 +1,4 @@
-"""The workers by name, in the order in which they are hired."""
+"""The workers by name, in the order in which they are started."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class LateWorker(NamedTuple):
     facts: frozenset[type[Fact]]
 
 
-#: Hired at the start of every machine.
+#: Started on every machine.
 ALWAYS: dict[str, type[Worker]] = {
     each.name: each
     for each in (HeartbeatSender, RunnerWatcher, CommandPoller, MetricsSampler)
 }
 
-#: Hired when the machine turns out to be in a cloud; imported only by the child that
+#: Started when the machine turns out to be in a cloud; imported only by the child that
 #: becomes it, since most machines of a test or a data centre never need it.
 IN_A_CLOUD = "notice-watcher"
 LATE = {

@@ -16,7 +16,7 @@ from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.job.evidence import Evidence
 from miglet.job.observer import FINISH_SECONDS, Limits, RunObserver
-from miglet.job.verdict import Ending
+from miglet.job.verdict import RunnerExit
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
 from miglet.messages.facts import (
@@ -31,10 +31,10 @@ from miglet.messages.facts import (
     ListenerDied,
     RegistrationFailed,
     RunnerExited,
+    RunnerFailing,
     RunnerLaunched,
     RunnerListening,
     RunnerRemoved,
-    RunnerTroubled,
     TokenSpent,
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
@@ -42,7 +42,7 @@ from miglet.runner.launcher import Launcher, runner_launcher
 from miglet.runner.release import FolderRecord
 from miglet.runner.run import Run, RunnerPresent
 from miglet.supervisor.failpoints import reach
-from miglet.workers.base import SILENCE_MARGIN, Worker
+from miglet.workers.base import LIVENESS_MARGIN, Worker
 from miglet.workers.registration import (
     RegistrationRemoval,
     RunnerRegistration,
@@ -78,7 +78,7 @@ class RunnerWatcher(Worker):
             RunnerLaunched,
             RunnerListening,
             RunnerRemoved,
-            RunnerTroubled,
+            RunnerFailing,
             TokenSpent,
         }
     )
@@ -125,12 +125,12 @@ class RunnerWatcher(Worker):
 
     def extend_liveness(self, seconds: float) -> None:
         """The next step may take so long."""
-        self.ping(seconds + SILENCE_MARGIN)
+        self.ping(seconds + LIVENESS_MARGIN)
 
     def wake(self) -> None:
         """Let the task under way go on at once."""
         self._task_due = 0.0
-        self.hurry()
+        self.work_soon()
 
     # Orders.
 
@@ -258,7 +258,7 @@ class RunnerWatcher(Worker):
 
 def _is_wanted(run: Run, former_run: str) -> bool:
     """Whether the arbiter needs this run: it lives, or its end was not reported."""
-    return run.alive() or not (run.run_id == former_run or run.settled)
+    return run.alive() or not (run.run_id == former_run or run.reported)
 
 
 def end_of_vanished_run(run_id: str) -> RunnerExited:
@@ -266,7 +266,7 @@ def end_of_vanished_run(run_id: str) -> RunnerExited:
     return RunnerExited(
         run_id=run_id,
         evidence=Evidence().as_json(),
-        ending=Ending().as_json(),
+        runner_exit=RunnerExit().as_json(),
         usage={},
         last_lines=[],
     )
@@ -311,7 +311,7 @@ class ObservedRun:
             minimal,
         )
         self._listen(self._observer.descriptors())
-        self._watcher.hurry()
+        self._watcher.work_soon()
 
     def apply(self, settings: Settings) -> None:
         """Let changed settings hold for the run in view, too."""
@@ -377,14 +377,14 @@ class ObservedRun:
             if isinstance(fact, JobSeen):
                 self._watcher.folder.note_job()
             self._watcher.report(fact)
-            reach(f"watcher.told.{type(fact).__name__}")
+            reach(f"watcher.reported.{type(fact).__name__}")
 
     def _listen(self, wanted: set[int]) -> None:
         """Be woken by these descriptors and no others."""
         for descriptor in self._descriptors - wanted:
             self._watcher.ignore(descriptor)
         for descriptor in wanted - self._descriptors:
-            self._watcher.listen(descriptor, self._watcher.hurry)
+            self._watcher.listen(descriptor, self._watcher.work_soon)
         self._descriptors = wanted
 
 

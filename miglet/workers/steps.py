@@ -34,7 +34,7 @@ class GivenUp(MigletError):
         self.fact = fact
 
 
-class Host(Protocol):
+class StepContext(Protocol):
     """What they need of the runner-watcher."""
 
     settings: Settings

@@ -43,7 +43,7 @@ from miglet.supervisor import privileges
 from miglet.supervisor.children import ChildTask, RunningTask
 from miglet.supervisor.queues import Queue
 from miglet.workers.failures import report_failure
-from miglet.workers.steps import GivenUp, Host, failure_of
+from miglet.workers.steps import GivenUp, StepContext, failure_of
 
 #: What the client's methods return here; None: the controller does without.
 Token = RegistrationToken | RemovalToken | None
@@ -63,9 +63,11 @@ log = logging.getLogger(__name__)
 class RegistrationTokens:
     """The tokens of one registration, one after the other."""
 
-    def __init__(self, host: Host, runner_name: str, spent: Iterable[str]) -> None:
-        retry = host.settings.controller.retry
-        self._host = host
+    def __init__(
+        self, context: StepContext, runner_name: str, spent: Iterable[str]
+    ) -> None:
+        retry = context.settings.controller.retry
+        self._context = context
         self._runner_name = runner_name
         #: SHA-256 digests of tokens that were tried before.
         self._spent = frozenset(spent)
@@ -95,7 +97,7 @@ class RegistrationTokens:
 
     def _from_controller(self) -> Generator[float, None, RegistrationToken | float]:
         """A token, or the seconds until it is asked for again."""
-        host, settings = self._host, self._host.settings
+        context, settings = self._context, self._context.settings
         wanted = {
             "org_id": settings.org_id,
             "pool_id": settings.pool_id,
@@ -104,10 +106,10 @@ class RegistrationTokens:
             "runner_name": self._runner_name,
         }
         call = functools.partial(
-            host.client.registration_token, wanted, host.identity.trace_id
+            context.client.registration_token, wanted, context.identity.trace_id
         )
         try:
-            reply = yield from request_token(host, call, settings.controller.timeout)
+            reply = yield from request_token(context, call, settings.controller.timeout)
             token = registration_token_in(reply)
         except Refused as error:
             raise GivenUp(failure_of(error)) from error
@@ -116,10 +118,10 @@ class RegistrationTokens:
         except ControllerError as error:
             delay = self._backoff.delay(error)
             failures = self._backoff.failures
-            report_failure(host, "registration-token", error, failures, delay)
+            report_failure(context, "registration-token", error, failures, delay)
             return delay
         offset = reply.clock_offset_seconds
-        host.report(ControllerAnswered("registration-token", offset))
+        context.report(ControllerAnswered("registration-token", offset))
         if expired(token, offset):
             reason = "the controller's registration token had already expired"
             return self._cannot_use("registration_token_expired", reason, EXPIRED_HINT)
@@ -133,7 +135,7 @@ class RegistrationTokens:
             raise GivenUp(failed)
         delay = self._backoff.delay()
         log.warning("%s; asking again in %.1f s", reason, delay)
-        self._host.report(FaultNoted("permanent", code, reason, "controller", hint))
+        self._context.report(FaultNoted("permanent", code, reason, "controller", hint))
         return delay
 
     def _from_metadata(self) -> Generator[float, None, RegistrationToken | None]:
@@ -141,7 +143,7 @@ class RegistrationTokens:
 
         It is used once; what refuses or outlives it is refreshed by the controller.
         """
-        settings = self._host.settings
+        settings = self._context.settings
         if settings.github.token_source != "metadata" or self.count:
             return None
         # Here and not in the child: some of the files are root's alone.
@@ -150,11 +152,11 @@ class RegistrationTokens:
         environ = {**os.environ, clouds.CLOUD_VARIABLE: cloud}
         call = functools.partial(token_of_metadata, settings, environ)
         try:
-            reply = yield from request_token(self._host, call, METADATA_SECONDS)
+            reply = yield from request_token(self._context, call, METADATA_SECONDS)
             token = registration_token_in(reply)
         except ControllerError as error:
             reason = f"{error}; the controller is asked instead"
-            self._host.report(
+            self._context.report(
                 FaultNoted(error.category, "metadata_token", reason, "runner")
             )
             return None
@@ -256,26 +258,26 @@ FAILED = TokenReply(
 
 
 def request_token(
-    host: Host, call: Callable[[], Token], seconds: float
+    context: StepContext, call: Callable[[], Token], seconds: float
 ) -> Generator[float, None, TokenReply]:
     """Make the request `call`, which takes up to `seconds`; returns the reply.
 
     Raises the ControllerError that it raises. Dropped on the way, the child is killed.
     """
-    main = functools.partial(_request, host.client, call)
+    main = functools.partial(_request, context.client, call)
     task = ChildTask("token-request", main, seconds + MARGIN_SECONDS, FAILED)
     try:
         running = RunningTask(task)
     except OSError as error:
         raise ControllerUnreachable(f"cannot fork: {error}") from error
-    host.listen(running, host.wake)
+    context.listen(running, context.wake)
     try:
         replies: list[Fact] = []
         while not replies:
             yield max(0.0, running.deadline - time.monotonic())
             replies = [each for each in running.receive() if type(each) is TokenReply]
     finally:
-        host.ignore(running)
+        context.ignore(running)
         running.finish()
     (reply,) = replies
     assert isinstance(reply, TokenReply)

@@ -46,7 +46,7 @@ ANSWER = (
 )
 
 
-class EmptyHouse(HTTPConnection):
+class FakeConnection(HTTPConnection):
     """A connection to nobody: the answer is there before the request."""
 
     def connect(self) -> None:
@@ -61,10 +61,10 @@ class EmptyHouse(HTTPConnection):
         super().close()
 
 
-class EmptyHouses(HTTPConnectionPool):
+class FakePool(HTTPConnectionPool):
     """A pool of such connections."""
 
-    ConnectionCls = EmptyHouse
+    ConnectionCls = FakeConnection
 
 
 class WarmupWorker(Worker):
@@ -77,7 +77,7 @@ class WarmupWorker(Worker):
     def __init__(self, settings: Settings, identity: Identity) -> None:
         super().__init__(settings, identity)
         adapter = TlsAdapter(None)
-        adapter.poolmanager.pool_classes_by_scheme = {"http": EmptyHouses}
+        adapter.poolmanager.pool_classes_by_scheme = {"http": FakePool}
         transport = Transport(settings.controller, adapter)
         self._client = Client(settings.controller, identity.vm_id, transport)
         self._left = ROUNDS
@@ -92,8 +92,8 @@ class WarmupWorker(Worker):
         self.ping()
         self.report(ControllerAnswered("events", self._client.clock_offset_seconds))
         self._left -= 1
-        self._told_to_stop = self._left == 0
-        self.hurry()
+        self._stop_requested = self._left == 0
+        self.work_soon()
 
     def close(self) -> None:
         """Leave nothing open in the parent."""

@@ -16,8 +16,8 @@ from miglet.journal.journal import Journal
 from miglet.lifecycle.vm import Moment, Policy, State, Vm
 from miglet.messages.events import Error, Identity
 from miglet.messages.facts import (
-    CommandExamined,
     CommandReceived,
+    CommandValidated,
     ControllerAnswered,
     ControllerFailed,
     EventDelivered,
@@ -30,13 +30,13 @@ from miglet.messages.facts import (
 )
 from miglet.messages.orders import (
     ApplySettings,
-    Beat,
     DeliverEvent,
     FollowJob,
     ProvideRunner,
     RenewCredentials,
     SetLevel,
     StopRunner,
+    UpdateHeartbeat,
     WatchRunner,
 )
 from miglet.supervisor.supervisor import Supervisor
@@ -267,7 +267,7 @@ def test_a_new_runner_watcher_is_told_what_the_dead_one_knew(world):
     vm.handle(WorkerStarted("runner-watcher", 101, 1, 1))
     assert [type(order) for _, order in vm.supervisor.told[:3]] == [
         FollowJob,
-        Beat,
+        UpdateHeartbeat,
         WatchRunner,
     ]
 
@@ -275,7 +275,7 @@ def test_a_new_runner_watcher_is_told_what_the_dead_one_knew(world):
 def test_a_change_of_state_is_in_a_heartbeat_at_once(world):
     vm = world()
     vm.handle(PREPARED)
-    beat = vm.told(Beat)[-1]
+    beat = vm.told(UpdateHeartbeat)[-1]
     assert beat.at_once
     assert beat.content["miglet_state"] == "waiting_for_controller"
 
@@ -283,7 +283,7 @@ def test_a_change_of_state_is_in_a_heartbeat_at_once(world):
 def test_a_sample_is_in_the_next_heartbeat_without_haste(world):
     vm = world()
     vm.handle(MachineSampled({"load1": 0.5}))
-    beat = vm.told(Beat)[-1]
+    beat = vm.told(UpdateHeartbeat)[-1]
     assert not beat.at_once
     assert beat.content["vm_health"]["load1"] == 0.5
 
@@ -301,8 +301,8 @@ def test_a_command_is_accepted_once_in_its_life_and_validated_in_a_child(world):
     vm = idle(world)
     vm.handle(*[CommandReceived("c-1", "Drain", {})] * 2)
     assert [task.name for task in vm.tasks.started] == ["examiner"]
-    vm.handle(CommandExamined("c-1", "Drain", {}))
-    vm.handle(CommandReceived("c-1", "Drain", {}), CommandExamined("c-1", "Drain", {}))
+    vm.handle(CommandValidated("c-1", "Drain", {}))
+    vm.handle(CommandReceived("c-1", "Drain", {}), CommandValidated("c-1", "Drain", {}))
     assert vm.events().count("CommandCompleted") == 1
     assert len(vm.tasks.started) == 1
     assert vm.journal.open_commands() == {}
@@ -319,7 +319,7 @@ def test_a_command_is_in_the_journal_before_the_child_is_started(world):
 def test_credentials_are_renewed_again_by_the_next_heartbeat_sender(world):
     vm = idle(world)
     vm.handle(CommandReceived("c", "RotateCredentials", {}))
-    vm.handle(CommandExamined("c", "RotateCredentials", {}))
+    vm.handle(CommandValidated("c", "RotateCredentials", {}))
     vm.handle(WorkerStarted(UPLINK, 101, 1, 1))
     assert vm.told(RenewCredentials) == [RenewCredentials("c")] * 2
 
@@ -328,7 +328,7 @@ def test_changed_settings_reach_every_worker_and_the_timers_that_run(world):
     vm = idle(world)
     changed = vm.settings.replaced({"runner.idle_timeout": 9.0}).as_dict()
     vm.handle(CommandReceived("c", "UpdateConfig", {}))
-    vm.handle(CommandExamined("c", "UpdateConfig", {}, settings=changed))
+    vm.handle(CommandValidated("c", "UpdateConfig", {}, settings=changed))
     assert vm.told(ApplySettings) == [ApplySettings(changed)]
     vm.clock.now += 9.0
     vm.arbiter._check_time()
@@ -340,7 +340,7 @@ def test_settings_that_need_a_restart_change_nothing(world):
     vm = idle(world)
     changed = vm.settings.replaced({"runner.user": "root"}).as_dict()
     vm.handle(CommandReceived("c", "UpdateConfig", {}))
-    vm.handle(CommandExamined("c", "UpdateConfig", {}, settings=changed))
+    vm.handle(CommandValidated("c", "UpdateConfig", {}, settings=changed))
     assert vm.told(ApplySettings) == []
     (answer,) = [
         each for each in vm.journal.undelivered() if each["type"] == "CommandCompleted"
@@ -357,7 +357,7 @@ def test_a_reload_whose_child_is_lost_changes_nothing_and_is_logged(world, caplo
 
 def test_a_level_is_set_in_every_process(world):
     vm = idle(world)
-    vm.handle(CommandExamined("", "SetLogLevel", {"level": "info"}))
+    vm.handle(CommandValidated("", "SetLogLevel", {"level": "info"}))
     assert vm.told(SetLevel) == [SetLevel("info")]
 
 

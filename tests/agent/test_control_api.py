@@ -15,7 +15,7 @@ from miglet.controller import contract
 from miglet.ctl.__main__ import SUBCOMMANDS
 from miglet.formats import canonical_command
 from miglet.lifecycle.table import COMMANDS
-from miglet.messages.facts import CommandExamined
+from miglet.messages.facts import CommandValidated
 
 OPERATOR = SimpleNamespace(uid=0, pid=7)
 
@@ -72,7 +72,7 @@ def test_a_method_that_changes_something_posts_what_ctl_asked_for(method, capsys
     arbiter: Any = SimpleNamespace(inbox=[])
     assert answer(arbiter, method, params, OPERATOR) == {"accepted": True}
     [fact] = arbiter.inbox
-    assert isinstance(fact, CommandExamined)
+    assert isinstance(fact, CommandValidated)
     assert fact.type == COMMAND_OF[method]
     assert fact.requested_by == "operator (uid 0)"
     assert fact.parameters == params

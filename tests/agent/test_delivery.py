@@ -67,9 +67,9 @@ def test_the_oldest_event_is_offered_and_no_other_before_it_is_settled(
     record(journal, "VMStarted", "JobStarted")
     assert offered(uplink, supervisor) == (1, False)
     assert offered(uplink, supervisor) is None
-    uplink.settle(EventDelivered(1, "VMStarted"))
+    uplink.record(EventDelivered(1, "VMStarted"))
     assert offered(uplink, supervisor) == (2, False)
-    uplink.settle(EventRefused(2, "JobStarted", 422, "no"))
+    uplink.record(EventRefused(2, "JobStarted", 422, "no"))
     assert uplink.offer() is True
     assert (journal.counts().delivered, journal.counts().rejected) == (1, 1)
 
@@ -88,10 +88,10 @@ def test_a_new_heartbeat_sender_is_offered_what_the_one_before_had(
 def test_an_event_that_is_set_aside_lets_the_next_one_pass(uplink, supervisor, journal):
     record(journal, "JobCompleted", "Error", "CommandCompleted")
     assert offered(uplink, supervisor) == (1, False)
-    uplink.settle(aside(1))
+    uplink.record(aside(1))
     for sequence in (2, 3):
         assert offered(uplink, supervisor) == (sequence, False)
-        uplink.settle(EventDelivered(sequence, "Error"))
+        uplink.record(EventDelivered(sequence, "Error"))
     assert uplink.offer() is True
     assert journal.counts().pending == 1
 
@@ -102,16 +102,16 @@ def test_what_was_set_aside_is_tried_once_more_before_vm_stopped(
     record(journal, "JobCompleted", "JobCompleted", "Error")
     for sequence in (1, 2):
         assert offered(uplink, supervisor) == (sequence, False)
-        uplink.settle(aside(sequence))
+        uplink.record(aside(sequence))
     record(journal, "VMStopped")
     assert offered(uplink, supervisor) == (3, False)
-    uplink.settle(EventDelivered(3, "Error"))
+    uplink.record(EventDelivered(3, "Error"))
     assert offered(uplink, supervisor) == (1, True)
-    uplink.settle(EventDelivered(1, "JobCompleted"))
+    uplink.record(EventDelivered(1, "JobCompleted"))
     assert offered(uplink, supervisor) == (2, True)
-    uplink.settle(aside(2, last=True))
+    uplink.record(aside(2, last=True))
     assert offered(uplink, supervisor) == (4, False)
-    uplink.settle(EventDelivered(4, "VMStopped"))
+    uplink.record(EventDelivered(4, "VMStopped"))
     assert uplink.offer() is True
     assert journal.counts().pending == 1
 
@@ -121,5 +121,5 @@ def test_after_another_start_everything_is_tried_in_order_again(
 ):
     record(journal, "JobCompleted", "Error")
     offered(uplink, supervisor)
-    uplink.settle(aside(1))
+    uplink.record(aside(1))
     assert offered(EventDelivery(journal, supervisor), supervisor) == (1, False)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from jsonschema import Draft7Validator
 
-from miglet.agent.status import Knowledge, beat, job_beat, status_object
+from miglet.agent.status import Knowledge, beat, job_heartbeat, status_object
 from miglet.controller.contract import schema
 from miglet.journal.journal import Counts
 from miglet.lifecycle.vm import Job, Moment, State, Vm
@@ -99,15 +99,17 @@ def test_a_heartbeat_has_the_jobs_latest_sample_and_status(known):
 
 
 def test_a_jobs_heartbeat_has_its_status(known):
-    assert job_beat(busy(), known, MOMENT)["envelope"]["data"]["status"] == "running"
-    stopping = job_beat(busy(stopped_by="timeout"), known, MOMENT)
+    assert (
+        job_heartbeat(busy(), known, MOMENT)["envelope"]["data"]["status"] == "running"
+    )
+    stopping = job_heartbeat(busy(stopped_by="timeout"), known, MOMENT)
     assert stopping["envelope"]["data"]["status"] == "stopping"
     Draft7Validator(schema("event")).validate(stopping["envelope"])
 
 
 def test_a_job_that_was_not_announced_yet_has_no_heartbeat(known):
     quiet = busy().replace(job=dataclasses.replace(JOB, announced=False))
-    assert job_beat(quiet, known, MOMENT) is None
+    assert job_heartbeat(quiet, known, MOMENT) is None
 
 
 def test_an_error_of_one_call_is_shown_until_that_call_succeeds(known):

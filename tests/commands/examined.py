@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from miglet.commands.validation import examine_command
+from miglet.commands.validation import validate_command
 from miglet.messages.facts import (
-    CommandExamined,
+    CommandValidated,
 )
 from miglet.supervisor import queues
 
 
-def examined(command: dict, faults: list[str], current: dict) -> CommandExamined:
+def examined(command: dict, faults: list[str], current: dict) -> CommandValidated:
     ours, theirs = queues.pair()
-    examine_command(theirs, command, faults, current)
+    validate_command(theirs, command, faults, current)
     (fact,) = list(ours.receive())
     ours.close()
     theirs.close()

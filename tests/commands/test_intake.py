@@ -9,8 +9,8 @@ from miglet.lifecycle.effects import Adopt
 from miglet.lifecycle.table import step
 from miglet.lifecycle.vm import Moment, State
 from miglet.messages.facts import (
-    CommandExamined,
     CommandReceived,
+    CommandValidated,
 )
 from tests.histories import events, idle, live
 from tests.sample_settings import sample_settings
@@ -20,9 +20,9 @@ NOW = Moment(1000.0, 50.0)
 IN_FORCE = sample_settings()
 
 
-def answer_with(changes: dict) -> CommandExamined:
+def answer_with(changes: dict) -> CommandValidated:
     settings = IN_FORCE.replaced(changes).as_dict()
-    return CommandExamined("c-1", "UpdateConfig", {}, settings=settings)
+    return CommandValidated("c-1", "UpdateConfig", {}, settings=settings)
 
 
 def test_the_answer_of_a_child_may_change_what_may_change():
@@ -53,7 +53,7 @@ def test_the_answer_of_a_child_changes_nothing_that_needs_a_restart(changes):
     [{}, {"runner": {"user": None}}, {**IN_FORCE.as_dict(), "heartbeat": 7}],
 )
 def test_the_answer_of_a_child_is_no_settings_if_it_is_not_whole(settings):
-    fact = CommandExamined("c-1", "UpdateConfig", {}, settings=settings)
+    fact = CommandValidated("c-1", "UpdateConfig", {}, settings=settings)
     checked = with_settings_checked(fact, IN_FORCE)
     assert checked.settings is None and "malformed settings" in checked.faults[0]
 

@@ -12,8 +12,8 @@ from miglet.lifecycle.effects import AcceptCommand, Adopt, ChangeLevel, Tell
 from miglet.lifecycle.table import COMMANDS, OPEN_COMMANDS_LIMIT, step
 from miglet.lifecycle.vm import Moment, State
 from miglet.messages.facts import (
-    CommandExamined,
     CommandReceived,
+    CommandValidated,
     CredentialsRenewed,
     WorkerStarted,
 )
@@ -26,7 +26,7 @@ NOW = Moment(1000.0, 50.0)
 
 @pytest.mark.parametrize("name", ["Drain", "drain", "DRAIN", "D_r_a_i_n"])
 def test_names_are_matched_without_case_and_underscores(name):
-    vm, effects = live(idle(), CommandExamined("c-1", name, {}))
+    vm, effects = live(idle(), CommandValidated("c-1", name, {}))
     assert vm.state is State.DRAINING
     assert events(effects)[-1].command_type == "Drain"
 
@@ -49,14 +49,14 @@ def test_an_expired_command_is_rejected():
 
 def test_every_command_ends_in_exactly_one_answer():
     for name in COMMANDS:
-        fact = CommandExamined("c", name, {"level": "debug"}, settings={"a": 1})
+        fact = CommandValidated("c", name, {"level": "debug"}, settings={"a": 1})
         renewed = CredentialsRenewed("c", None)
         history = [fact, renewed] if COMMANDS[name].answered_later else [fact]
         assert len(events(live(busy(), *history)[1])) == 1
 
 
 def test_what_an_operator_orders_is_no_event():
-    fact = CommandExamined("", "Drain", {"reason": "rack 7"}, requested_by="operator")
+    fact = CommandValidated("", "Drain", {"reason": "rack 7"}, requested_by="operator")
     vm, effects = live(busy(), fact)
     assert events(effects) == []
     end = vm.end
@@ -69,21 +69,21 @@ def test_what_an_operator_orders_is_no_event():
 
 def test_a_changed_configuration_is_adopted_as_a_whole():
     settings = {"heartbeat": {"interval": 1.0}}
-    fact = CommandExamined("c", "UpdateConfig", {"config": {}}, settings=settings)
+    fact = CommandValidated("c", "UpdateConfig", {"config": {}}, settings=settings)
     _, effects = live(busy(), fact)
     assert Adopt(settings, None) in effects
 
 
 def test_a_machine_that_ends_takes_no_settings():
     vm = idle().replace(state=State.SHUTTING_DOWN)
-    fact = CommandExamined("c", "UpdateConfig", {"config": {}}, settings={"a": 1})
+    fact = CommandValidated("c", "UpdateConfig", {"config": {}}, settings={"a": 1})
     _, effects = live(vm, fact)
     assert [type(each).__name__ for each in effects] == ["Emit"]
     assert events(effects)[0].outcome == "rejected"
 
 
 def test_the_level_changes_at_once():
-    fact = CommandExamined("c", "SetLogLevel", {"level": "debug"})
+    fact = CommandValidated("c", "SetLogLevel", {"level": "debug"})
     assert ChangeLevel("debug") in live(busy(), fact)[1]
 
 
@@ -101,7 +101,7 @@ def test_a_command_is_open_from_its_acceptance_to_its_answer():
     vm, effects = step(idle(), order, NOW)
     assert effects == [AcceptCommand(order)]
     assert vm.commands == {"c": "Drain"}
-    vm, _ = step(vm, CommandExamined("c", "drain", {}), NOW)
+    vm, _ = step(vm, CommandValidated("c", "drain", {}), NOW)
     assert vm.commands == {}
 
 
@@ -121,12 +121,12 @@ def test_only_so_many_commands_wait_at_the_same_time():
 
 
 def test_a_command_is_not_obeyed_after_it_was_answered():
-    late = CommandExamined("c", "Shutdown", {"mode": "immediate"})
+    late = CommandValidated("c", "Shutdown", {"mode": "immediate"})
     assert step(busy(), late, NOW) == (busy(), [])
 
 
 def test_a_new_heartbeat_sender_is_told_to_renew_the_credentials_again():
-    vm, _ = live(idle(), CommandExamined("c", "RotateCredentials", {}))
+    vm, _ = live(idle(), CommandValidated("c", "RotateCredentials", {}))
     new = WorkerStarted("heartbeat-sender", 4711, 1, 1)
     vm, effects = step(vm, new, NOW)
     assert Tell(RenewCredentials("c")) in effects
@@ -138,7 +138,7 @@ def test_the_end_of_the_machine_answers_what_is_still_open():
     vm, effects = live(
         fresh(),
         CommandReceived("c", "SetLogLevel", {}),
-        CommandExamined("d", "Shutdown", {"mode": "immediate"}),
+        CommandValidated("d", "Shutdown", {"mode": "immediate"}),
     )
     answers = {
         each.command_id: each.outcome

@@ -504,7 +504,7 @@ OURSELVES = Peer(1, os.geteuid(), 1, ())
 
 def admitted(office: Office, peer: Peer) -> control.Connection:
     """A connection of `peer`, as if the kernel had named it."""
-    office.server._insist_may_read(peer)
+    office.server._require_may_read(peer)
     office.server._make_room_for(peer)
     end, theirs = socket.socketpair()
     office.sockets.append(theirs)

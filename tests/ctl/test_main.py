@@ -48,7 +48,7 @@ def test_status_for_scripts_is_the_very_object(path, calls, order):
     assert json.loads(ctl_at(path, *order).stdout) == STATUS
 
 
-def test_the_socket_may_be_named_before_or_after_the_verb(path, calls):
+def test_the_socket_may_be_named_before_or_after_the_subcommand(path, calls):
     for arguments in (["--socket", str(path), "status"], ["status", "--socket", path]):
         assert ctl_at("/nowhere", *map(str, arguments)).returncode == 0
 
@@ -79,7 +79,7 @@ def test_no_control_character_reaches_the_terminal(path):
         (["doctor"], ["status", {}], "Nothing is wrong."),
     ],
 )
-def test_each_verb_asks_and_shows(path, calls, arguments, call, shown):
+def test_each_subcommand_asks_and_shows(path, calls, arguments, call, shown):
     done = ctl_at(path, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(calls.readline()) == call
@@ -162,7 +162,7 @@ def test_wrong_arguments_are_told(path):
     assert ctl_at(path, "events", "-n", "many").returncode == 2
 
 
-def test_every_verb_is_in_the_help(path):
+def test_every_subcommand_is_in_the_help(path):
     shown = ctl_at(path, "--help").stdout
     for name, (run, _) in ctl.SUBCOMMANDS.items():
         assert name in shown

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 
 from tests.end_to_end.conftest import IDLE, job
-from tests.faults import promises
-from tests.faults.deadly import deadly, fired, live_on
+from tests.faults import invariants
+from tests.faults.death_points import deadly, fired, live_on
 
 #: Points that only the runner-watcher comes by, in the order of a life.
 WATCHER = [
@@ -21,13 +21,13 @@ WATCHER = [
     "runner.launching",
     "runner.launched",
     "watcher.saw.RunnerListening",
-    "watcher.told.RunnerListening",
+    "watcher.reported.RunnerListening",
     "watcher.saw.JobSeen",
-    "watcher.told.JobSeen",
+    "watcher.reported.JobSeen",
     "watcher.saw.JobIdentified",
-    "watcher.told.JobIdentified",
+    "watcher.reported.JobIdentified",
     "watcher.saw.RunnerExited",
-    "watcher.told.RunnerExited",
+    "watcher.reported.RunnerExited",
 ]
 
 #: Points on the way out of a machine that never had a job.
@@ -49,7 +49,7 @@ def life(machine, result="Succeeded"):
 
 def check(vm, status: int, jobs: int = 1) -> None:
     assert status == 0, vm.agent.log()[-3000:]
-    promises.kept(vm.events(), vm, jobs)
+    invariants.kept(vm.events(), vm, jobs)
     assert vm.types().count("VMStarted") == 1
     assert vm.types().count("VMShuttingDown") == 1
     assert [kind for kind in vm.types() if kind != "Error"][-1] == "VMStopped"
@@ -146,7 +146,7 @@ def test_a_removal_that_dies_at_any_point_leaves_no_registration(
     plan = deadly(vm, f"{point} 1 {action}")
     assert live_on(vm) == 0
     assert fired(plan, point)
-    promises.whole(vm.events())
+    invariants.whole(vm.events())
     assert vm.types().count("VMShuttingDown") == 1
     assert not (vm.double.root / ".runner").exists()
 
@@ -158,7 +158,7 @@ def test_another_life_does_not_tell_again_what_the_last_one_told(machine):
         vm.agent.start()
         assert vm.agent.wait() == 0
     events = vm.events()
-    promises.kept(events, vm)
+    invariants.kept(events, vm)
     assert vm.types().count("VMStarted") == 2
     assert "Error" not in vm.types()
 

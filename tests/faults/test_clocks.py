@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import HELD, IDLE, Machine
-from tests.faults import promises
+from tests.faults import invariants
 from tests.support import eventually
 
 HOUR, YEAR = 3600.0, 365 * 86400.0
@@ -137,7 +137,7 @@ def test_a_clock_that_jumps_disturbs_neither_rhythm_nor_order(
     vm.double.finish_step()
     assert vm.agent.wait() == 0
     events = vm.events()
-    promises.kept(events, vm)
+    invariants.kept(events, vm)
     (completed,) = vm.events("JobCompleted")
     assert 0 <= completed["data"]["duration_seconds"] < 30
     assert "is unresponsive" not in vm.agent.log()
@@ -153,7 +153,7 @@ def test_a_clock_that_jumps_makes_no_ghost_of_a_job(machine, library, clock, tmp
     vm.event("JobStarted")
     vm.double.finish_step()
     assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
 
 
 def beats_since(vm: Machine, since: float, count: int) -> list:

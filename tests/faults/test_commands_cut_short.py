@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 
 from tests.end_to_end.conftest import IDLE
-from tests.faults import promises
-from tests.faults.deadly import deadly, fired
+from tests.faults import invariants
+from tests.faults.death_points import deadly, fired
 from tests.support import eventually
 
 
@@ -36,7 +36,7 @@ def test_a_command_that_dies_with_miglet_is_answered_once(machine, point, outcom
         vm.agent.until("idle")
         assert vm.order("Drain")["outcome"] == "done"
     assert vm.agent.wait() == 0
-    promises.whole(vm.events())
+    invariants.whole(vm.events())
     answers = [each["data"]["command_id"] for each in vm.events("CommandCompleted")]
     assert answers.count(number) == 1
     assert vm.types().count("VMShuttingDown") == 1
@@ -54,5 +54,5 @@ def test_a_command_whose_validation_dies_has_failed_and_may_be_sent_again(machin
     assert vm.agent.status()["state"] == "idle"
     assert vm.order("Drain")["outcome"] == "done"
     assert vm.agent.wait() == 0
-    promises.whole(vm.events())
+    invariants.whole(vm.events())
     assert len(vm.events("CommandCompleted")) == 2

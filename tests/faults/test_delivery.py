@@ -17,8 +17,8 @@ from itertools import pairwise
 import pytest
 
 from tests.end_to_end.conftest import HELD, IDLE, job, pointed_at
-from tests.faults import promises, weather
-from tests.faults.weather import (
+from tests.faults import invariants, network_faults
+from tests.faults.network_faults import (
     Weather,
     answering,
     saying,
@@ -51,14 +51,14 @@ TWICE = ("401",)
 
 MEBIBYTE = bytes(1024 * 1024)
 
-WEATHERS: dict[str, weather.Treat] = {
-    "reset": weather.resetting,
-    "closed": weather.closing,
-    "answers lost": weather.losing,
-    "silent": weather.silent,
-    "one byte at a time": weather.dripping,
-    "slow": weather.slow,
-    "lossy": weather.lossy,
+WEATHERS: dict[str, network_faults.Treat] = {
+    "reset": network_faults.resetting,
+    "closed": network_faults.closing,
+    "answers lost": network_faults.losing,
+    "silent": network_faults.silent,
+    "one byte at a time": network_faults.dripping,
+    "slow": network_faults.slow,
+    "lossy": network_faults.lossy,
     "500": answering(500),
     "502": answering(502),
     "503": answering(503),
@@ -71,7 +71,7 @@ WEATHERS: dict[str, weather.Treat] = {
     "429, garbage": answering(429, "Retry-After: soon"),
     "429, a date": answering(429, f"Retry-After: {formatdate(0, usegmt=True)}"),
     "401": answering(401),
-    "403 to heartbeats and polls": weather.only(
+    "403 to heartbeats and polls": network_faults.only(
         ("heartbeat", "commands"), answering(403)
     ),
     "redirect": answering(302, "Location: http://127.0.0.1:1/"),
@@ -150,7 +150,7 @@ def test_bad_weather_loses_and_repeats_nothing(machine, way, name):
     eventually(lambda: vm.double.truth("result"), what="the result")
     bout(way, name)
     assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
     assert vm.types()[0] == "VMStarted"
     assert vm.types()[-1] == "VMStopped"
     assert "Traceback" not in vm.agent.log()
@@ -176,7 +176,7 @@ def test_a_controller_that_is_not_there_for_long_gets_everything_later(
         since = time.monotonic()
         assert vm.agent.wait() == 0
         assert way.count(since, time.monotonic()) < 60
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
 
 
 def test_what_the_controller_misses_at_the_end_is_delivered_by_the_next_start(
@@ -211,7 +211,7 @@ def test_what_the_controller_misses_at_the_end_is_delivered_by_the_next_start(
     assert vm.types()[-1] == "VMStopped"
     assert vm.types().count("RunnerRegistered") == registered
     assert vm.types().count("JobCompleted") == vm.types().count("VMStopped") == 1
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
 
 
 @pytest.mark.slow
@@ -313,8 +313,8 @@ def test_a_command_without_an_id_makes_no_storm(machine):
     """Handed out at each poll, by a controller that answers at once."""
 
     def script(call, body):
-        nameless = {"commands": [{"type": "Drain"}, {"id": 7, "type": "Drain"}]}
-        return answer(nameless) if call == "commands" else GO_ON
+        unknown_name = {"commands": [{"type": "Drain"}, {"id": 7, "type": "Drain"}]}
+        return answer(unknown_name) if call == "commands" else GO_ON
 
     with stub_controller(script=script) as stub:
         vm = pointed_at(machine(IDLE, **SETTINGS), stub.endpoint)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import HELD, IDLE, Machine, job
-from tests.faults import promises
+from tests.faults import invariants
 from tests.journal.test_failover import fill, mounted
 from tests.support import eventually
 
@@ -28,7 +28,7 @@ def disk(tmp_path) -> Iterator[Path]:
 
 def ended_well(vm: Machine) -> None:
     assert vm.agent.wait() == 0, vm.agent.log()[-3000:]
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
 
 
 def codes(vm: Machine) -> list[str]:
@@ -187,10 +187,10 @@ def test_a_journal_that_is_damaged_in_between_costs_neither_runner_nor_numbers(
     vm.double.finish_step()
     assert vm.agent.wait() == 0
     events = vm.events()
-    promises.whole(events)
-    promises.complete(events, 1)
-    promises.true_to(events, vm.double.truth("result"))
-    promises.one_listener_at_a_time(vm.double.truth())
+    invariants.whole(events)
+    invariants.complete(events, 1)
+    invariants.true_to(events, vm.double.truth("result"))
+    invariants.one_listener_at_a_time(vm.double.truth())
     assert damage == "torn log" or "journal_reset" in codes(vm)
 
 
@@ -202,6 +202,6 @@ def test_a_journal_that_is_lost_at_rest_is_told(machine):
     (vm.agent.folder / "state" / "journal.db").write_bytes(b"\0" * 5000)
     vm.agent.start()
     assert vm.agent.wait() == 0
-    promises.whole(vm.events())
-    promises.complete(vm.events(), 1)
+    invariants.whole(vm.events())
+    invariants.complete(vm.events(), 1)
     assert codes(vm) == ["journal_reset"]

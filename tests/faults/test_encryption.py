@@ -16,9 +16,9 @@ import pytest
 
 from tests.authority import DAY, NOW, Authority
 from tests.end_to_end.conftest import HELD, pointed_at
-from tests.faults import promises
+from tests.faults import invariants
+from tests.faults.network_faults import Weather, weather_before
 from tests.faults.test_delivery import BOUT, SETTINGS, STORM, beats_again, pause
-from tests.faults.weather import Weather, weather_before
 from tests.http.test_tls import server_context
 from tests.support import eventually
 
@@ -150,4 +150,4 @@ def test_tls_that_fails_for_a_while_loses_and_repeats_nothing(
         eventually(lambda: vm.double.truth("result"), what="the result")
         bout()
         assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)

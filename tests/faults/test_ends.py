@@ -18,8 +18,8 @@ from miglet.lifecycle.shutdown import REMOVAL_SECONDS
 from miglet.lifecycle.table import ERROR_SECONDS
 from tests.end_to_end.conftest import HELD, IDLE, Machine, pointed_at
 from tests.end_to_end.test_notices import in_cloud, known
-from tests.faults import weather
-from tests.faults.weather import Weather, weather_before
+from tests.faults import network_faults
+from tests.faults.network_faults import Weather, weather_before
 from tests.metadata_fakes import FAKES
 from tests.reference_process import running_controller
 from tests.support import eventually
@@ -75,7 +75,7 @@ def busy(machine, way: Weather) -> Machine:
 def silent_controller(machine, way: Weather) -> Machine:
     """Nobody answers any more."""
     vm = idle(machine, way)
-    way.change(weather.silent)
+    way.change(network_faults.silent)
     return vm
 
 
@@ -92,7 +92,7 @@ def deaf_job(machine, way: Weather) -> Machine:
 def silent_controller_in_a_job(machine, way: Weather) -> Machine:
     """Both at once."""
     vm = busy(machine, way)
-    way.change(weather.silent)
+    way.change(network_faults.silent)
     return vm
 
 

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.end_to_end.conftest import HELD, Machine, pointed_at
-from tests.faults import promises
+from tests.faults import invariants
+from tests.faults.network_faults import Weather, weather_before
 from tests.faults.test_delivery import SETTINGS, STORM, beats_again, pause
-from tests.faults.weather import Weather, weather_before
 from tests.faults.wire import Wire
 from tests.support import eventually
 
@@ -137,7 +137,7 @@ def test_a_name_that_does_not_resolve_loses_and_stalls_nothing(
     names.mood = known
     vm.double.finish_step()
     assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
 
 
 class Link:
@@ -229,7 +229,7 @@ def test_a_link_that_goes_down_loses_and_repeats_nothing(beyond, link, way):
     eventually(lambda: vm.double.truth("result"), what="the result")
     link.set("up")
     assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_link_that_is_slow_and_loses_packets_loses_and_repeats_nothing(
     assert vm.agent.status()["arbiter"]["longest_stall_seconds"] < 0.25
     vm.double.finish_step()
     assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
     assert link.wire.carried > 20 and (link.wire.lost > 5) == (loss > 0)
 
 
@@ -266,4 +266,4 @@ def test_a_link_slower_than_any_limit_is_as_good_as_none(beyond, link):
     eventually(lambda: vm.double.truth("result"), what="the result")
     link.wire.delay = 0.0
     assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.end_to_end.conftest import job
-from tests.faults import promises
+from tests.faults import invariants
 from tests.soak import pss_kilobytes
 
 #: What all of MIGlet may take under load.
@@ -44,7 +44,7 @@ def test_a_life_does_not_wait_for_a_reader_of_its_log(machine, wrapped, output):
     vm = wrapped(machine(job("Failed")), sys.executable, "-c", program)
     vm.agent.start()
     assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
 
 
 @pytest.mark.slow
@@ -58,4 +58,4 @@ def test_a_runner_that_floods_its_output_costs_neither_memory_nor_result(machine
     assert sum(map(pss_kilobytes, tree)) < MOST_KILOBYTES
     vm.double.finish_step()
     assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)

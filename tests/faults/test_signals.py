@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.end_to_end.conftest import HELD, IDLE, Machine
-from tests.faults import promises
+from tests.faults import invariants
 from tests.support import eventually
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "12"))
@@ -60,7 +60,7 @@ def test_a_signal_at_any_moment_ends_a_life_in_order(machine):
         status = gone(vm, 25)
         assert status == 0 or (before_ours(vm, status) and not vm.events())
         events = vm.events()
-        promises.whole(events)
+        invariants.whole(events)
         if status == 0 and events:
             assert events[-1]["type"] == "VMStopped"
 
@@ -98,4 +98,4 @@ def test_a_storm_of_signals_to_reload_disturbs_nobody(machine):
     assert vm.agent.state() == "job_running"
     vm.double.finish_step()
     assert vm.agent.wait(30) == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)

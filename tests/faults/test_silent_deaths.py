@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.end_to_end.conftest import HELD, IDLE, job
-from tests.faults import promises
+from tests.faults import invariants
 from tests.faults.cgroups import as_root, group_of
 from tests.support import eventually
 
@@ -58,8 +58,8 @@ def test_a_runner_that_is_of_no_use_is_replaced_and_told(
     assert completed(vm) == ("succeeded", "success")
     told = errors(vm)
     assert evidence in told[code], told
-    promises.one_listener_at_a_time(vm.double.truth())
-    promises.whole(vm.events())
+    invariants.one_listener_at_a_time(vm.double.truth())
+    invariants.whole(vm.events())
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_a_version_that_github_refuses_is_reported_once_and_tried_again(machine)
     assert len(vm.double.truth("config_start")) == 1
     vm.agent.signal(signal.SIGTERM)
     assert vm.agent.wait() == 0
-    promises.one_listener_at_a_time(vm.double.truth())
+    invariants.one_listener_at_a_time(vm.double.truth())
 
 
 @pytest.mark.slow
@@ -200,7 +200,7 @@ def starve(group, pid: int) -> None:
     )
     group.take(eater.pid)
     eater.communicate(b"go\n")
-    eventually(lambda: not promises.lives(pid), 10, "the victim's death")
+    eventually(lambda: not invariants.lives(pid), 10, "the victim's death")
 
 
 @pytest.mark.slow
@@ -250,8 +250,8 @@ def test_a_registration_that_succeeded_and_timed_out_is_used(machine):
     vm.agent.start()
     assert vm.agent.wait() == 0
     assert completed(vm) == ("succeeded", "success")
-    promises.one_registration_at_a_time(vm.double.registry()["history"])
-    promises.one_listener_at_a_time(vm.double.truth())
+    invariants.one_registration_at_a_time(vm.double.registry()["history"])
+    invariants.one_listener_at_a_time(vm.double.truth())
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from miglet.lifecycle.runner import MINIMAL_AFTER_DEATHS
 from miglet.lifecycle.shutdown import WATCHER
 from miglet.supervisor.supervisor import Limits
 from tests.end_to_end.conftest import Machine, job
-from tests.faults import promises
+from tests.faults import invariants
 from tests.soak import pss_kilobytes
 from tests.support import eventually
 
@@ -141,7 +141,7 @@ def sizes(vm: Machine) -> dict[str, float]:
     """What could grow in the parent."""
     parent = psutil.Process(vm.agent.pid)
     return {
-        "descriptors": promises.descriptors(vm.agent.pid),
+        "descriptors": invariants.descriptors(vm.agent.pid),
         "threads": parent.num_threads(),
         "children": len(parent.children()),
         "kilobytes": pss_kilobytes(parent),
@@ -183,8 +183,8 @@ def no_larger(now: dict[str, float], before: dict[str, float]) -> dict[str, floa
 
 def check(vm: Machine) -> None:
     events = vm.events()
-    promises.whole(events)
-    promises.complete(events, len(vm.double.truth("running_job")))
-    promises.true_to(events, vm.double.truth("result"))
-    promises.one_registration_at_a_time(vm.double.registry()["history"])
-    promises.one_listener_at_a_time(vm.double.truth())
+    invariants.whole(events)
+    invariants.complete(events, len(vm.double.truth("running_job")))
+    invariants.true_to(events, vm.double.truth("result"))
+    invariants.one_registration_at_a_time(vm.double.registry()["history"])
+    invariants.one_listener_at_a_time(vm.double.truth())

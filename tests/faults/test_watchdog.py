@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.end_to_end.conftest import HELD, IDLE, Machine
-from tests.faults.deadly import deadly
+from tests.faults.death_points import deadly
 from tests.notify_socket import NotifySocket
 from tests.support import eventually
 

@@ -8,7 +8,7 @@ from miglet.job import signs
 from miglet.job.evidence import Evidence
 from miglet.job.signs import KINDS, RESULTS, SOURCES, JobIdentity
 from miglet.job.verdict import (
-    Ending,
+    RunnerExit,
 )
 
 AT = 1_800_000_000.0
@@ -30,7 +30,7 @@ def evidence(*seen, hooks_expected=True):
 
 
 def exited(code=0, **more):
-    return Ending(exit_code=code, known=True, **more)
+    return RunnerExit(exit_code=code, known=True, **more)
 
 
 IDENTITIES = st.builds(

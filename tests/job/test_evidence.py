@@ -11,7 +11,7 @@ from miglet.job import signs
 from miglet.job.evidence import Evidence
 from miglet.job.signs import KINDS, SOURCES, JobIdentity
 from miglet.job.verdict import (
-    Ending,
+    RunnerExit,
 )
 from tests.job.samples import (
     AT,
@@ -76,7 +76,9 @@ def test_what_a_newer_version_knows_is_left_out():
     document["results"]["crystal_ball"] = "Succeeded"
     document["results"]["output"] = "Excellent"
     assert Evidence.of_json(document) == evidence(running())
-    assert Ending.of_json({"exit_code": 0, "known": True, "mood": "good"}) == exited()
+    assert (
+        RunnerExit.of_json({"exit_code": 0, "known": True, "mood": "good"}) == exited()
+    )
 
 
 def test_the_most_trusted_source_describes_the_job_whoever_speaks_first():

@@ -42,7 +42,7 @@ def says(text):
         (f"{TS}: Job build completed with result: Failed", "JobResult"),
         (
             f"{TS}: Runner connect error: x. Retrying until reconnected.",
-            "ConnectTrouble",
+            "ConnectError",
         ),
         (f"{TS}: Runner reconnected.", "Reconnected"),
         ("Current runner version: '2.336.0'", "RunnerVersion"),

@@ -32,8 +32,8 @@ from miglet.messages.facts import (
     JobSeen,
     ListenerDied,
     RunnerExited,
+    RunnerFailing,
     RunnerListening,
-    RunnerTroubled,
 )
 from miglet.runner.identity import ProcessIdentity
 from miglet.runner.records import ExitStatus
@@ -86,7 +86,7 @@ class FakeRun:
     run_id: str = "run-1"
     name: str = "vm-1"
     unit: None = None
-    settled: bool = False
+    reported: bool = False
     kills: int = 0
     forgotten: bool = False
     on_kill: Callable[[], Any] = lambda: None
@@ -505,14 +505,14 @@ def test_a_worker_that_does_not_take_its_job_is_killed(play):
     play.prints("Running job: build")
     play.look()
     play.look(10 * GHOST)
-    assert not play.of(RunnerTroubled), "there is no Worker yet: its lock fails"
+    assert not play.of(RunnerFailing), "there is no Worker yet: its lock fails"
     play.run.worker_process = worker = FakeWorker()
     play.look()
     play.look(GHOST - 1)
     assert not worker.signals
     play.look(1.0)
     assert worker.signals == [9]
-    assert [fact.code for fact in play.of(RunnerTroubled)] == ["worker_stuck"]
+    assert [fact.code for fact in play.of(RunnerFailing)] == ["worker_stuck"]
     worker.end(signal=9)
     play.look()
     play.prints(FAILURE)
@@ -574,7 +574,7 @@ def test_a_job_that_was_sent_and_never_came_is_a_ghost(play):
     play.look()
     assert play.watch.busy
     play.look(GHOST)
-    assert [fact.code for fact in play.of(RunnerTroubled)] == ["ghost"]
+    assert [fact.code for fact in play.of(RunnerFailing)] == ["ghost"]
     assert not play.watch.busy
 
 

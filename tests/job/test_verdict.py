@@ -19,7 +19,7 @@ from miglet.job.verdict import (
     REREGISTER,
     RULES,
     STOPS,
-    Ending,
+    RunnerExit,
     Verdict,
     crash,
     verdict,
@@ -63,7 +63,7 @@ def deprecated():
 
 
 def signalled(number=9, **more):
-    return Ending(signal=number, known=True, **more)
+    return RunnerExit(signal=number, known=True, **more)
 
 
 RAN = (running(), started(), steps(), completed())
@@ -90,7 +90,7 @@ TABLE = {
     ),
     "success before the Listener has printed it": (
         RAN,
-        Ending(worker_exit_code=100),
+        RunnerExit(worker_exit_code=100),
         "succeeded",
         "success",
         0,
@@ -195,7 +195,7 @@ TABLE = {
     ),
     "our stop makes the Worker report a failure": (
         BEGAN,
-        Ending(worker_exit_code=102, stopped_by="timeout"),
+        RunnerExit(worker_exit_code=102, stopped_by="timeout"),
         "failed",
         "timeout",
         102,
@@ -232,7 +232,7 @@ TABLE = {
     ),
     "the Listener is gone and nobody knows how": (
         BEGAN,
-        Ending(),
+        RunnerExit(),
         "unknown",
         "runner_crash",
         None,
@@ -398,7 +398,7 @@ TABLE = {
     ),
     "a ghost, by the watchdog": (
         (signs.JobRequested(AT, "perflog"),),
-        Ending(ghost=True),
+        RunnerExit(ghost=True),
         "abandoned",
         "ghost",
         None,
@@ -454,7 +454,7 @@ TABLE = {
     ),
     "abandoned by the Worker itself": (
         RAN,
-        Ending(worker_exit_code=105),
+        RunnerExit(worker_exit_code=105),
         "abandoned",
         "lock_lost",
         105,
@@ -482,7 +482,7 @@ TABLE = {
     ),
     "the machine restarts": (
         BEGAN,
-        Ending(boot_changed=True),
+        RunnerExit(boot_changed=True),
         "unknown",
         "machine_restarted",
         None,
@@ -512,7 +512,7 @@ TABLE = {
     ),
     "success before the machine restarted": (
         (*RAN, told("Succeeded")),
-        Ending(boot_changed=True),
+        RunnerExit(boot_changed=True),
         "succeeded",
         "success",
         0,
@@ -564,8 +564,8 @@ TABLE = {
 
 @pytest.mark.parametrize("case", TABLE)
 def test_the_verdict_of(case):
-    seen, ending, result, cause, exit_code = TABLE[case]
-    judged = verdict(evidence(*seen), ending)
+    seen, runner_exit, result, cause, exit_code = TABLE[case]
+    judged = verdict(evidence(*seen), runner_exit)
     assert (judged.result, judged.cause, judged.exit_code) == (result, cause, exit_code)
 
 
@@ -573,7 +573,7 @@ def test_the_verdict_of(case):
 @pytest.mark.parametrize(("code", "result"), [(102, "failed"), (103, "cancelled")])
 def test_a_job_that_we_stop_has_our_reason_and_the_workers_result(stop, code, result):
     judged = verdict(
-        evidence(*BEGAN, *SIGNALLED), Ending(worker_exit_code=code, stopped_by=stop)
+        evidence(*BEGAN, *SIGNALLED), RunnerExit(worker_exit_code=code, stopped_by=stop)
     )
     assert (judged.result, judged.cause) == (result, stop)
 
@@ -625,7 +625,7 @@ def test_the_grounds_are_told_in_words():
 # What holds for every evidence.
 
 ENDINGS = st.builds(
-    Ending,
+    RunnerExit,
     exit_code=st.none() | st.sampled_from([0, 1, 2, 5, 7, 100, 102, 127, 137, 143]),
     signal=st.none() | st.sampled_from([2, 9, 11, 15]),
     known=st.booleans(),
@@ -645,48 +645,50 @@ CAUSES = {rule.cause for rule in RULES} - {None} | set(STOPS)
 @settings(max_examples=400)
 @given(HISTORIES, ENDINGS, st.booleans())
 def test_every_evidence_has_a_verdict_and_success_needs_a_witness(
-    history, ending, hooks_expected
+    history, runner_exit, hooks_expected
 ):
     found = of(history, hooks_expected)
-    judged = verdict(found, ending)
+    judged = verdict(found, runner_exit)
     assert isinstance(judged, Verdict)
     assert judged.result in {"succeeded", "failed", "cancelled", "abandoned", "unknown"}
     assert judged.cause in CAUSES
     assert (judged.result == "succeeded") == (judged.cause == "success")
     assert (judged.result == "succeeded") == (judged.exit_code == 0)
     if judged.result == "succeeded":
-        assert ending.worker_status in (100, 101, None)
-    if judged.result == "succeeded" and ending.worker_status is None:
-        assert ending.signal is None
+        assert runner_exit.worker_status in (100, 101, None)
+    if judged.result == "succeeded" and runner_exit.worker_status is None:
+        assert runner_exit.signal is None
         assert found.printed in ("Succeeded", "SucceededWithIssues", None)
         assert found.printed or found.worker_code in (100, 101)
 
 
 @given(HISTORIES, ENDINGS)
-def test_without_a_result_there_is_no_success_and_no_failure(history, ending):
+def test_without_a_result_there_is_no_success_and_no_failure(history, runner_exit):
     silent = [
         sign
         for sign in history
         if not isinstance(sign, (signs.JobResult, signs.WorkerEnded))
     ]
     unknown = {"exit_code": None, "worker_exit_code": None, "worker_signal": None}
-    judged = verdict(of(silent), replace(ending, **unknown))
+    judged = verdict(of(silent), replace(runner_exit, **unknown))
     assert judged.result in {"unknown", "cancelled", "abandoned"}
 
 
 @given(HISTORIES, ENDINGS)
-def test_evidence_and_ending_survive_json_and_stay_small(history, ending):
+def test_evidence_and_ending_survive_json_and_stay_small(history, runner_exit):
     found = of(history)
     text = json.dumps(found.as_json())
     assert len(text) <= 32 * 1024
     assert Evidence.of_json(json.loads(text)) == found
-    assert Ending.of_json(json.loads(json.dumps(ending.as_json()))) == ending
+    assert (
+        RunnerExit.of_json(json.loads(json.dumps(runner_exit.as_json()))) == runner_exit
+    )
 
 
 @pytest.mark.parametrize("document", [[], None, 5])
 def test_what_is_no_ending_is_a_bad_message(document):
     with pytest.raises(BadMessage):
-        Ending.of_json(document)
+        RunnerExit.of_json(document)
 
 
 # A Listener's end without a job.
@@ -694,7 +696,7 @@ def test_what_is_no_ending_is_a_bad_message(document):
 CRASH_TABLE = {
     "killed while idle": ((), signalled(), "runner_crash", RELAUNCH, True),
     "segmentation fault": ((), signalled(11), "runner_crash", RELAUNCH, True),
-    "nobody knows": ((), Ending(), "runner_crash", RELAUNCH, True),
+    "nobody knows": ((), RunnerExit(), "runner_crash", RELAUNCH, True),
     "unknown code": ((), exited(42), "runner_crash", RELAUNCH, True),
     "killed with a job": (BEGAN, signalled(), "runner_crash", REREGISTER, True),
     "job lost": (BEGAN, exited(), "runner_crash", REREGISTER, True),
@@ -772,8 +774,8 @@ CRASH_TABLE = {
 
 @pytest.mark.parametrize("case", CRASH_TABLE)
 def test_the_listeners_end(case):
-    seen, ending, kind, step, abnormal = CRASH_TABLE[case]
-    found = crash(ending, evidence(*seen))
+    seen, runner_exit, kind, step, abnormal = CRASH_TABLE[case]
+    found = crash(runner_exit, evidence(*seen))
     assert (found.kind, found.next_step, found.abnormal) == (kind, step, abnormal)
     assert found.reason
 
@@ -784,9 +786,9 @@ def test_an_end_after_a_result_is_in_order(result):
 
 
 @pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("ending", [exited(), signalled(), exited(143), exited(2)])
-def test_an_end_that_we_asked_for_is_in_order(stop, ending):
-    assert crash(replace(ending, stopped_by=stop), evidence(*BEGAN)) is None
+@pytest.mark.parametrize("runner_exit", [exited(), signalled(), exited(143), exited(2)])
+def test_an_end_that_we_asked_for_is_in_order(stop, runner_exit):
+    assert crash(replace(runner_exit, stopped_by=stop), evidence(*BEGAN)) is None
 
 
 def test_every_kind_of_end_is_in_the_table():
@@ -794,6 +796,6 @@ def test_every_kind_of_end_is_in_the_table():
 
 
 @given(HISTORIES, ENDINGS)
-def test_every_end_is_in_order_or_has_a_next_step(history, ending):
-    found = crash(ending, of(history))
+def test_every_end_is_in_order_or_has_a_next_step(history, runner_exit):
+    found = crash(runner_exit, of(history))
     assert found is None or found.next_step in {RELAUNCH, REREGISTER, GIVE_UP}

@@ -16,7 +16,7 @@ from miglet.messages.facts import (
     DeadlinePassed,
     JobIdentified,
     ListenerDied,
-    RunnerTroubled,
+    RunnerFailing,
     WorkerLost,
 )
 from miglet.messages.orders import StopRunner
@@ -152,7 +152,7 @@ def test_an_orphan_that_outlives_its_lock_is_killed_as_a_crash_of_the_runner():
 
 
 def test_a_stuck_worker_is_reported_and_its_job_completed_when_it_ends():
-    stuck = RunnerTroubled(RUN, "worker_stuck", "no job message")
+    stuck = RunnerFailing(RUN, "worker_stuck", "no job message")
     vm, effects = live(busy(), stuck, finished("failed", "worker_stuck", 137))
     assert types(effects) == ["Error", "JobCompleted", "VMShuttingDown"]
     assert events(effects)[1].cause == "worker_stuck"

@@ -15,7 +15,7 @@ from miglet.messages.facts import (
     DeadlinePassed,
     EventDelivered,
     RegistrationFailed,
-    RunnerTroubled,
+    RunnerFailing,
     WorkerStarted,
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
@@ -82,7 +82,7 @@ def test_but_not_for_ever():
 
 
 def test_a_ghost_is_replaced():
-    vm, effects = live(idle(), RunnerTroubled(RUN, "ghost", "a job never came"))
+    vm, effects = live(idle(), RunnerFailing(RUN, "ghost", "a job never came"))
     assert vm.state is State.REGISTERING_RUNNER
     assert told(effects)[0].instead_of == RUN
 

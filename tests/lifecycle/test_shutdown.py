@@ -13,7 +13,7 @@ from miglet.lifecycle.effects import (
 from miglet.lifecycle.runner import standing_orders
 from miglet.lifecycle.vm import State
 from miglet.messages.facts import (
-    CommandExamined,
+    CommandValidated,
     DeadlinePassed,
     EventsFlushed,
     RegistrationFailed,
@@ -61,7 +61,7 @@ def test_an_error_that_cannot_be_told_does_not_put_the_end_off():
 
 
 def test_drain_waits_for_the_job():
-    vm, effects = live(busy(), CommandExamined("c1", "drain", {}))
+    vm, effects = live(busy(), CommandValidated("c1", "drain", {}))
     assert vm.state is State.DRAINING
     assert types(effects) == ["CommandCompleted"]
     vm, effects = live(vm, finished())
@@ -71,20 +71,20 @@ def test_drain_waits_for_the_job():
 
 
 def test_drain_wins_over_registering_again():
-    vm, _ = live(busy(after_job="register"), CommandExamined("c1", "Drain", {}))
+    vm, _ = live(busy(after_job="register"), CommandValidated("c1", "Drain", {}))
     vm, _ = live(vm, finished())
     assert vm.state is State.SHUTTING_DOWN
 
 
 def test_a_job_that_slips_into_a_drain_is_reported():
-    vm, effects = live(idle(), CommandExamined("c1", "Drain", {}))
+    vm, effects = live(idle(), CommandValidated("c1", "Drain", {}))
     assert told(effects) == [DrainRunner()]
     vm, effects = live(vm, SEEN, IDENTIFIED, finished())
     assert types(effects) == ["JobStarted", "JobCompleted", "VMShuttingDown"]
 
 
 def test_an_idle_runner_that_is_drained_ends_the_machine():
-    vm, _ = live(idle(), CommandExamined("c1", "Drain", {}))
+    vm, _ = live(idle(), CommandValidated("c1", "Drain", {}))
     vm, effects = live(vm, gone(), REMOVED)
     assert vm.state is State.SHUTTING_DOWN
     assert types(effects) == ["VMShuttingDown", "VMStopped"]
@@ -93,7 +93,7 @@ def test_an_idle_runner_that_is_drained_ends_the_machine():
 
 
 def test_an_immediate_shutdown_names_its_cause_in_the_job():
-    command = CommandExamined("c1", "Shutdown", {"mode": "immediate"})
+    command = CommandValidated("c1", "Shutdown", {"mode": "immediate"})
     vm, effects = live(busy(), command)
     assert vm.state is State.SHUTTING_DOWN
     assert told(effects) == [StopRunner()]

@@ -17,7 +17,7 @@ import pytest
 from miglet.commands import registry  # noqa: F401 - its commands are rows
 from miglet.errors import DONE, MISCONFIGURED, REFUSED, UNDELIVERED
 from miglet.job.evidence import Evidence
-from miglet.job.verdict import Ending
+from miglet.job.verdict import RunnerExit
 from miglet.lifecycle.effects import (
     Effect,
     Emit,
@@ -188,7 +188,7 @@ def runner_happens(run: Run, at: float) -> Iterator[tuple[str, Any]]:
         described = {"run_id": run.id, "name": run.name}
         yield "it listens", facts.RunnerListening(described, 1, 1.0)
         yield "a job is seen", seen
-        yield "it is a ghost", facts.RunnerTroubled(run.id, "ghost", "")
+        yield "it is a ghost", facts.RunnerFailing(run.id, "ghost", "")
     if run.phase in ("job", "orphan", "done"):
         yield "the job is seen again", seen
         yield "the job ends", job_end(run, at, "succeeded", "success", 0)
@@ -202,11 +202,11 @@ def runner_happens(run: Run, at: float) -> Iterator[tuple[str, Any]]:
     if run.phase == "job":
         dead = facts.ListenerDied(run.id, None, 9, [])
         yield "the Listener dies, the job goes on", dead
-        stuck = facts.RunnerTroubled(run.id, "worker_stuck", "")
+        stuck = facts.RunnerFailing(run.id, "worker_stuck", "")
         yield "the Worker is stuck", stuck
     if run.phase != "none":
-        ending = Ending(exit_code=2, known=True).as_json()
-        gone = facts.RunnerExited(run.id, NO_EVIDENCE, ending, {}, [])
+        runner_exit = RunnerExit(exit_code=2, known=True).as_json()
+        gone = facts.RunnerExited(run.id, NO_EVIDENCE, runner_exit, {}, [])
         yield "the runner exits", gone
 
 
@@ -227,9 +227,9 @@ def orders_are_given(vm: Vm, world: World, at: float) -> Iterator[tuple[str, Any
                 yield f"command {name}", received
     for identity in sorted(world.to_examine):
         name, parameters = COMMANDS[identity]
-        examined = facts.CommandExamined(identity, name, parameters)
+        examined = facts.CommandValidated(identity, name, parameters)
         yield f"command {name} is valid", examined
-        faulty = facts.CommandExamined(identity, name, {}, ["wrong"])
+        faulty = facts.CommandValidated(identity, name, {}, ["wrong"])
         yield f"command {name} is not", faulty
     if "c3" in world.commands_open and "c3" not in world.to_examine:
         yield "credentials renewed", facts.CredentialsRenewed("c3", None)
@@ -360,7 +360,7 @@ CHANGES: dict[type[Fact], Callable[[World, Vm, Any], World]] = {
     facts.CommandReceived: lambda world, vm, fact: world._replace(
         commands_sent=(*world.commands_sent, fact.id)
     ),
-    facts.CommandExamined: lambda world, vm, fact: world._replace(
+    facts.CommandValidated: lambda world, vm, fact: world._replace(
         to_examine=world.to_examine - {fact.id}
     ),
 }

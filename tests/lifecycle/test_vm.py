@@ -7,7 +7,7 @@ from miglet.lifecycle.effects import (
 )
 from miglet.lifecycle.vm import End, FailedStart, State
 from miglet.messages.facts import (
-    CommandExamined,
+    CommandValidated,
 )
 from miglet.messages.orders import WatchRunner
 from tests.histories import (
@@ -54,7 +54,7 @@ def test_a_completed_job_is_not_completed_again_after_a_restart():
 
 
 def test_a_drain_outlives_a_restart():
-    vm, _ = live(busy(), CommandExamined("c1", "Drain", {}))
+    vm, _ = live(busy(), CommandValidated("c1", "Drain", {}))
     vm, effects = live(reborn(vm), LOADED, LISTENING)
     assert vm.state is State.DRAINING
 
@@ -66,7 +66,7 @@ def test_an_announced_end_outlives_a_restart():
 
 
 def test_what_is_kept_is_restored_whole():
-    vm, _ = live(busy(), CommandExamined("c1", "Drain", {"reason": "spot"}))
+    vm, _ = live(busy(), CommandValidated("c1", "Drain", {"reason": "spot"}))
     again = reborn(vm)
     assert (again.job, again.end, again.runner) == (vm.job, vm.end, vm.runner)
 

@@ -9,7 +9,6 @@ import pytest
 from miglet.messages.codec import Order, decode, encode
 from miglet.messages.orders import (
     ApplySettings,
-    Beat,
     DeliverEvent,
     FollowJob,
     ProvideRunner,
@@ -18,6 +17,7 @@ from miglet.messages.orders import (
     ShowStatus,
     Stop,
     StopRunner,
+    UpdateHeartbeat,
     WatchRunner,
 )
 from miglet.workers.registry import NAMES
@@ -28,7 +28,7 @@ ORDERS = [
     SetLevel("debug"),
     FollowJob("1", "2", "3"),
     DeliverEvent({"sequence": 1}, once=True),
-    Beat({"miglet_state": "idle"}, at_once=True),
+    UpdateHeartbeat({"miglet_state": "idle"}, at_once=True),
     RenewCredentials("command-1"),
     ProvideRunner("runner-1", 2.5, spent_tokens=["a"]),
     WatchRunner("run-1", minimal=True),
@@ -59,7 +59,7 @@ def test_an_order_is_for_one_worker_or_for_all(kind):
     [
         ApplySettings({"controller": {"proxy": "hunter2"}}),
         DeliverEvent({"data": {"name": "hunter2"}}),
-        Beat({"current_job": "hunter2"}),
+        UpdateHeartbeat({"current_job": "hunter2"}),
         ShowStatus({"job": "hunter2"}),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 from miglet.messages.codec import Fact
 from miglet.messages.facts import (
-    CommandExamined,
+    CommandValidated,
     EventDelivered,
     FaultNoted,
     RunnerRemoved,
@@ -25,8 +25,8 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.integration
 
-FALLBACK = CommandExamined("id-1", "Drain", {}, ["it failed"])
-RESULT = CommandExamined("id-1", "Drain", {"reason": "r"})
+FALLBACK = CommandValidated("id-1", "Drain", {}, ["it failed"])
+RESULT = CommandValidated("id-1", "Drain", {"reason": "r"})
 
 
 def answering(queue: Queue) -> None:
@@ -49,7 +49,7 @@ def answering_twice(queue: Queue) -> None:
 
 
 def answering_another_question(queue: Queue) -> None:
-    queue.put(CommandExamined("id-2", "Drain", {}, requested_by="root"))
+    queue.put(CommandValidated("id-2", "Drain", {}, requested_by="root"))
     signal.pause()
 
 
@@ -60,7 +60,7 @@ def forging(queue: Queue) -> None:
 
 
 def raving(queue: Queue) -> None:
-    os.write(queue.fileno(), b'["CommandExamined",{}]')
+    os.write(queue.fileno(), b'["CommandValidated",{}]')
     signal.pause()
 
 
@@ -170,7 +170,7 @@ def test_a_task_can_be_waited_for():
 
 def test_a_task_in_two_phases_has_a_fallback_for_each():
     first = SettingsRefused([], exit_status=1)
-    kinds = frozenset({CommandExamined, FaultNoted, EventDelivered})
+    kinds = frozenset({CommandValidated, FaultNoted, EventDelivered})
     running = RunningTask(ChildTask("task", answering, 10.0, first, facts=kinds))
     facts = running.wait()
     running.extend(10.0, FALLBACK)
@@ -182,8 +182,8 @@ def test_a_task_in_two_phases_has_a_fallback_for_each():
 def test_a_task_that_ends_before_its_second_phase_begins_has_a_result(caplog):
     """As a bootstrap does that is done before its parent has imported everything."""
     first = SettingsRefused([], exit_status=1)
-    kinds = frozenset({CommandExamined, FaultNoted, EventDelivered})
-    last = frozenset({CommandExamined})
+    kinds = frozenset({CommandValidated, FaultNoted, EventDelivered})
+    last = frozenset({CommandValidated})
     running = RunningTask(
         ChildTask("task", answering, 10.0, first, facts=kinds, last_results=last)
     )

@@ -20,7 +20,7 @@ from miglet.messages.facts import (
     LivenessPing,
     MachineSampled,
 )
-from miglet.messages.orders import Beat, ProvideRunner, SetLevel
+from miglet.messages.orders import ProvideRunner, SetLevel, UpdateHeartbeat
 from miglet.supervisor import queues
 from miglet.supervisor.queues import (
     BACKLOG,
@@ -67,7 +67,7 @@ def test_end_of_file_comes_after_the_last_words(pair):
 
 def test_a_reader_that_does_not_read_never_blocks_the_writer(pair):
     ours, theirs = pair
-    big = Beat({"text": "x" * 60000}, at_once=True)
+    big = UpdateHeartbeat({"text": "x" * 60000}, at_once=True)
     with pytest.raises(BadMessage, match="full"):
         for _ in range(BACKLOG + 1000):
             ours.post(big)
@@ -82,10 +82,10 @@ def test_a_reader_that_is_busy_finds_only_the_latest_of_what_is_superseded(pair)
     ours, theirs = pair
     padding = "x" * 60000
     for number in range(10 * BACKLOG):
-        ours.post(Beat({"number": number, "text": padding}))
-    ours.post(Beat({"number": "changed", "text": padding}, at_once=True))
+        ours.post(UpdateHeartbeat({"number": number, "text": padding}))
+    ours.post(UpdateHeartbeat({"number": "changed", "text": padding}, at_once=True))
     ours.post(SetLevel("info"))
-    ours.post(Beat({"number": "latest", "text": padding}))
+    ours.post(UpdateHeartbeat({"number": "latest", "text": padding}))
     found = []
     while more := list(theirs.receive()):
         found += more
@@ -98,7 +98,7 @@ def test_a_reader_that_is_busy_finds_only_the_latest_of_what_is_superseded(pair)
 
 def test_a_message_that_is_too_large_is_refused_by_its_writer(pair):
     with pytest.raises(BadMessage, match="bytes"):
-        pair[0].post(Beat({"text": "x" * LIMIT}))
+        pair[0].post(UpdateHeartbeat({"text": "x" * LIMIT}))
 
 
 def test_a_flooding_sender_gets_one_turn_at_a_time(pair):

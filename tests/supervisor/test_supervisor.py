@@ -15,7 +15,7 @@ import pytest
 
 from miglet.messages.codec import Fact, Message
 from miglet.messages.facts import (
-    CommandExamined,
+    CommandValidated,
     EventDelivered,
     FaultNoted,
     LivenessPing,
@@ -104,7 +104,7 @@ def raving(queue: Queue) -> None:
 
 
 #: What turns an unprivileged worker into root, if the arbiter believes it.
-FORGED = CommandExamined(
+FORGED = CommandValidated(
     id="",
     type="UpdateConfig",
     parameters={},
@@ -240,7 +240,7 @@ def test_a_worker_that_sends_what_it_may_not_is_killed_and_not_believed(house, m
     (report, *_) = house.heard(FaultNoted)
     assert (report.code, report.component) == ("protocol_violation", "worker")
     assert "may not send" in report.message
-    assert not house.heard(CommandExamined)
+    assert not house.heard(CommandValidated)
     assert {each.sequence for each in house.heard(EventDelivered)} <= {1}
 
 

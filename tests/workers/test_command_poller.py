@@ -14,9 +14,9 @@ from miglet.messages.facts import (
     FaultNoted,
 )
 from miglet.workers.command_poller import (
-    HURRY_SECONDS,
     MOST_COMMANDS,
     REMEMBERED,
+    SOON_SECONDS,
     CommandPoller,
     parse_command,
 )
@@ -84,7 +84,7 @@ def test_a_command_is_passed_on_and_the_next_poll_comes_soon():
     poller = Poller([command("c-1", parameters={"reason": "old"})])
     (fact,) = poller.poll()
     assert (fact.id, fact.type, fact.parameters) == ("c-1", "Drain", {"reason": "old"})
-    assert poller.pause == pytest.approx(HURRY_SECONDS)
+    assert poller.pause == pytest.approx(SOON_SECONDS)
 
 
 def test_a_command_that_is_handed_out_again_is_not_news():
@@ -148,7 +148,7 @@ def test_at_most_sixteen_new_commands_are_taken_of_one_answer():
     for _ in range(2000 // MOST_COMMANDS):
         facts = poller.poll()
         assert len(facts) == MOST_COMMANDS == 16
-        assert poller.pause == pytest.approx(HURRY_SECONDS)
+        assert poller.pause == pytest.approx(SOON_SECONDS)
         seen += [fact.id for fact in facts]
     assert seen == [str(number) for number in range(2000)]
     assert poller.poll() == []

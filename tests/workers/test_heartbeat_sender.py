@@ -15,7 +15,7 @@ from miglet.messages.facts import (
     EventSetAside,
     FaultNoted,
 )
-from miglet.messages.orders import Beat, DeliverEvent
+from miglet.messages.orders import DeliverEvent, UpdateHeartbeat
 from miglet.workers.heartbeat_sender import SET_ASIDE_SECONDS, HeartbeatSender
 from tests.sample_settings import sample_settings
 from tests.workers.fakes import IDENTITY, FakeClient, FakeClock, start
@@ -61,7 +61,9 @@ class Sender:
         self.worker.take_event(DeliverEvent(event(type, sequence, **data), once))
 
     def beat(self, state="idle", job=None, at_once=False):
-        self.worker.take_heartbeat(Beat({"miglet_state": state}, job, at_once))
+        self.worker.take_heartbeat(
+            UpdateHeartbeat({"miglet_state": state}, job, at_once)
+        )
 
 
 def event(type="JobCompleted", sequence=1, **data):

@@ -13,10 +13,10 @@ from miglet.messages.facts import (
     ListenerDied,
     RegistrationFailed,
     RunnerExited,
+    RunnerFailing,
     RunnerLaunched,
     RunnerListening,
     RunnerRemoved,
-    RunnerTroubled,
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from miglet.runner.run import RunnerPresent
@@ -212,7 +212,7 @@ def test_a_worker_that_hangs_is_killed_and_the_job_told_by_its_cause(watcher):
     log = run.diag_directory / run.log_name("Runner")
     append(log, "[2026-01-01 00:00:00Z INFO Listener] Version: 2.336.0\n")
     watcher.pass_time(121.0)
-    assert [fact.code for fact in watcher.of(RunnerTroubled)] == ["worker_stuck"]
+    assert [fact.code for fact in watcher.of(RunnerFailing)] == ["worker_stuck"]
     assert worker.signals == [signal.SIGKILL]
     worker.end(signal=9)
     append(run.output_path, stamped(FAILURE))

@@ -196,7 +196,7 @@ def test_a_token_expires_by_the_controllers_clock():
 # ---- the tokens of a registration ----------------------------------------------
 
 
-class Host:
+class FakeContext:
     """A runner-watcher whose requests are answered at once, one reply after another."""
 
     def __init__(self, monkeypatch, *replies, **github):
@@ -242,7 +242,7 @@ def tokens_of(host, spent=()):
 
 
 def test_a_token_is_asked_for_with_all_that_the_runner_wants_to_be(monkeypatch):
-    host = Host(monkeypatch, TOKEN)
+    host = FakeContext(monkeypatch, TOKEN)
     tokens = tokens_of(host)
     assert host.next(tokens) == (TOKEN, [])
     assert host.client.of("registration_token") == [
@@ -262,7 +262,7 @@ def test_a_request_that_fails_is_repeated_and_reported_once_after_max_attempts(
     monkeypatch,
 ):
     down = ControllerUnreachable("POST https://controller.example failed: 503")
-    host = Host(monkeypatch, *[down] * 5, TOKEN)
+    host = FakeContext(monkeypatch, *[down] * 5, TOKEN)
     token, waits = host.next(tokens_of(host))
     assert token == TOKEN
     assert len([each for each in waits if each]) == 5
@@ -272,7 +272,9 @@ def test_a_request_that_fails_is_repeated_and_reported_once_after_max_attempts(
 
 
 def test_a_refusal_is_final(monkeypatch):
-    host = Host(monkeypatch, Refused("POST ... failed: 403 Forbidden", 403, "no"))
+    host = FakeContext(
+        monkeypatch, Refused("POST ... failed: 403 Forbidden", 403, "no")
+    )
     with pytest.raises(GivenUp, match="403 Forbidden") as caught:
         host.next(tokens_of(host))
     assert caught.value.fact.exit_status == 77
@@ -283,7 +285,7 @@ def bad(label):
 
 
 def test_labels_that_cannot_be_registered_are_reported_and_asked_for_again(monkeypatch):
-    host = Host(monkeypatch, bad("a,b"), TOKEN)
+    host = FakeContext(monkeypatch, bad("a,b"), TOKEN)
     token, waits = host.next(tokens_of(host))
     assert token == TOKEN
     assert len(waits) == 1
@@ -294,7 +296,7 @@ def test_labels_that_cannot_be_registered_are_reported_and_asked_for_again(monke
 
 
 def test_three_answers_that_cannot_be_registered_end_the_machine_with_77(monkeypatch):
-    host = Host(monkeypatch, bad("a,b"))
+    host = FakeContext(monkeypatch, bad("a,b"))
     with pytest.raises(GivenUp, match="label 'a,b'") as caught:
         host.next(tokens_of(host))
     assert len(host.client.of("registration_token")) == 3
@@ -305,7 +307,7 @@ def test_three_answers_that_cannot_be_registered_end_the_machine_with_77(monkeyp
 
 def test_three_tokens_that_had_expired_end_the_machine_with_77(monkeypatch):
     old = replace(TOKEN, expires_at=time.time() - 1.0)
-    host = Host(monkeypatch, old)
+    host = FakeContext(monkeypatch, old)
     with pytest.raises(GivenUp, match="already expired") as caught:
         host.next(tokens_of(host))
     assert len(host.client.of("registration_token")) == 3
@@ -316,7 +318,9 @@ def test_three_tokens_that_had_expired_end_the_machine_with_77(monkeypatch):
 def test_the_metadatas_token_is_used_once_and_only_where_it_is_asked_for(monkeypatch):
     given = replace(TOKEN, token="AAAGIVEN")
     monkeypatch.setattr(token_request, "token_of_metadata", lambda *_: given)
-    host = Host(monkeypatch, TOKEN, token_source="metadata", metadata_path="x", org="o")
+    host = FakeContext(
+        monkeypatch, TOKEN, token_source="metadata", metadata_path="x", org="o"
+    )
     tokens = tokens_of(host)
     assert host.next(tokens)[0] == given
     assert host.client.calls == []
@@ -330,7 +334,9 @@ def test_metadata_without_a_token_is_reported_and_the_controller_is_asked(monkey
         raise ControllerUnreachable("x: there is no such metadata on gce")
 
     monkeypatch.setattr(token_request, "token_of_metadata", gone)
-    host = Host(monkeypatch, TOKEN, token_source="metadata", metadata_path="x", org="o")
+    host = FakeContext(
+        monkeypatch, TOKEN, token_source="metadata", metadata_path="x", org="o"
+    )
     assert host.next(tokens_of(host))[0] == TOKEN
     assert isinstance(host.facts[0], FaultNoted)
     assert host.facts[0].code == "metadata_token"

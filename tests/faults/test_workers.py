@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from tests.end_to_end.conftest import HELD, IDLE, Machine
-from tests.faults import promises
+from tests.faults import invariants
 from tests.faults.cgroups import as_root, group_of
-from tests.faults.deadly import deadly
+from tests.faults.death_points import deadly
 from tests.support import eventually
 
 
@@ -41,7 +41,7 @@ def test_a_worker_that_always_dies_is_told_and_the_job_goes_on(machine, name):
     vm.double.release_job()
     vm.double.finish_step()
     assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_a_sender_that_always_dies_leaves_every_event_on_disk(machine):
     plan.write_text("")
     vm.agent.start()
     assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
     assert vm.types()[-1] == "VMStopped"
     assert vm.types().count("RunnerRegistered") == 1
 
@@ -118,4 +118,4 @@ def test_when_nothing_can_be_forked_the_others_go_on(machine):
         eventually(lambda: "metrics-sampler" in vm.agent.workers(), 40, "a new one")
         vm.double.finish_step()
         assert vm.agent.wait() == 0
-    promises.kept(vm.events(), vm)
+    invariants.kept(vm.events(), vm)
