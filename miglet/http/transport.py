@@ -172,8 +172,13 @@ class TlsAdapter(HTTPAdapter):
     It keeps one connection alive and tries nothing a second time.
     """
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext | None,
+        pools: Mapping[str, type[HTTPConnectionPool]] = POOLS,
+    ) -> None:
         self.context = context
+        self.pools = pools
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(
@@ -181,12 +186,12 @@ class TlsAdapter(HTTPAdapter):
     ) -> None:
         more["ssl_context"] = self.context
         super().init_poolmanager(connections, maxsize, block, **more)
-        self.poolmanager.pool_classes_by_scheme = POOLS
+        self.poolmanager.pool_classes_by_scheme = self.pools
 
     def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
         more["ssl_context"] = self.context
         manager = super().proxy_manager_for(proxy, **more)
-        manager.pool_classes_by_scheme = POOLS
+        manager.pool_classes_by_scheme = self.pools
         return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
@@ -357,7 +362,7 @@ class _Alarm:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = max(seconds, SHORTEST)
-        #: It rings in vain before the call has begun and after it has ended.
+        #: Before the call has begun and after it has ended, a signal is ignored.
         self.armed = False
 
     def set(self) -> None:

@@ -1,9 +1,11 @@
-"""What every worker runs is run here before the first one is forked.
+"""The warm-up: what every worker runs is run once before the first one is forked.
 
 CPython writes into a function while it runs for the first times (PEP 659), and each
 process that does so has its own copy of the page from then on. A few rounds in the
 parent, 7 ms of them, leave the four workers 2 MB smaller; it is what Ruby calls
-``Process.warmup``. The one rule: nobody outside sees anything of it.
+``Process.warmup``. The rounds are those of a real worker with a real client, whose
+connections end in a socket of our own: nothing of a library is replaced, no name is
+resolved, nobody is connected to.
 """
 
 from __future__ import annotations
@@ -13,14 +15,11 @@ import socket
 import ssl
 import sys
 
-from urllib3.connection import HTTPConnection
-from urllib3.connectionpool import HTTPConnectionPool
-
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.errors import ControllerError, CredentialUnusable
 from miglet.http.tls import tls_for
-from miglet.http.transport import TlsAdapter, Transport
+from miglet.http.transport import PlainConnection, PlainPool, TlsAdapter, Transport
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerAnswered
 from miglet.supervisor import queues
@@ -32,7 +31,7 @@ ROUNDS = 10
 #: Seconds for one round, whatever the settings say; it takes half a millisecond.
 TIMEOUT_SECONDS = 10.0
 
-#: Where nobody is (RFC 2606), and nobody is asked.
+#: A name that does not exist (RFC 2606); it is never resolved.
 ENDPOINT = "http://warmup.invalid"
 
 #: A cipher suite without a certificate: a handshake with ourselves needs none.
@@ -46,29 +45,29 @@ ANSWER = (
 )
 
 
-class FakeConnection(HTTPConnection):
-    """A connection to nobody: the answer is there before the request."""
+class FakeConnection(PlainConnection):
+    """A connection to a socket of our own, where the answer waits for the request."""
 
     def connect(self) -> None:
-        """Have both ends; the answer and the end are in the buffer already."""
-        self.sock, self._theirs = socket.socketpair()
-        self._theirs.sendall(ANSWER)
+        """Open both ends, and have the answer in the buffer of ours."""
+        self.sock, self._peer = socket.socketpair()
+        self._peer.sendall(ANSWER)
 
     def close(self) -> None:
         """Close both ends."""
         if self.sock is not None:
-            self._theirs.close()
+            self._peer.close()
         super().close()
 
 
-class FakePool(HTTPConnectionPool):
-    """A pool of such connections."""
+class FakePool(PlainPool):
+    """The pool of such connections."""
 
     ConnectionCls = FakeConnection
 
 
 class WarmupWorker(Worker):
-    """Lives through some rounds of what the workers that talk to the controller do."""
+    """Makes some rounds of what the workers that talk to the controller do."""
 
     name = "warmup"
     facts = frozenset({ControllerAnswered})
@@ -76,8 +75,7 @@ class WarmupWorker(Worker):
 
     def __init__(self, settings: Settings, identity: Identity) -> None:
         super().__init__(settings, identity)
-        adapter = TlsAdapter(None)
-        adapter.poolmanager.pool_classes_by_scheme = {"http": FakePool}
+        adapter = TlsAdapter(None, {"http": FakePool})
         transport = Transport(settings.controller, adapter)
         self._client = Client(settings.controller, identity.vm_id, transport)
         self._left = ROUNDS

@@ -1,4 +1,4 @@
-"""The rehearsal before the fork: it plays the whole round, and nobody notices."""
+"""The warm-up before the fork: whole rounds, of which nobody outside sees anything."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import signal
 import socket
 
 import pytest
+from urllib3 import poolmanager
 
 from miglet.config.settings import Settings
 from miglet.errors import ControllerUnreachable
-from miglet.http import tls
+from miglet.http import tls, transport
 from miglet.messages.codec import Message
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerAnswered
@@ -37,8 +38,8 @@ def staged() -> Settings:
     return settings(endpoint=warmup.ENDPOINT, auth={"type": "none"})
 
 
-def played() -> list[Message]:
-    """What a rehearsal says while it lasts."""
+def facts_of_a_warm_up() -> list[Message]:
+    """What the worker reports meanwhile."""
     ours, theirs = queues.pair()
     try:
         WarmupWorker(staged(), IDENTITY)(theirs)
@@ -49,7 +50,9 @@ def played() -> list[Message]:
 
 
 def test_every_round_ends_with_an_answer():
-    facts = [fact for fact in played() if isinstance(fact, ControllerAnswered)]
+    facts = [
+        fact for fact in facts_of_a_warm_up() if isinstance(fact, ControllerAnswered)
+    ]
     assert len(facts) == ROUNDS
 
 
@@ -79,10 +82,26 @@ def test_nobody_is_connected_to_and_no_name_is_looked_up(monkeypatch):
     warm_up(settings(), IDENTITY)
 
 
-def test_a_rehearsal_that_fails_hurts_nobody(monkeypatch):
+def test_the_rounds_run_the_code_of_real_connections():
+    """Only where a connection leads differs: the same class parses its answers."""
+    assert issubclass(warmup.FakePool, transport.PlainPool)
+    response = warmup.FakeConnection.response_class
+    assert response is transport.PlainConnection.response_class
+
+
+def test_no_class_of_a_library_is_replaced():
+    before = dict(poolmanager.pool_classes_by_scheme)
+    warm_up(settings(), IDENTITY)
+    assert poolmanager.pool_classes_by_scheme == before
+    assert transport.TlsAdapter(None).poolmanager.pool_classes_by_scheme == (
+        transport.POOLS
+    )
+
+
+def test_a_warm_up_that_fails_keeps_no_agent_from_starting(monkeypatch):
     monkeypatch.setattr(warmup, "ANSWER", NO)
     with pytest.raises(ControllerUnreachable):
-        played()
+        facts_of_a_warm_up()
     warm_up(settings(), IDENTITY)
 
 
