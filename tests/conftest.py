@@ -75,3 +75,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def markers_of(path: Path) -> tuple[str, ...]:
     """What the folder of a module of tests is marked with."""
     return MARKERS.get(path.resolve().relative_to(TESTS).parts[0], ())
+
+
+@pytest.fixture(scope="session")
+def quick(pytestconfig: pytest.Config) -> bool:
+    """Whether fewer examples will do, in `make quick`; Hypothesis's profile says so."""
+    return pytestconfig.getoption("hypothesis_profile") == "quick"
