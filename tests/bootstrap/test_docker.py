@@ -15,6 +15,8 @@ import pytest
 from tests.preflight_machine import look, settings_of
 from tests.support import Stopwatch, eventually
 
+pytestmark = pytest.mark.integration
+
 PONG = (b"HTTP/1.0 200 OK\r\nApi-Version: 1.43\r\n\r\n", b"OK")
 
 

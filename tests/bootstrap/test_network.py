@@ -14,6 +14,8 @@ from tests.bootstrap.servers import Serve, over_tls, served, silent
 from tests.preflight_machine import look, settings_of
 from tests.support import Stopwatch
 
+pytestmark = pytest.mark.integration
+
 
 def answering(text: str) -> Serve:
     def answer(connection: socket.socket) -> None:

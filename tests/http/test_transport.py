@@ -18,6 +18,8 @@ from miglet.errors import BadAnswer, ControllerError, ControllerUnreachable
 from miglet.http.transport import DeadlinePassed
 from tests.support import Stopwatch
 
+pytestmark = pytest.mark.integration
+
 SECRET = "the-controllers-own-token"
 EVENT = {"id": "e-1", "type": "VMStarted", "trace_id": None}
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

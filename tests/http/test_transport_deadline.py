@@ -13,6 +13,8 @@ import pytest
 from miglet.http.transport import DeadlinePassed, within
 from tests.support import Stopwatch, eventually
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(autouse=True)
 def alarms_are_put_back():

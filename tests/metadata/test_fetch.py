@@ -26,6 +26,8 @@ from miglet.metadata.settings import OURS_AT_MOST
 from miglet.redaction import forget_secrets, redact
 from miglet.supervisor import privileges
 
+pytestmark = pytest.mark.integration
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become others")
 
 FULL = Metadata(

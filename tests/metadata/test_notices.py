@@ -25,6 +25,8 @@ from tests.metadata_fakes.serving import (
 )
 from tests.support import Stopwatch
 
+pytestmark = pytest.mark.integration
+
 SPOT = "meta-data/spot/instance-action"
 LIFECYCLE = "meta-data/autoscaling/target-lifecycle-state"
 REBALANCE = "meta-data/events/recommendations/rebalance"

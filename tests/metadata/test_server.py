@@ -26,6 +26,8 @@ from tests.metadata_fakes.serving import (
 )
 from tests.support import Stopwatch
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(params=sorted(FAKES))
 def fake(request) -> Iterator[Fake]:

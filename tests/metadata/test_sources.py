@@ -20,6 +20,8 @@ from miglet.redaction import forget_secrets, redact
 from tests.metadata_fakes import FAKES, Fake
 from tests.metadata_fakes.serving import hang
 
+pytestmark = pytest.mark.integration
+
 QUICK = Limits(
     attempt_seconds=1.0,
     tries=2,

@@ -21,6 +21,8 @@ from tests.metadata_fakes.serving import hang
 from tests.sample_settings import sample_settings
 from tests.support import Stopwatch
 
+pytestmark = pytest.mark.integration
+
 TOKEN = "LLBF3JGZDX3P5PMEXLND6TS6FCWO6"
 
 #: The same place on each cloud, as a path.

@@ -16,6 +16,8 @@ from miglet.metrics.http import MAX_CLIENTS, MetricsServer, RequestHandler, pars
 from miglet.metrics.prometheus import Pages
 from tests.support import eventually
 
+pytestmark = pytest.mark.integration
+
 LARGE = b"x" * 20_000_000
 
 

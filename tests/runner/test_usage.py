@@ -20,6 +20,8 @@ from tests.launching import Place, launching
 from tests.paths import PYTHON
 from tests.support import eventually
 
+pytestmark = pytest.mark.integration
+
 MIB = 1 << 20
 
 

@@ -19,9 +19,7 @@ from miglet.runner.worker_process import WorkerProcess, find_worker, reaped_stat
 from tests.launching import Place, gone, launching
 from tests.support import eventually
 
-pytestmark = pytest.mark.integration
-
-pytestmark = pytest.mark.units
+pytestmark = [pytest.mark.integration, pytest.mark.units]
 
 #: A program whose name for the kernel is its file's.
 WORKER = "Runner.Worker"
