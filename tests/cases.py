@@ -6,6 +6,10 @@ from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
+
+#: Four times the examples of the profile, for properties that are cheap to try.
+MANY_EXAMPLES = settings(max_examples=4 * settings.default.max_examples)
 
 Case = TypeVar("Case")
 

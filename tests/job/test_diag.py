@@ -287,7 +287,8 @@ def test_a_message_that_is_none_identifies_nothing_and_what_follows_is_read(
 
 def test_a_message_beyond_the_limit_is_given_up(diag, folder):
     write(folder / WORKER, logged("Worker", "Job message:\n {"))
-    write(folder / WORKER, ' "x",\n' * (MESSAGE_LIMIT_BYTES // 6 + 10) + "}\n")
+    line = f' "{"x" * 60}",\n'
+    write(folder / WORKER, line * (MESSAGE_LIMIT_BYTES // len(line) + 10) + "}\n")
     write(folder / WORKER, logged("StepsRunner", "Processing step: DisplayName='x'"))
     found = diag.read(SEEN)
     while diag.behind:

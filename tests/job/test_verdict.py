@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.errors import BadMessage
@@ -24,6 +24,7 @@ from miglet.job.verdict import (
     crash,
     verdict,
 )
+from tests.cases import MANY_EXAMPLES
 from tests.job.samples import (
     AT,
     HISTORIES,
@@ -642,7 +643,7 @@ ENDINGS = st.builds(
 CAUSES = {rule.cause for rule in RULES} - {None} | set(STOPS)
 
 
-@settings(max_examples=400)
+@MANY_EXAMPLES
 @given(HISTORIES, ENDINGS, st.booleans())
 def test_every_evidence_has_a_verdict_and_success_needs_a_witness(
     history, runner_exit, hooks_expected

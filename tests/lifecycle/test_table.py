@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.lifecycle.effects import (
@@ -27,6 +27,7 @@ from miglet.messages.facts import (
     DeadlinePassed,
     EventSetAside,
 )
+from tests.cases import MANY_EXAMPLES
 from tests.histories import (
     ACKNOWLEDGED,
     AT,
@@ -77,7 +78,7 @@ def test_an_event_that_is_set_aside_is_told_once(code, last, told):
     assert [name for name in types(effects) if name != "VMStarted"] == told
 
 
-@settings(max_examples=400)
+@MANY_EXAMPLES
 @given(st.lists(st.sampled_from(HISTORY), max_size=25), st.booleans())
 def test_in_any_history_started_and_completed_alternate(history, again):
     vm = fresh(after_job="register" if again else "shutdown")
