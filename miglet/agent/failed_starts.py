@@ -32,8 +32,9 @@ from miglet.supervisor.systemd import Notifier
 #: Most seconds between two starts that fail alike.
 LONGEST_DELAY = 60.0
 
-#: Seconds between two signs of life for the service manager's watchdog.
-ALIVE_SECONDS = 5.0
+#: Seconds between two signs of life for the service manager's watchdog, which watches
+#: as soon as it was told that the service is ready.
+ALIVE_SECONDS = 1.0
 
 #: The exit statuses after which the service manager starts MIGlet again.
 RESTARTED = frozenset({INTERNAL, UNAVAILABLE, CRASH_LOOP})

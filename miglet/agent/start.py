@@ -21,7 +21,11 @@ from typing import Any
 from miglet.supervisor import lean_imports, signals
 
 # isort: split
-from miglet.agent.failed_starts import EarlyFailures, wait_before_start
+from miglet.agent.failed_starts import (
+    ALIVE_SECONDS,
+    EarlyFailures,
+    wait_before_start,
+)
 from miglet.errors import (
     INTERNAL,
     NO_ROOM,
@@ -75,19 +79,28 @@ def start(sources: dict[str, Any]) -> int:
         bootstrap = RunningTask(bootstrap_task(sources))
         lean_imports.import_for_workers()
         daemon = importlib.import_module("miglet.agent.daemon")
-        heard = bootstrap.wait()
+        heard = first_facts(bootstrap, notifier)
         with lock(runtime_folder(heard)):
-            again = functools.partial(load, sources)
+            again = functools.partial(load, sources, notifier)
             return daemon.serve(heard, bootstrap, sources, again, notifier, failures)
 
 
-def load(sources: dict[str, Any]) -> tuple[list[Fact], RunningTask]:
+def first_facts(bootstrap: RunningTask, notifier: Notifier) -> list[Fact]:
+    """What the bootstrap reports first; the service manager hears that MIGlet lives."""
+    heard: list[Fact] = []
+    while not heard:
+        notifier.alive()
+        heard = bootstrap.wait(ALIVE_SECONDS)
+    return heard
+
+
+def load(sources: dict[str, Any], notifier: Notifier) -> tuple[list[Fact], RunningTask]:
     """Load the configuration; what is known by now, and who checks the machine.
 
     Raises Misconfigured when nothing can run with it.
     """
     bootstrap = RunningTask(bootstrap_task(sources))
-    heard = bootstrap.wait()
+    heard = first_facts(bootstrap, notifier)
     runtime_folder(heard)
     return heard, bootstrap
 

@@ -11,6 +11,7 @@ import functools
 import gc
 import importlib
 import logging
+import math
 import os
 import select
 import selectors
@@ -202,11 +203,15 @@ class RunningTask:
             return [*facts, *self.finish()]
         return facts
 
-    def wait(self) -> list[Fact]:
-        """Wait for the next facts; empty when the task is done."""
+    def wait(self, most_seconds: float = math.inf) -> list[Fact]:
+        """Wait for the next facts; empty when the task is done, or the time is over."""
         facts: list[Fact] = []
+        until = time.monotonic() + most_seconds
         while not facts and not self.done:
-            left = max(0.0, self.deadline - time.monotonic())
+            now = time.monotonic()
+            if now >= until:
+                break
+            left = max(0.0, min(self.deadline, until) - now)
             poll = select.poll()
             poll.register(self, select.POLLIN)
             poll.poll(left * 1000)

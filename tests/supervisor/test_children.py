@@ -194,3 +194,16 @@ def test_a_task_that_ends_before_its_second_phase_begins_has_a_result(caplog):
         facts += running.wait()
     assert facts[1:] == [RESULT]
     assert "without a result" not in caplog.text
+
+
+def test_a_wait_may_be_cut_short_and_gone_on_with():
+    running = RunningTask(ChildTask("task", waiting, 10.0, FALLBACK))
+    assert running.wait(0.05) == [] and not running.done
+    running.child.signal(signal.SIGCONT)
+    assert running.wait() == [RESULT]
+    running.finish()
+
+
+def waiting(queue: Queue) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    queue.put(RESULT)
