@@ -6,7 +6,9 @@ from miglet.lifecycle.effects import (
     Exit,
     Post,
     SetTimer,
+    StopTimer,
 )
+from miglet.lifecycle.table import due_times
 from miglet.lifecycle.vm import State
 from miglet.messages.facts import (
     DeadlinePassed,
@@ -14,6 +16,8 @@ from miglet.messages.facts import (
     EventRefused,
     EventsFlushed,
     PreflightDone,
+    RunnerLaunched,
+    RunnerListening,
     SettingsRefused,
     StartContinued,
     TokenSpent,
@@ -25,6 +29,7 @@ from tests.histories import (
     LISTENING,
     MACHINE,
     PREPARED,
+    RUNNER,
     SEEN,
     busy,
     events,
@@ -103,6 +108,40 @@ def test_a_controller_that_never_answers_is_given_up():
     vm, effects = live(fresh(), PREPARED, DeadlinePassed("give_up"))
     assert (vm.state, vm.end.exit_status) == (State.ERROR, 69)
     assert SetTimer("give_up", 600.0) in effects
+
+
+def test_with_a_token_in_its_metadata_a_machine_registers_without_a_controller():
+    vm, effects = live(fresh(token_in_metadata=True), PREPARED)
+    assert SetTimer("unattended", 30.0) in effects
+    vm, effects = live(vm, DeadlinePassed("unattended"))
+    assert vm.state is State.REGISTERING_RUNNER
+    assert ProvideRunner in map(type, told(effects))
+    assert StopTimer("give_up") in effects
+    vm, effects = live(vm, LAUNCHED, LISTENING)
+    assert vm.state is State.IDLE
+    registered = [each for each in events(effects) if each.type == "RunnerRegistered"]
+    assert len(registered) == 1
+    assert not due_times(vm).keys() & {"give_up", "unattended"}
+
+
+def test_without_one_a_machine_waits_for_its_controller():
+    vm, effects = live(fresh(), PREPARED)
+    assert "unattended" not in due_times(vm)
+    assert ProvideRunner not in map(type, told(effects))
+
+
+def test_an_acknowledgement_that_comes_after_the_registration_changes_nothing_else():
+    vm, _ = live(fresh(token_in_metadata=True), PREPARED, DeadlinePassed("unattended"))
+    vm, effects = live(vm, LAUNCHED, LISTENING, ACKNOWLEDGED)
+    assert vm.acknowledged and vm.state is State.IDLE
+    assert ProvideRunner not in map(type, told(effects))
+
+
+def test_the_group_is_the_one_that_github_gave():
+    runner = {**RUNNER, "runner_group": "ci", "labels": ["linux"]}
+    given = RunnerListening(runner, attempts=1, duration_seconds=2.0)
+    _, effects = live(fresh(), PREPARED, ACKNOWLEDGED, RunnerLaunched(runner), given)
+    assert events(effects)[-1].runner_group == "ci"
 
 
 def test_an_acknowledged_start_is_not_announced_again():
