@@ -27,6 +27,11 @@ def kill_with_parent() -> None:
     kill()
 
 
+def stop() -> None:
+    """Stand still until somebody sends SIGCONT."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def leave() -> None:
     """End with a status that says that something is wrong."""
     os._exit(1)
@@ -35,6 +40,7 @@ def leave() -> None:
 #: What a line of the file may order.
 ACTIONS: dict[str, Callable[[], None]] = {
     "kill": kill,
+    "stop": stop,
     "kill-with-parent": kill_with_parent,
     "exit": leave,
 }

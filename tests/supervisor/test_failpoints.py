@@ -109,3 +109,15 @@ def test_a_worker_can_take_its_parent_along(plan):
         os.waitpid(child, 0)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_process_that_is_stopped_goes_on_when_it_is_told_to(plan):
+    plan.write_text("a.point 1 stop\n")
+    pid = os.fork()
+    if pid == 0:
+        points(plan)["a.point"].reach()
+        os._exit(5)
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    os.kill(pid, signal.SIGCONT)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5

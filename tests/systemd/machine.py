@@ -41,7 +41,7 @@ class Machine:
             return now if now.get("state") == state and holds(now) else {}
 
         try:
-            return eventually(arrived, 20, state)
+            return eventually(arrived, what=state)
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.status()}\n{self.log()}") from None
 
@@ -94,6 +94,6 @@ class Machine:
             return self.shown("ActiveState") == "inactive"
 
         try:
-            eventually(inactive, 20, "the end of the service")
+            eventually(inactive, what="the end of the service")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log()}") from None

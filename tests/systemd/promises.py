@@ -131,7 +131,7 @@ def test_a_job_does_not_notice_the_end_of_its_agent(machine, end):
     machine.in_a_job()
     before, unit = machine.pid, machine.unit()
     end(machine)
-    eventually(lambda: machine.pid not in (0, before), 20, "another agent")
+    eventually(lambda: machine.pid not in (0, before), what="another agent")
     machine.until("job_running", lambda status: status["runner"]["adopted"])
     assert machine.unit() == unit
     restarts = machine.console.property_of(SERVICE, "NRestarts")
