@@ -213,6 +213,18 @@ def decode(encoded: bytes) -> Message:
     return _construct(kind, fields)
 
 
+def is_sendable(value: Any) -> bool:
+    """Whether a queue takes the JSON `value`, which somebody else wrote, in a message.
+
+    A fact that the parent refuses is the end of its sender.
+    """
+    try:
+        require_plain(_DECODER.decode(_ENCODER.encode(value)))
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def learn_types() -> None:
     """Look up every field's types now, before a fork: afterwards they are shared."""
     for kind in MESSAGES.values():

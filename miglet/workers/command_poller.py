@@ -23,7 +23,7 @@ from miglet.controller.client import Client
 from miglet.errors import ControllerError
 from miglet.formats import parse_rfc3339
 from miglet.http.retry import Backoff
-from miglet.messages.codec import Depth
+from miglet.messages.codec import Depth, is_sendable
 from miglet.messages.events import Identity
 from miglet.messages.facts import (
     PARAMETERS_DEPTH,
@@ -207,13 +207,12 @@ def _parameters(value: object, faults: list[str]) -> dict[str, Any]:
         faults.append("parameters is not an object")
     elif not Depth(PARAMETERS_DEPTH).holds(value):
         faults.append(f"parameters are nested deeper than {PARAMETERS_DEPTH}")
+    elif not is_sendable(value):
+        faults.append("parameters have a number that is too large, or is none")
+    elif len(json.dumps(value)) > PARAMETERS_LIMIT:
+        faults.append(f"parameters are larger than {PARAMETERS_LIMIT} bytes")
     else:
-        try:
-            if len(json.dumps(value, allow_nan=False)) <= PARAMETERS_LIMIT:
-                return value
-            faults.append(f"parameters are larger than {PARAMETERS_LIMIT} bytes")
-        except ValueError:
-            faults.append("parameters have a number that JSON does not have")
+        return value
     return {}
 
 

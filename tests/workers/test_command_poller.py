@@ -225,3 +225,11 @@ def test_the_parent_takes_the_latest_expiry_of_any_language(text):
     raw = {"id": "a", "type": "Drain", "expires_at": text}
     received = decode(encode(parse_command(raw)))
     assert received.faults == [] and received.expires_at == LATEST
+
+
+@pytest.mark.parametrize("number", [2**63, -(10**39), 10**19])
+def test_a_number_that_the_parent_would_refuse_is_a_fault(number):
+    raw = {"id": "a", "type": "Drain", "parameters": {"reason": [number]}}
+    received = decode(encode(parse_command(raw)))
+    assert (received.id, received.parameters) == ("a", {})
+    assert received.faults == ["parameters have a number that is too large, or is none"]
