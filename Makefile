@@ -17,7 +17,8 @@ export PYTHONDONTWRITEBYTECODE :=
 DEBIAN_EXTRA := ', python3-cryptography, python3-botocore, openssl, git, dpkg-dev, nftables'
 
 .PHONY: help venv demo demo-shell quick test test-all test-slow test-faults test-package \
-	test-image test-debian packages lint docs linkcheck bench soak deb deb-check clean
+	test-image test-debian packages fuzz audit lint docs linkcheck bench soak deb deb-check \
+	clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -73,6 +74,18 @@ build/image/.built: $(shell git ls-files -- debian docs etc miglet setup.cfg set
 	debian/make-deb build/image
 	tests/image/newer build/image/newer
 	touch $@
+
+fuzz: $(STAMP)-fuzz  ## a minute (SECONDS_EACH=n) for each parser (TARGETS="a b") of bytes of strangers
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS_EACH),60) $(TARGETS)
+
+# Atheris has no releases for some versions of Python and some processors.
+$(STAMP)-fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]' || \
+		echo "make fuzz: no Atheris for this Python: Hypothesis alone makes the inputs"
+	touch $@
+
+audit: venv  ## known vulnerabilities of what is installed; error 69: it could not be checked
+	$(BIN)/python .ci/audit
 
 lint: venv  ## ruff and mypy
 	$(BIN)/ruff check
