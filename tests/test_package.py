@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ import tarfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 import pytest
 
@@ -237,9 +240,14 @@ def package(built) -> Callable[[str], Package]:
 def test_the_agent_depends_on_debians_own_packages_and_on_nothing_else(package):
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    wanted = config["options"]["install_requires"].split()
-    names = {DEBIAN_NAMES.get(each, f"python3-{each}") for each in wanted}
-    assert package("miglet").dependencies == names | {"python3", "systemd"}
+    wanted = dict(
+        each.split(">=") for each in config["options"]["install_requires"].split()
+    )
+    names = {DEBIAN_NAMES.get(each, f"python3-{each}"): each for each in wanted}
+    made = package("miglet")
+    assert made.dependencies == {*names, "python3", "systemd"}
+    for name, each in names.items():
+        assert f"{name} (>= {wanted[each]})" in made.fields["Depends"]
 
 
 @pytest.mark.package
@@ -247,6 +255,76 @@ def test_the_controller_needs_no_agent(package):
     made = package("miglet-controller")
     assert made.dependencies == {"python3-aiohttp", "python3-jsonschema", "python3"}
     assert not [name for name in made.files if "systemd" in name]
+
+
+def bill_of_materials(control: str) -> dict[str, Any]:
+    """What is written for a package with these fields."""
+    with NamedTemporaryFile("w") as file:
+        file.write(control)
+        file.flush()
+        return json.loads(
+            subprocess.run(
+                [sys.executable, DEBIAN / "sbom", file.name],
+                env={**os.environ, "SOURCE_DATE_EPOCH": "1768473000"},
+                stdout=subprocess.PIPE,
+                check=True,
+            ).stdout
+        )
+
+
+CONTROL = """\
+Package: miglet
+Version: 0.1.0
+Depends: python3-requests (>= 2.28.1), python3:any, systemd | systemd-sysusers
+Recommends: nftables, python3-requests
+Description: agent
+ for machines
+"""
+
+
+def test_a_bill_of_materials_names_the_package_and_what_it_needs():
+    bill = bill_of_materials(CONTROL)
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    assert bill["metadata"]["timestamp"] == "2026-01-15T10:30:00Z"
+    itself = bill["metadata"]["component"]
+    assert itself["purl"] == "pkg:deb/miglet@0.1.0"
+    assert itself["description"] == "agent"
+    needed = {each["purl"]: each["scope"] for each in bill["components"]}
+    assert needed == {
+        "pkg:deb/debian/nftables": "optional",
+        "pkg:deb/debian/python3": "required",
+        "pkg:deb/debian/python3-requests": "required",
+        "pkg:deb/debian/systemd": "required",
+    }
+    relations = [each["properties"][0]["value"] for each in bill["components"]]
+    assert "Depends: python3-requests (>= 2.28.1)" in relations
+
+
+def test_a_bill_of_materials_is_the_same_for_the_same_package():
+    first, again = bill_of_materials(CONTROL), bill_of_materials(CONTROL)
+    assert first == again
+    assert first["serialNumber"].startswith("urn:uuid:")
+    other = bill_of_materials(CONTROL.replace("0.1.0", "0.2.0"))
+    assert first["serialNumber"] != other["serialNumber"]
+
+
+@pytest.mark.package
+@pytest.mark.parametrize("name", ["miglet", "miglet-controller"])
+def test_each_package_has_its_bill_of_materials(package, name):
+    made = package(name)
+    member, content = made.files[f"/usr/share/doc/{name}/sbom.cdx.json"]
+    assert stat.S_IMODE(member.mode) == 0o644
+    assert f"usr/share/doc/{name}/sbom.cdx.json" in (
+        made.control["/md5sums"][1].decode()
+    )
+    bill = json.loads(content)
+    itself = bill["metadata"]["component"]
+    assert (itself["name"], itself["version"]) == (name, made.fields["Version"])
+    required = {e["name"] for e in bill["components"] if e["scope"] == "required"}
+    assert required >= made.dependencies
+    references = {itself["bom-ref"], *(each["bom-ref"] for each in bill["components"])}
+    assert {each["ref"] for each in bill["dependencies"]} == references
+    assert set(bill["dependencies"][0]["dependsOn"]) == references - {itself["bom-ref"]}
 
 
 @pytest.mark.package
