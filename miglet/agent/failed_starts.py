@@ -17,7 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from miglet.config.schema import KEYS
 from miglet.errors import (
     CRASH_LOOP,
     INTERNAL,
@@ -38,6 +37,11 @@ ALIVE_SECONDS = 1.0
 
 #: The exit statuses after which the service manager starts MIGlet again.
 RESTARTED = frozenset({INTERNAL, UNAVAILABLE, CRASH_LOOP})
+
+#: The defaults of paths.state and paths.runtime. Their schema is not imported for
+#: this: it would be in the memory of every process, 0.4 MB.
+STATE_FOLDER = "/var/lib/miglet"
+RUNTIME_FOLDER = "/run/miglet"
 
 RECORD = "failed-start.json"
 RECORD_BYTES = 4096
@@ -159,7 +163,4 @@ def folders(environ: Mapping[str, str]) -> list[Path]:
     """
     state = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     runtime = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return [
-        Path(state or KEYS["paths.state"].rules["default"]),
-        Path(runtime or KEYS["paths.runtime"].rules["default"]),
-    ]
+    return [Path(state or STATE_FOLDER), Path(runtime or RUNTIME_FOLDER)]

@@ -95,7 +95,9 @@ def import_for_workers() -> None:
     text's encoding, for host names that are not ASCII (it imports idna anew then), for
     HTTP/2, for answers in encodings that it offers where the decoder is there, and for
     cookies and the environment's proxies, which MIGlet does not use: 0.9 MB.
+    shutil needs bz2 and lzma for archives, which tarfile unpacks: 0.2 MB.
     """
+    import_without("shutil", {"bz2": None, "lzma": None})
     import_without("backoff", {"asyncio": stand_in("asyncio")})
     unused: dict[str, types.ModuleType | None] = {
         "chardet": None,

@@ -15,6 +15,7 @@ from miglet.agent.failed_starts import (
     start_delay,
     wait_before_start,
 )
+from miglet.config.schema import KEYS
 from miglet.errors import (
     MISCONFIGURED,
     REFUSED,
@@ -194,6 +195,9 @@ def test_where_there_is_no_folder_nothing_is_recorded_and_the_error_is_the_same(
 
 
 def test_without_a_service_manager_the_default_folders_are_meant():
-    assert folders({}) == [Path("/var/lib/miglet"), Path("/run/miglet")]
+    defaults = [
+        KEYS[name].rules["default"] for name in ("paths.state", "paths.runtime")
+    ]
+    assert folders({}) == [Path(default) for default in defaults]
     several = {"STATE_DIRECTORY": "/a:/b", "RUNTIME_DIRECTORY": "/c"}
     assert folders(several) == [Path("/a"), Path("/c")]
