@@ -21,6 +21,17 @@ UNWRITABLE_FILE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) .-.. \S+ \S+ \d+ +/")
 #: The line of smaps that says that all pages of a mapping equal the file's.
 NO_PAGE_OF_ITS_OWN = re.compile(r"Anonymous: +0 kB")
 
+#: Objects of up to so many bytes are in pools of the interpreter's (pymalloc), one pool
+#: for each size in steps of 16; the first object begins behind the pool's header.
+LARGEST_POOLED, STEP = 512, 16
+POOL_BYTES, POOL_HEADER_BYTES = 16_384, 48
+
+#: So many objects from the beginning of a pool show that it is a new one.
+NEW_POOL_OBJECTS = 8
+
+#: An interpreter that allocates in another way is not asked for more than this.
+MOST_FILLED_BYTES = 1 << 20
+
 #: madvise(2).
 MADV_DONTNEED = 4
 
@@ -33,18 +44,37 @@ def share_with_children() -> None:
     The garbage collector would write to each object that it looks at. Frozen objects
     are left alone by the collection here, which only empties the interpreter's lists
     of free tuples and the like: each child would do so, in pages all over the memory,
-    1.4 MB in all. Last, the C library returns what is free in it.
+    0.4 MB in all. Last, the C library returns what is free in it.
     """
     gc.freeze()
     gc.collect()
+    fill_pools()
     _LIBC.malloc_trim(0)
+
+
+def fill_pools() -> None:
+    """Leave no room in the pools: what a child makes comes to lie on pages of its own.
+
+    A quarter of a megabyte, in pages that are shared, is given up for it; otherwise
+    each child would copy those pages, 0.4 MB in all.
+    """
+    allocate = ctypes.pythonapi.PyObject_Malloc
+    allocate.argtypes, allocate.restype = [ctypes.c_size_t], ctypes.c_size_t
+    left = MOST_FILLED_BYTES
+    for size in range(STEP, LARGEST_POOLED + 1, STEP):
+        in_order = 0  # objects one behind the other, as only a new pool gives them out
+        while left > 0 and in_order < NEW_POOL_OBJECTS:
+            place = allocate(size) % POOL_BYTES - POOL_HEADER_BYTES
+            in_order = in_order + 1 if place == in_order * size else int(place == 0)
+            left -= size
 
 
 def unmap_program_files() -> None:
     """Unmap the pages of programs and libraries; what runs again is mapped again.
 
     Imports, handshakes and the journal's opening run code that nobody runs any more
-    when the machine is at rest. The kernel keeps the pages as long as it has room.
+    when the machine is at rest: 3.4 of 13.7 MB. The kernel keeps the pages as long as
+    it has room.
     """
     # Where /proc is not for us, memory stays as it is.
     with contextlib.suppress(OSError), open("/proc/self/smaps") as smaps:

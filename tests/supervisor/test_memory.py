@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from miglet.supervisor import memory
 from miglet.supervisor.memory import (
     COLLECTION_SECONDS,
@@ -66,6 +68,36 @@ def test_what_is_shared_is_never_looked_at_by_the_garbage_collector():
     )
     assert frozen > 1000
     assert collected == 0
+
+
+def test_what_a_child_makes_lies_on_pages_of_its_own():
+    shared, fresh = result_of(
+        "from miglet.supervisor.memory import share_with_children\n"
+        "many = [bytes(60) for n in range(5000)]\n"
+        "shared = {id(each) // 4096 for each in many}\n"
+        "many = many[::7]\n"
+        "share_with_children()\n"
+        "fresh = {id(each) // 4096 for each in [bytes(60) for n in range(400)]}\n"
+        "print(json.dumps([len(shared & fresh), len(fresh)]))\n"
+    )
+    assert shared == 0
+    assert fresh < 30
+
+
+@pytest.mark.parametrize("allocator", ["malloc", "pymalloc_debug"])
+def test_an_interpreter_that_allocates_in_another_way_is_not_filled(
+    allocator, monkeypatch
+):
+    monkeypatch.setenv("PYTHONMALLOC", allocator)
+    grown = result_of(
+        "from miglet.supervisor.memory import fill_pools\n"
+        "from pathlib import Path\n"
+        "pages = lambda: int(Path('/proc/self/statm').read_text().split()[1])\n"
+        "before = pages()\n"
+        "fill_pools()\n"
+        "print(json.dumps((pages() - before) * os.sysconf('SC_PAGE_SIZE')))\n"
+    )
+    assert grown < 4 << 20
 
 
 def test_program_files_are_unmapped_and_mapped_again_when_they_are_needed():
