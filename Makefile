@@ -31,10 +31,10 @@ venv: $(STAMP)  ## .venv with miglet, miglet-ctl, miglet-controller and what tes
 $(STAMP): setup.cfg setup.py miglet/__init__.py .ci/venv
 	PYTHON="$(PYTHON)" .ci/venv .venv $^
 
-demo: venv  ## one machine's life, from boot to shutdown, with a double of the runner
+demo: venv  ## run controller, agent and a double of the runner from boot to shutdown
 	$(BIN)/python -m tests.demo
 
-demo-shell: venv  ## the same machine, idle, and a shell with miglet-ctl ready to use
+demo-shell: venv  ## the same machine, idle, with a shell in which miglet-ctl works
 	$(BIN)/python -m tests.demo shell
 
 quick: venv  ## unit tests: no processes, no servers
@@ -58,7 +58,7 @@ test-faults: venv  ## every fault of docs/faults.rst; as root none is skipped
 test-package: venv packages  ## what is in the Debian packages
 	PACKAGES_UNDER_TEST=build/image $(BIN)/python -m pytest -m package
 
-test-image: packages  ## as root: the packages on throw-away machines that boot systemd
+test-image: packages  ## as root: the packages on temporary machines that boot systemd
 	tests/image/run build/image python3 -m pytest -v -p no:cacheprovider \
 		-m systemd tests/image
 
@@ -104,13 +104,14 @@ linkcheck: $(STAMP)-docs  ## every link of the documentation that leads outside;
 # Sphinx is not needed for anything else.
 $(STAMP)-docs: $(STAMP)
 	PIP_CONFIG_SETTINGS=editable_mode=compat \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+		.ci/progress "docs: installing Sphinx" $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --use-pep517 --editable '.[docs]'
 	touch $@
 
 bench: venv  ## memory, start and throughput, beside supervisord's
 	$(BIN)/python -m tests.bench
 
-soak: venv  ## ten minutes (HOURS=n) of jobs and mishaps; memory must not grow
+soak: venv  ## ten minutes (HOURS=n) of jobs and random faults; memory must not grow
 	HOURS=$(or $(HOURS),0.1667) $(BIN)/python -m tests.soak
 
 deb:  ## both packages, into dist/; installs what building them needs

@@ -1,8 +1,9 @@
-"""``make demo``: one machine's life, for real and in plain sight.
+"""``make demo``: one machine from boot to shutdown, with real processes.
 
-The reference controller, the agent and the runner double run as they would anywhere,
-the double in the times of the official runner; this only commands, watches, and prints
-one line for each event that arrives. ``make demo-shell`` leaves all of it running.
+The reference controller, the agent and the double of the runner are started as they
+would be elsewhere; the double takes the times of the official runner. This module
+starts them, kills some of them, and prints each event that arrives in one line.
+``make demo-shell`` leaves all of them running.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def main(words: list[str]) -> int:
 def machine(
     plan: dict[str, Any],
 ) -> Iterator[tuple[ReferenceController, Agent, Double]]:
-    """All that a machine's life needs, in a folder of its own; gone afterwards."""
+    """Controller, agent and runner in a temporary folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="miglet-demo-") as name:
         folder = Path(name)
         with running_controller(folder) as controller:
@@ -146,9 +147,10 @@ def shell(terminal: Terminal) -> int:
     with machine({"listener": {"scenario": "idle"}}) as (controller, agent, double):
         agent.start()
         terminal.say("agent", f"miglet started, pid {agent.pid}")
-        while agent.state() != "idle":
-            terminal.waiting("miglet registers the runner")
-            time.sleep(0.1)
+        what = "miglet registers the runner"
+        if not terminal.until(lambda: agent.state() == "idle", what, LIMIT):
+            terminal.line(agent.log())
+            return 1
         return demo_shell.run(terminal, controller, agent, double)
 
 
@@ -161,7 +163,7 @@ class Proof:
 
 
 class Demonstration:
-    """One machine's life from boot to end."""
+    """One machine from boot to shutdown."""
 
     def __init__(
         self,
@@ -191,8 +193,11 @@ class Demonstration:
     def _follow(self) -> None:
         """Show each event as it arrives; do what is to be done after it."""
         deadline = time.monotonic() + LIMIT - 20
+        known = self._terminal.until(
+            lambda: self._controller.knows(VM), NEXT[""], LIMIT - 20
+        )
         after = 0
-        while time.monotonic() < deadline:
+        while known and time.monotonic() < deadline:
             for event in self._news(after):
                 after = event["position"]
                 self._show(event)
@@ -207,15 +212,12 @@ class Demonstration:
 
     def _news(self, after: int) -> list[Event]:
         """The events after a position; waits a little for one."""
-        if not self._controller.knows(VM):
-            time.sleep(0.05)
-            return []
         path = f"vms/{VM}/events"
         rows = self._controller.ask(path, after=after, wait=0.5)["events"]
         return [{**row["event"], "position": row["position"]} for row in rows]
 
     def _react(self, event: Event) -> None:
-        """The mishaps, and the command at the end."""
+        """Kill what is to be killed during a job; send the command at the end."""
         name = event["data"].get("name")
         if event["type"] == "JobStarted" and name == "deploy":
             self._kill_miglet()
@@ -251,7 +253,7 @@ class Demonstration:
         )
 
     def _show(self, event: Event) -> None:
-        """One event in one line; the boot's timeline in another."""
+        """One event in one line; the boot's timeline once it is complete."""
         kind, data = event["type"], event["data"]
         known = {key: data.get(key) for key in DETAILS.get(kind, ())}
         details = [
@@ -263,7 +265,7 @@ class Demonstration:
             style = "red"
         text = f"#{number:<3} {self._terminal.styled(f'{kind:<17}', style)}"
         self._say("event", f"{text} {' '.join(details)}".rstrip())
-        if kind == "VMStarted":
+        if kind == "RunnerRegistered" and not self._of(kind):
             self._say("boot", timeline(data["timeline"]), "blue")
 
     def _say(self, who: str, text: str, style: str = "dim") -> None:
@@ -294,28 +296,31 @@ class Demonstration:
             return lambda: results.get(job) == RESULTS[job]
 
         return [
-            Proof("a job that succeeds is told as succeeded/success", held("build")),
-            Proof("a job that fails is told as failed/failure", held("test")),
-            Proof("a job goes on while MIGlet is killed, and is told", held("deploy")),
-            Proof("a job outlives the listener of its runner", held("publish")),
+            Proof("a job that succeeds is reported as succeeded", held("build")),
+            Proof("a job that fails is reported as failed", held("test")),
             Proof(
-                "a killed worker of the runner is failed/worker_crash", held("release")
+                "a job survives the death of MIGlet, and is reported", held("deploy")
+            ),
+            Proof("a job survives the death of its Listener", held("publish")),
+            Proof(
+                "a job whose Worker is killed is reported as worker_crash",
+                held("release"),
             ),
             Proof(
-                "every job was told exactly once, from its start to its end",
+                "every job was reported once, with its start and its end",
                 lambda: counts["JobStarted"] == counts["JobCompleted"] == len(RESULTS),
             ),
             Proof(
                 f"{len(sequences)} events arrived in order, without a gap",
                 lambda: sequences == list(range(1, len(sequences) + 1)),
             ),
-            Proof(f"{beats} heartbeats came besides", lambda: beats > 0),
+            Proof(f"{beats} heartbeats arrived", lambda: beats > 0),
             Proof(
                 "the controller's Drain ended the machine in order, exit status 0",
                 lambda: self._status == 0 and counts["VMStopped"] == 1,
             ),
             Proof(
-                "nothing arrived that was not expected",
+                "no other event arrived",
                 lambda: counts == Counter(EXPECTED),
             ),
         ]

@@ -20,12 +20,12 @@ from tests.terminal import Terminal
 
 VM = "vm-1"
 COMMANDS = (
-    ("miglet-ctl status", "what the machine does; also watch, events, jobs, doctor"),
+    ("miglet-ctl status", "what the machine does; also watch, events, metrics, doctor"),
     ("job [SECONDS] [NAME]", "give the runner a job"),
     ("fail [SECONDS] [NAME]", "give it one that fails"),
-    ("events", "what the controller has been told; --follow waits for more"),
-    ("order drain", "a command of the controller; also order shutdown mode=immediate"),
-    ("exit", "end everything"),
+    ("events", "what the controller has received; --follow waits for more"),
+    ("order drain", "send a command; also order shutdown mode=immediate"),
+    ("exit", "stop everything"),
 )
 
 

@@ -7,9 +7,10 @@ NO_COLOR is set (https://no-color.org), the same is plain text.
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 STYLES = {
@@ -74,6 +75,16 @@ class Terminal:
             self._shown = what
             self._out.write(f"          ... {what}\n")
             self._out.flush()
+
+    def until(self, condition: Callable[[], bool], what: str, seconds: float) -> bool:
+        """Wait for a condition and show what is waited for; whether it came true."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() >= deadline:
+                return False
+            self.waiting(what)
+            select.select([], [], [], 0.05)
+        return True
 
     def _erase(self) -> None:
         if self._live and self._shown:

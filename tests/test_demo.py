@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,21 @@ from typing import Any
 
 import pytest
 
+from tests.documents import blocks
 from tests.paths import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 LIMIT_SECONDS = 150.0
+
+#: How many words of a line the README shows of each event at least.
+SHAPE_WORDS = 5
+
+#: A run as the README shows it.
+[README_RUN] = [
+    block.text
+    for block in blocks(ROOT / "README.rst")
+    if block.language == "text" and "VMStarted" in block.text
+]
 
 
 def started(folder: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
@@ -39,6 +51,17 @@ def test_two_demonstrations_prove_all_they_promise_at_the_same_time(
         _, _, summary = output.partition("What was proved\n")
         assert summary.count("  yes  ") == 10 and "What to try next" in summary
         assert "\x1b" not in output
+        assert shapes(README_RUN) <= shapes(output)
+
+
+def shapes(output: str) -> set[str]:
+    """The beginnings of the lines of a run, without clock, numbers and values."""
+    found = set()
+    for line in output.splitlines():
+        bare = re.sub(r"^\d\d:\d\d:\d\d +", "", line)
+        words = bare.partition(" +")[0].split()[:SHAPE_WORDS]
+        found.add(" ".join(re.sub(r"=.*", "=", re.sub(r"\d+", "0", w)) for w in words))
+    return found
 
 
 def test_the_shell_has_the_machine_s_commands(tmp_path: Path) -> None:

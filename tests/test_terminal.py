@@ -78,3 +78,17 @@ def test_on_a_terminal_the_next_line_replaces_what_was_shown_of_a_wait(
 def test_the_boot_is_counted_from_the_start_of_miglet() -> None:
     moments = {"kernel": 0.0, "miglet": 4200.0, "preflight": 4290.4}
     assert timeline(moments) == "miglet 4.2 s after the kernel, preflight +90 ms"
+
+
+def test_a_condition_that_holds_is_not_waited_for() -> None:
+    out = io.StringIO()
+    assert Terminal(out, {}).until(lambda: True, "the job runs", 60.0)
+    assert out.getvalue() == ""
+
+
+def test_a_condition_that_never_holds_is_given_up_and_was_shown(
+    impatient: None,
+) -> None:
+    out = io.StringIO()
+    assert not Terminal(out, {}).until(lambda: False, "the job runs", 0.1)
+    assert out.getvalue() == "          ... the job runs\n"
