@@ -13,14 +13,17 @@ import itertools
 import json
 import os
 import re
+import socket
+import sqlite3
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import requests
 from requests.structures import CaseInsensitiveDict
 
 from miglet.bootstrap import probe
@@ -41,6 +44,7 @@ from miglet.ctl import view
 from miglet.errors import (
     BadMessage,
     ControllerError,
+    ControllerUnreachable,
     CredentialUnusable,
     Fault,
     Misconfigured,
@@ -54,7 +58,16 @@ from miglet.formats import (
     strict_json,
 )
 from miglet.http.retry import retry_after
-from miglet.http.transport import Answer, excerpt, host_of
+from miglet.http.transport import (
+    LONGEST_BODY_BYTES,
+    Answer,
+    PlainConnection,
+    PlainPool,
+    TlsAdapter,
+    Transport,
+    excerpt,
+    host_of,
+)
 from miglet.job import hooks, signs
 from miglet.job.diag import DiagFolder, JobMessage
 from miglet.job.evidence import Evidence
@@ -90,7 +103,7 @@ from miglet.redaction import redact, redact_tree
 from miglet.reference import api
 from miglet.reference.event_import import find_events
 from miglet.reference.problems import Problem
-from miglet.reference.store import Store, arrival, open_database
+from miglet.reference.store import CommandQueue, Store, arrival, open_database
 from miglet.runner.installation import registered, runner_version
 from miglet.runner.registration_errors import interpret, interpret_removal
 from miglet.workers.command_poller import parse_command
@@ -330,6 +343,46 @@ def require_clock(date: str | None) -> None:
     clock = ClockOffset()
     clock.note(date, NOW, NOW + 0.1)
     require_parent_accepts(ControllerAnswered("events", clock.seconds))
+
+
+class SentConnection(PlainConnection):
+    """A connection over which the input has come already, and nothing more will."""
+
+    sent: ClassVar[bytes] = b""
+
+    def _new_conn(self) -> socket.socket:
+        ours, self.theirs = socket.socketpair()
+        self.theirs.sendall(self.sent)
+        self.theirs.shutdown(socket.SHUT_WR)
+        return ours
+
+    def close(self) -> None:
+        super().close()
+        if hasattr(self, "theirs"):
+            self.theirs.close()
+
+
+class SentPool(PlainPool):
+    ConnectionCls = SentConnection
+
+
+@target
+def http_answer(data: bytes) -> None:
+    """Any bytes are an answer of at most 1 MiB, or one line that says why not."""
+    SentConnection.sent = data
+    auth = SimpleNamespace(type="none", ca_path=None)
+    settings = SimpleNamespace(endpoint="http://c.test/", proxy=None, auth=auth)
+    transport = Transport(settings, TlsAdapter(None, {"http": SentPool}))
+    try:
+        answer = transport.send(requests.Request("GET", "http://c.test/x"), 1.0)
+    except ControllerUnreachable as error:
+        require_one_line(str(error), 500)
+        return
+    finally:
+        transport.close()
+    assert 0 <= answer.status <= 999 and len(answer.body) <= LONGEST_BODY_BYTES
+    require_clock(answer.headers.get("Date"))
+    require_one_line(answers.describe(answer), 500)
 
 
 @target
@@ -699,7 +752,7 @@ def agent_event(data: bytes) -> None:
     except (ValueError, Problem) as error:
         assert str(error) or isinstance(error, Problem)
         return
-    store = reference_store()
+    store = Store(reference_database())
     store.meet(event["vm_id"], NOW)
     first = store.store_event(event["vm_id"], event, arrival())
     again = store.store_event(event["vm_id"], event, arrival())
@@ -707,8 +760,36 @@ def agent_event(data: bytes) -> None:
 
 
 @functools.cache
-def reference_store() -> Store:
-    return Store(open_database(Path(":memory:")))
+def reference_database() -> sqlite3.Connection:
+    """A database that all inputs share, as all machines do."""
+    return open_database(Path(":memory:"))
+
+
+@target
+def agent_heartbeat(data: bytes) -> None:
+    """Only Problem; a heartbeat that the contract allows can be stored."""
+    try:
+        heartbeat = strict_json(data)
+        api.check(heartbeat, "heartbeat")
+    except (ValueError, Problem):
+        return
+    store = Store(reference_database())
+    store.meet(heartbeat["vm_id"], NOW)
+    store.store_heartbeat(heartbeat["vm_id"], heartbeat, arrival())
+
+
+@target
+def operator_command(data: bytes) -> None:
+    """Only Problem; a command that the contract allows can be queued."""
+    try:
+        request = strict_json(data)
+        api.check(request, "command-request")
+        name = api.command_type(request["type"])
+        api.check_parameters(name, request.get("parameters") or {})
+    except (ValueError, Problem):
+        return
+    queue = CommandQueue(reference_database())
+    assert queue.add("vm-1", {**request, "type": name}, NOW)
 
 
 @target
