@@ -28,10 +28,12 @@ from tests.agent_process import BIN, Agent, configured, ended
 from tests.authority import Authority
 from tests.bench_instruments import (
     Clock,
+    alone_bytes,
     cpu_seconds,
     median,
     megabytes,
     percent,
+    pss_bytes,
     quantiles,
     wall_times,
 )
@@ -44,8 +46,13 @@ from tests.terminal import Terminal
 STARTS = 7
 JOBS = 20
 KILLS = 12
+SETTLE_SECONDS = 30.0
 REST_SECONDS = 60.0
 JOB_LIMIT_SECONDS = 20.0 * JOBS
+
+#: Processes of a large job, and how long their use is sampled.
+PROCESSES = 2000
+CROWDED_SECONDS = 30.0
 
 #: The commands as Debian's packages install them, but from this checkout.
 DEBIAN = {"miglet": "miglet.cli", "miglet-ctl": "miglet.ctl.__main__"}
@@ -73,7 +80,9 @@ FIGURES = (
     ("alive", "SIGKILL of a worker -> successor's first ping", ""),
     ("status", "miglet-ctl / supervisorctl status", "50 ms"),
     ("memory", "memory at rest (PSS, whole tree)", "50 MB"),
-    ("processor", "processor at rest", "0.3 %"),
+    ("alone", "  if nobody else used the same libraries", ""),
+    ("crowded", f"memory with a job of {PROCESSES} processes", "100 MB"),
+    ("processor", f"processor at rest, over {REST_SECONDS:.0f} s", "0.3 %"),
     ("commits", "journal commits per second", ""),
     ("runner_message", "  runner: job taken -> its message in the log", ""),
     ("runner_result", "  runner: last step -> result told to GitHub", ""),
@@ -131,9 +140,9 @@ def main() -> None:
         folder = Path(name)
         with site(terminal, clock, folder / "http", encrypted=False) as plain:
             columns["http"] = {**measured(plain), **journal(folder)}
-            columns["Debian"] = debian(plain)
         with site(terminal, clock, folder / "https", encrypted=True) as private:
             columns["https"] = measured(private)
+            columns["Debian"] = debian(private)
         terminal.say("supervisord", "four programs that do nothing")
         columns["supervisord"] = bench_supervisord.measured(clock, folder / "peer")
     show(terminal, columns)
@@ -150,7 +159,7 @@ def show(terminal: Terminal, columns: dict[str, Figures]) -> None:
         terminal.line(f"{label:<50}{cells}{wanted:>14}")
     terminal.line()
     terminal.line(
-        "Debian: with Debian's own Python and packages, where they are installed."
+        "Debian: https with Debian's own Python and packages, where there are any."
     )
 
 
@@ -181,7 +190,7 @@ def compile_all() -> None:
 
 def measured(site: Site) -> Figures:
     """All figures of one scheme."""
-    return {**starts(site), **rest(site), **jobs(site)}
+    return {**starts(site), **rest(site), **crowded(site), **jobs(site)}
 
 
 def starts(site: Site) -> Figures:
@@ -204,29 +213,49 @@ def rest(site: Site) -> Figures:
     """Memory, processor, replacement of workers and the status call, while idle."""
     with site.machine("rest", {"listener": {"scenario": "idle"}}) as (agent, _):
         agent.start()
-        memory, processor = at_rest(site, agent)
+        resting = at_rest(site, agent)
         calls = wall_times([BIN / "miglet-ctl", "--socket", agent.socket, "status"])
         site.say(f"{KILLS} workers are killed")
         kills = [replaced(agent, name) for name in kill_order(site.clock, agent)]
     return {
-        "memory": memory,
-        "processor": processor,
+        **resting,
         "replaced": median([forked for forked, _ in kills]),
         "alive": median([pinged for _, pinged in kills]),
         "status": median(calls),
     }
 
 
-def at_rest(site: Site, agent: Agent) -> tuple[str, str]:
+def at_rest(site: Site, agent: Agent) -> Figures:
     """Memory and processor of an idle machine."""
     site.clock.until(lambda: agent.state() == "idle", "the machine gets ready")
-    site.say(f"{REST_SECONDS:.0f} s at rest")
-    tree = [psutil.Process(agent.pid), *agent.workers().values()]
-    site.clock.wait(REST_SECONDS / 2, "the machine comes to rest")
+    site.say(f"{SETTLE_SECONDS + REST_SECONDS:.0f} s at rest")
+    tree = processes(agent)
+    site.clock.wait(SETTLE_SECONDS, "the machine comes to rest")
     before = cpu_seconds(tree)
-    site.clock.wait(REST_SECONDS / 2, "the machine is at rest")
-    share = percent(cpu_seconds(tree) - before, REST_SECONDS / 2)
-    return megabytes(tree), share
+    site.clock.wait(REST_SECONDS, "the machine is at rest")
+    return {
+        "memory": megabytes(pss_bytes(tree)),
+        "alone": megabytes(alone_bytes(tree)),
+        "processor": percent(cpu_seconds(tree) - before, REST_SECONDS),
+    }
+
+
+def processes(agent: Agent) -> list[psutil.Process]:
+    """The agent and its workers."""
+    return [psutil.Process(agent.pid), *agent.workers().values()]
+
+
+def crowded(site: Site) -> Figures:
+    """Memory while a job has a great many processes, which are sampled."""
+    started = site.folder / "started"
+    many = f"for n in $(seq {PROCESSES}); do sleep 3600 & done; touch {started}; wait"
+    job = {"scenario": "job", "steps": [{"name": "Many", "script": many}]}
+    with site.machine("crowded", {"listener": job}) as (agent, _):
+        agent.start()
+        site.say(f"a job of {PROCESSES} processes")
+        site.clock.until(started.exists, "they are started")
+        site.clock.wait(CROWDED_SECONDS, "they are sampled")
+        return {"crowded": megabytes(pss_bytes(processes(agent)))}
 
 
 def debian(site: Site) -> Figures:
@@ -237,8 +266,7 @@ def debian(site: Site) -> Figures:
     with site.machine("debian", {"listener": {"scenario": "idle"}}) as (agent, _):
         agent.commands = debian_commands(site.folder / "bin")
         agent.start()
-        memory, processor = at_rest(site, agent)
-    return {"memory": memory, "processor": processor}
+        return at_rest(site, agent)
 
 
 def debian_commands(folder: Path) -> Path:

@@ -35,16 +35,36 @@ class Clock:
             time.sleep(0.05)
 
 
-def pss_bytes(process: psutil.Process) -> int:
-    """The process's share of memory, proc_pid_smaps(5)."""
+def rollup_bytes(process: psutil.Process, key: str) -> int:
+    """A figure of the process's memory, proc_pid_smaps(5)."""
     text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("Pss:")]
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{key}:")]
     return int(line.split()[1]) * 1024
 
 
-def megabytes(tree: list[psutil.Process]) -> str:
-    """Memory of all of them."""
-    return f"{sum(map(pss_bytes, tree)) / 1e6:.1f} MB"
+def pss_bytes(tree: list[psutil.Process]) -> int:
+    """Their shares of memory."""
+    return sum(rollup_bytes(process, "Pss") for process in tree)
+
+
+def alone_bytes(tree: list[psutil.Process]) -> int:
+    """What they would take if no other process used the same programs and libraries.
+
+    Nobody else has their anonymous pages, so that their shares of those add up. Of each
+    mapped file the process counts that has most of it in memory: where they have been
+    forked, it is mapped at the same address.
+    """
+    files: dict[str, int] = {}
+    for process in tree:
+        for each in process.memory_maps(grouped=False):
+            resident = each.rss - each.anonymous if each.path.startswith("/") else 0
+            files[each.addr] = max(files.get(each.addr, 0), resident)
+    anonymous = sum(rollup_bytes(process, "Pss_Anon") for process in tree)
+    return anonymous + sum(files.values())
+
+
+def megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"
 
 
 def cpu_seconds(tree: list[psutil.Process]) -> float:

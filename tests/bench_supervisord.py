@@ -16,6 +16,7 @@ from tests.bench_instruments import (
     median,
     megabytes,
     percent,
+    pss_bytes,
     wall_times,
 )
 from tests.support import eventually
@@ -70,7 +71,7 @@ def figures(
     eventually(lambda: len(starts(folder)) == PROGRAMS, 20, "supervisord's programs")
     clock.wait(2.0, "supervisord comes to rest")
     tree = [daemon, *daemon.children()]
-    memory = megabytes(tree)
+    memory = megabytes(pss_bytes(tree))
     before = cpu_seconds(tree)
     clock.wait(CPU_SECONDS, "supervisord at rest")
     share = percent(cpu_seconds(tree) - before, CPU_SECONDS)
