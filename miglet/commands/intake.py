@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from miglet.config.section import MalformedSettings
-from miglet.config.settings import RUNTIME_KEYS, Settings
+from miglet.config.settings import RUNTIME_KEYS, RUNTIME_LIMITS, Settings
 from miglet.messages.facts import CommandReceived, CommandValidated
 from miglet.supervisor.children import ChildTask, by_name
 from miglet.supervisor.privileges import TASK_USER
@@ -78,6 +78,10 @@ def with_settings_checked(
     late = sorted(key for key in fixed if changed[key] != before[key])
     if late:
         return _refused(fact, f"cannot change at run time: {', '.join(late)}")
+    limits = RUNTIME_LIMITS.items()
+    wild = [key for key, (least, most) in limits if not least <= changed[key] <= most]
+    if wild:
+        return _refused(fact, f"out of range: {', '.join(wild)}")
     return fact
 
 

@@ -218,6 +218,11 @@ RUNTIME_KEYS = frozenset(
     {
 """
 
+LIMITS_HEAD = """
+#: The least and the greatest value of those of them that are numbers.
+RUNTIME_LIMITS = {
+"""
+
 TYPES = {
     "duration": "float",
     "size": "int",
@@ -230,9 +235,16 @@ TYPES = {
 
 def settings_module() -> str:
     """The text of the module."""
-    runtime = [f'        "{key.name}",\n' for key in KEYS.values() if key.runtime]
+    runtime = [key for key in KEYS.values() if key.runtime]
+    keys = [f'        "{key.name}",\n' for key in runtime]
+    ranges = [
+        f'    "{key.name}": ({key.rules["minimum"]}, {key.rules["maximum"]}),\n'
+        for key in runtime
+        if "minimum" in key.rules
+    ]
     classes = "\n\n".join(classes_of(SCHEMA, "Settings", ""))
-    return f"{SETTINGS_HEAD}\n{classes}\n{RUNTIME_HEAD}{''.join(runtime)}    }}\n)\n"
+    names = f"{RUNTIME_HEAD}{''.join(keys)}    }}\n)\n"
+    return f"{SETTINGS_HEAD}\n{classes}\n{names}{LIMITS_HEAD}{''.join(ranges)}}}\n"
 
 
 def classes_of(section: dict[str, Any], name: str, prefix: str) -> Iterator[str]:

@@ -259,3 +259,25 @@ RUNTIME_KEYS = frozenset(
         "metrics.include_network",
     }
 )
+
+#: The least and the greatest value of those of them that are numbers.
+RUNTIME_LIMITS = {
+    "controller.timeout": (0.05, 600),
+    "controller.command_wait": (0, 300),
+    "controller.command_interval": (0.05, 3600),
+    "controller.retry.max_attempts": (1, 100),
+    "controller.retry.initial_backoff": (0.01, 600),
+    "controller.retry.max_backoff": (0.01, 3600),
+    "runner.idle_timeout": (0, 2592000),
+    "runner.max_job_duration": (0, 2592000),
+    "runner.orphan_timeout": (0, 2592000),
+    "runner.ghost_timeout": (0.05, 3600),
+    "runner.finish_timeout": (0, 86400),
+    "runner.drain_settle": (0, 600),
+    "heartbeat.interval": (0.05, 3600),
+    "heartbeat.timeout": (0.05, 86400),
+    "shutdown.grace_period": (0, 3600),
+    "shutdown.force_after": (0, 2592000),
+    "shutdown.delivery_timeout": (0, 2592000),
+    "metrics.collection_interval": (0.05, 3600),
+}

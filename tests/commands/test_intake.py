@@ -49,6 +49,22 @@ def test_the_answer_of_a_child_changes_nothing_that_needs_a_restart(changes):
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"heartbeat.interval": 0.0},
+        {"metrics.collection_interval": 1e-9},
+        {"controller.timeout": -1.0},
+        {"controller.retry.max_attempts": 0},
+        {"shutdown.delivery_timeout": 1e300},
+    ],
+)
+def test_the_answer_of_a_child_changes_nothing_to_what_no_setting_may_be(changes):
+    fact = with_settings_checked(answer_with(changes), IN_FORCE)
+    assert fact.settings is None
+    assert fact.faults == [f"out of range: {next(iter(changes))}"]
+
+
+@pytest.mark.parametrize(
     "settings",
     [{}, {"runner": {"user": None}}, {**IN_FORCE.as_dict(), "heartbeat": 7}],
 )
