@@ -290,7 +290,8 @@ class Arbiter:
 
     def _handle(self, fact: Fact) -> None:
         """Observe, decide, persist, act."""
-        if self._is_repeated(fact):
+        if self._is_repeated(fact) or not self._delivery.expects(fact):
+            log.debug("ignored: %r", fact)
             return
         if isinstance(fact, facts.CommandValidated):
             fact = with_settings_checked(fact, self.knowledge.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from miglet.journal.journal import Journal
 from miglet.messages.codec import Fact
@@ -20,7 +21,8 @@ class EventDelivery:
     def __init__(self, journal: Journal, supervisor: Supervisor) -> None:
         self._journal = journal
         self._supervisor = supervisor
-        self._in_hand: int | None = None
+        #: The event that the heartbeat-sender was given and has not settled.
+        self._in_hand: dict[str, Any] | None = None
         #: Who has it: a worker may have its first event before WorkerStarted.
         self._holder: int | None = None
         #: Sequences of events that were set aside, the oldest first.
@@ -35,7 +37,7 @@ class EventDelivery:
         order = self._next()
         if order is None:
             return True
-        self._in_hand = order.event["sequence"]
+        self._in_hand = order.event
         self._supervisor.send(UPLINK, order)
         self._holder = self._supervisor.pid_of(UPLINK)
         return False
@@ -56,6 +58,17 @@ class EventDelivery:
         if pid != self._holder:
             self._in_hand = None
 
+    def expects(self, fact: Fact) -> bool:
+        """Whether the fact is about the event in hand, if about a delivery at all.
+
+        Another one is forged, or a defect: it settles nothing.
+        """
+        if not isinstance(fact, EventDelivered | EventRefused | EventSetAside):
+            return True
+        event = self._in_hand or {}
+        known = (event.get("sequence"), event.get("type"))
+        return (fact.sequence, fact.type) == known
+
     def record(self, fact: Fact) -> None:
         """Settle the event that the fact is about; other facts change nothing."""
         if isinstance(fact, EventDelivered):
@@ -67,20 +80,15 @@ class EventDelivery:
 
     def _delivered(self, fact: EventDelivered) -> None:
         self._journal.delivered(fact.sequence)
-        self._release(fact.sequence)
+        self._in_hand = None
 
     def _refused(self, fact: EventRefused) -> None:
         log.error("%s refused: %d %s", fact.type, fact.status, fact.answer)
         self._journal.refused(fact.sequence, fact.status, fact.answer)
-        self._release(fact.sequence)
+        self._in_hand = None
 
     def _set_aside(self, fact: EventSetAside) -> None:
         if fact.sequence not in self._aside:
             self._aside.append(fact.sequence)
             self._untried.append(fact.sequence)
-        self._release(fact.sequence)
-
-    def _release(self, sequence: int) -> None:
-        """The heartbeat-sender is done with this event."""
-        if sequence == self._in_hand:
-            self._in_hand = None
+        self._in_hand = None

@@ -271,7 +271,7 @@ class EventRefused(Fact):
 class EventSetAside(Fact):
     """The event alone fails while heartbeats are accepted: the next one is sent."""
 
-    cost = 50
+    cost = 200
     sequence: Sequence
     type: str
     #: Of an ``Error`` event its code, else empty.
@@ -448,7 +448,7 @@ class RegistrationFailed(Fact):
 class FaultNoted(Fact):
     """Something notable went wrong that its finder gets over by itself."""
 
-    cost = 50
+    cost = 200
     category: Category
     code: str
     message: str
@@ -474,7 +474,7 @@ class MachineSampled(Fact):
     """The heartbeat's ``vm_health``, which fits into a heartbeat with all the rest."""
 
     size_limit = 32 * 1024
-    cost = 20
+    cost = 80
     vm_health: dict[str, Any]
 
 
@@ -485,7 +485,7 @@ class MachineSampled(Fact):
 class CommandReceived(Fact):
     """The controller wants something; not yet examined, so anything may be wrong."""
 
-    cost = 10
+    cost = 100
     id: Name
     type: Name
     parameters: Annotated[dict[str, Any], Depth(PARAMETERS_DEPTH)] = field(repr=False)
@@ -553,14 +553,14 @@ class EventsFlushed(Fact):
 class ControllerTokenTaken(Fact):
     """The controller's token came by metadata, or is another now; it is in its file."""
 
-    cost = 50
+    cost = 800
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TerminationNoticed(Fact):
     """The cloud announced the end of this machine."""
 
-    cost = 50
+    cost = 200
     #: E.g. ``preempted``, ``spot_instance_action``; the name of the announcement.
     kind: str
     #: Wall time at which the machine ends; null when the cloud does not say.

@@ -23,8 +23,8 @@ RECEIVE_LIMIT = 64
 
 #: What the facts of a sender may cost per second in the long run, and all at once. The
 #: heartbeat-sender, busiest with a backlog, sends less than half of that.
-BUDGET_PER_SECOND = 1000.0
-BUDGET_AT_ONCE = 2000.0
+BUDGET_PER_SECOND = 4000.0
+BUDGET_AT_ONCE = 8000.0
 
 
 class QueueClosed(BadMessage):

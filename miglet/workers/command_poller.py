@@ -39,9 +39,9 @@ from miglet.workers.failures import report_failure
 #: Most seconds until the first poll: machines that boot together do not ask together.
 FIRST_PHASE_SECONDS = 1.0
 
-#: Seconds between two polls while new commands come: what is taken of them stays within
-#: what this worker may report.
-SOON_SECONDS = 0.2
+#: Seconds between two polls while each brings as many commands as are taken of one: a
+#: backlog stays within what this worker may report.
+BACKLOG_SECONDS = 0.5
 
 #: New commands that are taken of one answer; the others are handed out again.
 MOST_COMMANDS = 16
@@ -127,15 +127,18 @@ class CommandPoller(Worker):
         interval = controller.command_interval * random.uniform(0.9, 1.1)
         # An answer with something new may be one of several; else two polls begin no
         # less than an interval apart, however soon the controller answers.
-        again = SOON_SECONDS if self._pass_on(commands) else interval
+        new = self._pass_on(commands)
+        again = 0.0 if any(not each.faults for each in new) else interval
+        if len(new) == MOST_COMMANDS:
+            again = max(again, BACKLOG_SECONDS)
         self.period = max(0.0, began + again - self._now())
 
-    def _pass_on(self, commands: list[object]) -> bool:
-        """Report the commands of an answer; whether one of them is new and valid."""
+    def _pass_on(self, commands: list[object]) -> list[CommandReceived]:
+        """Report the new ones of the commands of an answer, as many as are taken."""
         new = list(islice(self._new_among(commands), MOST_COMMANDS))
         for command in new:
             self.report(command)
-        return any(not command.faults for command in new)
+        return new
 
     def _new_among(self, commands: list[object]) -> Iterable[CommandReceived]:
         for raw in commands:

@@ -22,6 +22,7 @@ from miglet.messages.facts import (
     ControllerFailed,
     EventDelivered,
     EventRefused,
+    EventSetAside,
     FaultNoted,
     MachineSampled,
     RunnerRemoved,
@@ -450,6 +451,27 @@ def test_a_file_has_changed_when_it_comes_changes_or_goes(tmp_path):
     assert monitor.changed()
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        EventDelivered(2, "VMStarted"),
+        EventDelivered(1, "Error"),
+        EventRefused(2, "VMStarted", 404, "who?"),
+        EventSetAside(1, "Error", "", "it fails"),
+    ],
+)
+def test_what_is_reported_of_an_event_that_is_not_in_hand_changes_nothing(
+    world, forged
+):
+    vm = world()
+    vm.handle(PREPARED)
+    before = vm.arbiter.vm
+    vm.handle(forged)
+    assert vm.arbiter.vm is before and vm.events() == ["VMStarted"]
+    vm.handle(EventDelivered(1, "VMStarted"))
+    assert vm.state is State.REGISTERING_RUNNER
+
+
 def flooding(fact, queue):
     """A worker that sends nothing but what it may, as fast as it can."""
     while True:
@@ -462,6 +484,7 @@ def flooding(fact, queue):
     [
         MachineSampled({"cpu_percent": 1.0}),
         FaultNoted("user", "noise", "x", "metrics-sampler"),
+        EventDelivered(1_000_000, "Error"),
     ],
     ids=lambda fact: type(fact).__name__,
 )

@@ -13,10 +13,11 @@ from miglet.messages.facts import (
     ControllerFailed,
     FaultNoted,
 )
+from miglet.supervisor.queues import BUDGET_PER_SECOND
 from miglet.workers.command_poller import (
+    BACKLOG_SECONDS,
     MOST_COMMANDS,
     REMEMBERED,
-    SOON_SECONDS,
     CommandPoller,
     parse_command,
 )
@@ -80,11 +81,11 @@ def test_the_first_poll_comes_after_a_random_part_of_a_second():
     assert 0.0 <= poller.pause <= 1.0
 
 
-def test_a_command_is_passed_on_and_the_next_poll_comes_soon():
+def test_a_command_is_passed_on_and_the_next_poll_comes_at_once():
     poller = Poller([command("c-1", parameters={"reason": "old"})])
     (fact,) = poller.poll()
     assert (fact.id, fact.type, fact.parameters) == ("c-1", "Drain", {"reason": "old"})
-    assert poller.pause == pytest.approx(SOON_SECONDS)
+    assert poller.pause == 0.0
 
 
 def test_a_command_that_is_handed_out_again_is_not_news():
@@ -148,7 +149,7 @@ def test_at_most_sixteen_new_commands_are_taken_of_one_answer():
     for _ in range(2000 // MOST_COMMANDS):
         facts = poller.poll()
         assert len(facts) == MOST_COMMANDS == 16
-        assert poller.pause == pytest.approx(SOON_SECONDS)
+        assert poller.pause == pytest.approx(BACKLOG_SECONDS)
         seen += [fact.id for fact in facts]
     assert seen == [str(number) for number in range(2000)]
     assert poller.poll() == []
@@ -233,3 +234,8 @@ def test_a_number_that_the_parent_would_refuse_is_a_fault(number):
     received = decode(encode(parse_command(raw)))
     assert (received.id, received.parameters) == ("a", {})
     assert received.faults == ["parameters have a number that is too large, or is none"]
+
+
+def test_a_backlog_of_commands_stays_within_the_budget_of_this_worker():
+    often = MOST_COMMANDS / BACKLOG_SECONDS
+    assert often * CommandReceived.cost < BUDGET_PER_SECOND
