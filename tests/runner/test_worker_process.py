@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from miglet.runner import worker_process
@@ -202,6 +203,9 @@ def test_listener_and_worker_may_die_at_once(place, no_exit_info):
     eventually(place.path("up").exists, what="the Worker")
     worker = worker_of(run)
     run.listener.signal(signal.SIGSTOP)
+    # Until then it may still reap the Worker, and take its status along.
+    listener = psutil.Process(run.listener.pid)
+    eventually(lambda: listener.status() == psutil.STATUS_STOPPED, what="the stop")
     worker.signal(signal.SIGKILL)
     run.listener.signal(signal.SIGKILL)
     assert status_of(worker).signal == signal.SIGKILL
