@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.paths import ROOT
 
 PRODUCT, TESTS = ROOT / "miglet", ROOT / "tests"
@@ -32,11 +30,17 @@ def named_after(module: Path) -> str:
     return str(module.parent / f"test_{name}")
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_every_module_has_tests_of_its_own(module: Path):
-    path = TESTS / f"{named_after(module)}.py"
-    assert path.exists(), f"tests/{named_after(module)}.py is missing"
-    assert "def test_" in path.read_text() or "TestCase" in path.read_text()
+def test_every_module_has_tests_of_its_own():
+    paths = [TESTS / f"{named_after(module)}.py" for module in MODULES]
+    missing = [str(path) for path in paths if not path.exists()]
+    assert missing == []
+    texts = {path: path.read_text() for path in paths}
+    empty = [
+        str(path)
+        for path, text in texts.items()
+        if "def test_" not in text and "TestCase" not in text
+    ]
+    assert empty == []
 
 
 def test_every_file_of_tests_is_named_after_a_module():

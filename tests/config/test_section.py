@@ -11,6 +11,7 @@ import pytest
 from miglet.config.schema import KEYS
 from miglet.config.section import MalformedSettings
 from miglet.config.settings import Settings
+from tests.cases import check_each
 from tests.sample_settings import sample_settings
 
 SETTINGS = sample_settings({"github.labels": ["a", "b"]})
@@ -89,8 +90,11 @@ def test_a_mapping_that_is_no_configuration_is_refused_by_the_whole_key(key, val
     assert str(caught.value).startswith(key.removesuffix(".now"))
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_each_missing_key_is_named(key):
+def test_each_missing_key_is_named():
+    check_each(KEYS, is_named_when_missing)
+
+
+def is_named_when_missing(key):
     with pytest.raises(MalformedSettings, match=key.rpartition(".")[2]):
         Settings.of({name: value for name, value in FLAT.items() if name != key})
 

@@ -225,14 +225,6 @@ KEYS = {
 }
 
 
-def examples(of: dict[str, list[Any]]) -> list[Any]:
-    return [
-        pytest.param(name, body, id=f"{name}-{number}")
-        for name, bodies in of.items()
-        for number, body in enumerate(bodies)
-    ]
-
-
 def objects(schema: Any) -> list[dict[str, Any]]:
     """Every schema within `schema`."""
     if isinstance(schema, list):
@@ -270,14 +262,17 @@ def test_every_schema_has_good_and_bad_examples():
     assert set(GOOD) == set(BAD) == set(contract.SCHEMAS)
 
 
-@pytest.mark.parametrize("name, body", examples(GOOD))
-def test_a_good_body_is_accepted(name, body):
-    Draft7Validator(contract.schema(name)).validate(body)
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_body_is_accepted(name):
+    validator = Draft7Validator(contract.schema(name))
+    refused = [(body, list(validator.iter_errors(body))) for body in GOOD[name]]
+    assert [(body, errors) for body, errors in refused if errors] == []
 
 
-@pytest.mark.parametrize("name, body", examples(BAD))
-def test_a_bad_body_is_refused(name, body):
-    assert not Draft7Validator(contract.schema(name)).is_valid(body)
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_body_is_refused(name):
+    validator = Draft7Validator(contract.schema(name))
+    assert [body for body in BAD[name] if validator.is_valid(body)] == []
 
 
 @pytest.mark.parametrize("name", ["event", "heartbeat"])
