@@ -43,7 +43,8 @@ class FakeConnection:
 
 def called_by(subcommand: str) -> list[tuple[str, dict[str, Any]]]:
     connection = FakeConnection()
-    SUBCOMMANDS[subcommand].run(connection, OPTIONS)
+    run, _ = SUBCOMMANDS[subcommand]
+    run(connection, OPTIONS)
     return connection.called
 
 
