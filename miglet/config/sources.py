@@ -349,10 +349,17 @@ def table_of(text: str) -> Table:
     """The one mapping in the YAML document `text`; raises Unreadable."""
     try:
         text.encode("utf-8")
-        return only_table(iter(yaml.parse(text, Loader=Loader)))
+        refuse_unsupported(yaml.parse(text, Loader=Loader))
+        node = plain(yaml.compose(text, Loader=Loader))
     # The pure Python parser lets a ValueError or OverflowError of int() and chr() out.
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise Unreadable(complaint(error)) from None
+    if node is None:
+        return Table([])
+    if not isinstance(node, Table):
+        kind = "a list" if isinstance(node, list) else "text"
+        raise Unreadable(f"expected a mapping of settings, found {kind}")
+    return node
 
 
 def complaint(error: Exception) -> str:
@@ -370,67 +377,43 @@ def position(mark: Any) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}"
 
 
-def only_table(events: Iterator[yaml.Event]) -> Table:
-    """The document's mapping; an empty document is an empty one."""
-    nodes = []
+# Before any node is made: `yaml.compose` recurses, and with libyaml 0.2.5 (Debian 12),
+# which does not limit the depth, overflows the stack. To read events does not recurse.
+def refuse_unsupported(events: Iterable[Any]) -> None:
+    """Raise Unreadable for an alias, a tag, a second document or too deep a nesting."""
+    depth = documents = 0
     for event in events:
-        if isinstance(event, yaml.DocumentStartEvent):
-            nodes.append(node_of(next(events), events, 0))
-    if len(nodes) > 1:
-        raise Unreadable("more than one YAML document; expected one")
-    node = nodes[0] if nodes else None
-    if node is None:
-        return Table([])
-    if not isinstance(node, Table):
-        raise Unreadable(f"expected a mapping of settings, found {kind(node)}")
-    return node
+        where = position(event.start_mark)
+        if isinstance(event, yaml.AliasEvent):
+            raise Unreadable(
+                f"an alias (*{event.anchor}) at {where}; write the value out"
+            )
+        if getattr(event, "tag", None) is not None:
+            raise Unreadable(f"a tag ({event.tag}) at {where}; settings need none")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise Unreadable(f"nested more than {DEEPEST} deep at {where}")
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        if documents > 1:
+            raise Unreadable("more than one YAML document; expected one")
 
 
-def kind(node: Any) -> str:
-    """What `node` is, in words."""
-    return "a list" if isinstance(node, list) else "text"
+def plain(node: yaml.Node | None) -> Any:
+    """Text, None, a list or a Table, as it was written."""
+    if isinstance(node, yaml.MappingNode):
+        return Table([entry(key, value) for key, value in node.value])
+    if isinstance(node, yaml.SequenceNode):
+        return [plain(each) for each in node.value]
+    if isinstance(node, yaml.ScalarNode):
+        is_null = node.style in (None, "") and node.value in NULLS
+        return None if is_null else node.value
+    return None
 
 
-# Built from events rather than by `yaml.compose`: that recurses in C, and libyaml 0.2.5
-# (Debian 12) does not limit the depth.
-def node_of(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Any:
-    """The node that begins with `event`; takes its other events from `events`."""
-    refuse_unsupported(event, depth)
-    if isinstance(event, yaml.ScalarEvent):
-        plain_null = event.style in (None, "") and event.value in NULLS
-        return None if plain_null else event.value
-    if isinstance(event, yaml.SequenceStartEvent):
-        return list(members(events, depth + 1))
-    return Table(list(pairs(events, depth + 1)))
-
-
-def refuse_unsupported(event: Any, depth: int) -> None:
-    """Raises Unreadable for an alias, a tag or too deep a nesting."""
-    where = position(event.start_mark)
-    if isinstance(event, yaml.AliasEvent):
-        raise Unreadable(f"an alias (*{event.anchor}) at {where}; write the value out")
-    if event.tag is not None:
-        raise Unreadable(f"a tag ({event.tag}) at {where}; settings need none")
-    if depth > DEEPEST:
-        raise Unreadable(f"nested more than {DEEPEST} deep at {where}")
-
-
-def members(events: Iterator[yaml.Event], depth: int) -> Iterator[Any]:
-    """The nodes of a sequence."""
-    for event in events:
-        if isinstance(event, yaml.SequenceEndEvent):
-            return
-        yield node_of(event, events, depth)
-
-
-def pairs(events: Iterator[yaml.Event], depth: int) -> Iterator[Entry]:
-    """The pairs of a mapping."""
-    for event in events:
-        if isinstance(event, yaml.MappingEndEvent):
-            return
-        key = node_of(event, events, depth)
-        if not isinstance(key, (str, type(None))):
-            where = position(event.start_mark)
-            raise Unreadable(f"a key that is not text at {where}")
-        mark: Any = event.start_mark
-        yield Entry(key or "", node_of(next(events), events, depth), mark.line + 1)
+def entry(key: yaml.Node, value: yaml.Node) -> Entry:
+    """One pair of a mapping; raises Unreadable for a key that is not text."""
+    name = plain(key)
+    if not isinstance(name, (str, type(None))):
+        raise Unreadable(f"a key that is not text at {position(key.start_mark)}")
+    return Entry(name or "", plain(value), key.start_mark.line + 1)
