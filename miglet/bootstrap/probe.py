@@ -2,6 +2,9 @@
 
 A name is resolved first, then each address is tried; nothing outlasts the deadline
 but the resolver itself, which takes no limit.
+
+The few lines of HTTP here replace `http.client` on purpose: its import costs each start
+10 ms or more, and its timeout holds for each read, not for an answer as a whole.
 """
 
 from __future__ import annotations
