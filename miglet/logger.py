@@ -279,11 +279,6 @@ def set_level(name: str) -> None:
     logging.root.setLevel(LEVELS[level_named(name)])
 
 
-def level_name() -> str:
-    """The level in force, as `set_level` takes it."""
-    return logging.getLevelName(logging.root.level).lower()
-
-
 log = logging.getLogger(__name__)
 
 _redacting = True

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from miglet.runner.identity import ProcessIdentity
 from miglet.runner.launcher import (
     RUNNER_UNIT,
     Launcher,
@@ -81,6 +82,11 @@ def launching() -> Iterator[Place]:
 
 def end_of(run: Run) -> ExitStatus:
     return eventually(run.ended, what="the end of the run")
+
+
+def orphans_of(run: Run) -> list[ProcessIdentity]:
+    """The run's processes but its Listener."""
+    return [who for who in run.tree() if who != run.listener]
 
 
 def gone(run: Run) -> bool:

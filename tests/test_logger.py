@@ -150,7 +150,7 @@ def test_the_level_changes_at_run_time():
         install(level="warning")
         log.info("unheard")
         logger.set_level("DEBUG")
-        log.debug("heard %s", logger.level_name())
+        log.debug("heard debug")
         """
     )
     assert [line["message"] for line in lines] == ["heard debug"]

@@ -17,7 +17,7 @@ MODIFIED = 0x002
 CLOSED_AFTER_WRITE = 0x008
 MOVED_IN = 0x080
 CREATED = 0x100
-_OVERFLOWED = 0x4000
+OVERFLOWED = 0x4000
 _IGNORED = 0x8000
 _DONT_FOLLOW = 0x2000000
 _MASK_ADD = 0x20000000
@@ -37,11 +37,6 @@ class Event(NamedTuple):
     watch: int
     mask: int
     name: str
-
-    @property
-    def overflowed(self) -> bool:
-        """Whether events were lost, so that everything must be looked at."""
-        return bool(self.mask & _OVERFLOWED)
 
 
 class Inotify:

@@ -74,8 +74,9 @@ class SignReader:
     """Reads what the runner that was started at wall time `started_at` shows.
 
     `features` (`job_hooks`, `diag_logs`, `perflog`) switches sources off. After
-    `open`, wait for `fileno()` and then `read()`; where there is no descriptor, or
-    `needs_polling`, read once a second too. When the runner has ended, `finish()`.
+    `open`, wait for `fileno()` and then `read()`, and read once a second too: the
+    kernel may have granted no descriptor, or no watch of some folder. When the runner
+    has ended, `finish()`.
     """
 
     def __init__(
@@ -93,8 +94,6 @@ class SignReader:
         self._tail = self._hooks = self._diag = self._perf = None
         self._inotify: Inotify | None = None
         self._watched: dict[Path, int] = {}
-        #: Whether changes of some source do not wake the reader.
-        self.needs_polling = True
         if places.output:
             self._tail = Tail(places.output, Budget(FILE_BUDGET_BYTES, budget))
             self._watch(places.output.parent, MODIFIED | CREATED | MOVED_IN)
@@ -113,15 +112,13 @@ class SignReader:
             self._watch(places.perflog_directory, MODIFIED | CREATED | MOVED_IN)
 
     def open(self) -> None:
-        """Ask the kernel to be woken; without it, `needs_polling` stays true."""
+        """Ask the kernel to be woken; without it, only polling helps."""
         try:
             self._inotify = Inotify()
             for path, mask in self._watched.items():
                 self._inotify.watch(path, mask)
         except OSError as error:
             log.warning("no inotify, signs of a job are polled for: %s", error)
-            return
-        self.needs_polling = False
 
     def fileno(self) -> int | None:
         """What becomes readable when there may be signs; None: only polling helps."""

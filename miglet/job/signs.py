@@ -60,14 +60,6 @@ class JobIdentity(Value):
     actor: str | None = None
     event_name: str | None = None
 
-    def merged(self, other: JobIdentity) -> JobIdentity:
-        """This identity, completed by what only the less trusted `other` knows."""
-        values = (
-            getattr(other if getattr(self, field.name) is None else self, field.name)
-            for field in fields(self)
-        )
-        return JobIdentity(*values)
-
 
 #: What describes a job; its two ids have places of their own in every event.
 DESCRIPTION_KEYS = tuple(

@@ -164,10 +164,6 @@ class Journal:
         """
         return self.storages.take_findings()
 
-    def checkpoint(self) -> None:
-        """Move the log into the file now, when nothing else is to be done."""
-        self.storages.storage.checkpoint()
-
     def close(self) -> None:
         """Close the file; it stays as large as it is."""
         self.storages.close()

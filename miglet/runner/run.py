@@ -225,10 +225,6 @@ class Run:
             and int(stat[START]) >= leader.start_time
         }
 
-    def leftovers(self) -> list[ProcessIdentity]:
-        """Its descendants that live, whether the program itself does or not."""
-        return [who for who in self.tree() if who != self.listener]
-
     def usage(self) -> Usage:
         """What the run uses now; `UsageSampler` keeps the peak.
 

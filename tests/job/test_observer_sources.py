@@ -150,7 +150,6 @@ def test_every_source_wakes_the_reader_at_once(traces, opened, source):
     }[source]
     reader = opened(traces.reader())
     reader.read()
-    assert not reader.needs_polling
     begun = time.monotonic()
     getattr(traces, source)(text)
     assert select.select([reader.fileno()], [], [], 5)[0]
@@ -192,7 +191,6 @@ def test_folders_that_come_later_are_watched_too(tmp_path, opened):
 
 def test_without_inotify_the_caller_polls_and_misses_nothing(traces):
     reader = traces.reader()
-    assert reader.needs_polling
     assert reader.fileno() is None
     a_job(traces)
     assert set(kinds(reader.read())) == JOB

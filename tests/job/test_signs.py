@@ -55,18 +55,6 @@ def test_readable_never_fails_and_leaves_no_control_character(raw):
 # The tail of a growing, rotating file.
 
 
-# Counters.
-
-
-# Identity.
-
-
-def test_a_trusted_value_is_never_replaced_and_gaps_are_filled():
-    trusted = JobIdentity(job_id="1", name="a")
-    merged = trusted.merged(JobIdentity(job_id="2", run_id="3", name="b"))
-    assert merged == JobIdentity(job_id="1", run_id="3", name="a")
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -231,7 +231,7 @@ def test_damage_found_while_running_gives_a_new_file_in_the_same_place(
         (root,) = db.execute(
             "SELECT rootpage FROM sqlite_master WHERE name = 'pending_by_class'"
         ).fetchone()
-        journal.checkpoint()
+        journal.storages.storage.checkpoint()
         with filled.open("r+b") as file:
             file.seek((root - 1) * 4096)
             file.write(bytes(4096))
@@ -251,7 +251,7 @@ def test_no_place_at_all_is_memory(tmp_path: Path):
         assert journal.degraded and journal.storages.storage.path is None
         assert journal.record({"s": 1}, [event(name="a")])[0]["sequence"] == 1
         assert journal.state() == {"s": 1} and pending(journal) == ["a"]
-        journal.checkpoint()
+        journal.storages.storage.checkpoint()
 
 
 def test_a_place_that_is_not_usable_is_named(tmp_path: Path):

@@ -23,6 +23,7 @@ from tests.launching import (
     gone,
     killed,
     launching,
+    orphans_of,
 )
 from tests.support import eventually
 
@@ -107,7 +108,7 @@ def test_kill_takes_those_who_left_the_session(place):
     )
     eventually(lambda: len(run.tree()) >= 5, what="the family")
     family = run.tree()
-    assert run.listener in family and run.listener not in run.leftovers()
+    assert run.listener in family and run.listener not in orphans_of(run)
     assert run.kill()
     assert not any(who.alive() for who in family)
     assert end_of(run).signal == signal.SIGKILL
@@ -145,7 +146,7 @@ def test_kill_works_without_the_shim(place):
 def test_orphans_outlive_the_program_as_leftovers(place):
     run = place.start("(setsid sleep 60 &) ; exit 4")
     assert end_of(run).exit_code == 4
-    (orphan,) = eventually(run.leftovers, what="the orphan")
+    (orphan,) = eventually(lambda: orphans_of(run), what="the orphan")
     assert run.shim.alive()
     with pytest.raises(RunnerPresent):
         place.start("exit 0")
@@ -214,5 +215,5 @@ def test_the_end_counts_those_who_live_on(place):
         "while ! [ -e burnt ]; do sleep 0.02; done; exit 0"
     )
     status = end_of(run)
-    assert len(run.leftovers()) == 1
+    assert len(orphans_of(run)) == 1
     assert status.cpu_seconds > 0.38

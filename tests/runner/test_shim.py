@@ -24,7 +24,7 @@ from miglet.runner.procfs import (
 )
 from miglet.runner.run import Run
 from miglet.runner.shim import OUTPUT_BYTES, Output
-from tests.launching import as_root, begin_of
+from tests.launching import as_root, begin_of, orphans_of
 from tests.paths import PYTHON
 from tests.support import eventually
 
@@ -111,7 +111,7 @@ def test_an_orphan_that_holds_the_pipe_does_not_delay_the_end(launcher, tmp_path
     run = started(launcher, tmp_path, orphan)
     assert eventually(run.ended, what="the end").exit_code == 6
     sizes = [path.stat().st_size for path in printed_files(run)]
-    (living,) = run.leftovers()
+    (living,) = orphans_of(run)
 
     def written() -> int:
         words = Path(f"/proc/{living.pid}/io").read_text().split()
