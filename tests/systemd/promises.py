@@ -84,9 +84,10 @@ print("tried")
 def test_no_worker_can_disturb_another_one_or_the_agent(machine):
     machine.in_a_job()
     console, workers = machine.console, machine.status()["workers"]
-    pids = {name: str(each["pid"]) for name, each in workers.items()}
+    pids = [each["pid"] for each in workers.values()]
+    uids = {str(pid): int(console.facts(pid)["Uid"].split()[0]) for pid in pids}
     for user in (*UNPRIVILEGED.values(), "miglet-notices", "miglet-tasks"):
-        others = [pid for name, pid in pids.items() if UNPRIVILEGED.get(name) != user]
+        others = [pid for pid, uid in uids.items() if uid != console.uid(user)]
         tried = console.as_user(
             user, "/usr/bin/python3", "-c", DISTURB, str(machine.pid), *others
         )
