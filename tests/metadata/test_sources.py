@@ -14,6 +14,7 @@ import yaml
 from miglet.config import sources as files
 from miglet.config.load import explain, salvage
 from miglet.errors import MISCONFIGURED, Misconfigured
+from miglet.metadata import credential
 from miglet.metadata.attempts import Limits
 from miglet.metadata.sources import Sources, keep_token, sources_of
 from miglet.redaction import forget_secrets, redact
@@ -392,7 +393,9 @@ def with_token(fake: Fake, runtime: Path, **more: str) -> Sources:
     return sources(fake, {**attributes, **more}, environ)
 
 
-def test_the_token_becomes_a_file_that_only_we_can_read(fake, tmp_path):
+def test_the_token_becomes_a_file_that_only_we_can_read(fake, tmp_path, monkeypatch):
+    # Where MIGlet is installed, its workers have users of their own.
+    monkeypatch.setattr(credential, "unprivileged_account", lambda user: None)
     runtime = tmp_path / "run"
     found = with_token(fake, runtime)
     settings = found.loaded().settings
