@@ -79,9 +79,10 @@ class Worker:
         self._due = time.monotonic()
         while not self._stop_requested:
             now = time.monotonic()
+            # Also between two long polls, each of which ends with a ping.
+            self._memory_timer.release_if_due(now)
             if now >= self._pinged + PING_SECONDS:
                 self.ping()
-                self._memory_timer.release_if_due(now)
                 self.tick()
             if now >= self._due:
                 self._due = math.inf

@@ -159,6 +159,36 @@ def test_a_longer_timeout_ends_with_what_it_was_asked_for():
     assert heard[heard.index(60.0) + 1] == 0.0
 
 
+class LongPoller(Parrot):
+    """Makes one slow call after the other, and counts when memory could be released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = self.chances = 0
+        self._memory_timer = self
+
+    def take_over_signals(self) -> None:
+        """They are the test's."""
+
+    def release_if_due(self, now: float) -> None:
+        self.chances += 1
+
+    def work(self) -> None:
+        self.ping(5.0)
+        self.calls += 1
+        self._stop_requested = self.calls == 3
+        self.work_soon()
+
+
+def test_memory_is_released_between_two_slow_calls():
+    ours, theirs = queues.pair()
+    poller = LongPoller()
+    poller(theirs)
+    ours.close()
+    theirs.close()
+    assert poller.chances >= poller.calls == 3
+
+
 def test_a_worker_whose_queue_ends_leaves_within_a_second():
     worker = Parrot()
     ours, theirs = queues.pair()
