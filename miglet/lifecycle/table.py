@@ -181,7 +181,43 @@ ANYWHERE = {
     facts.CredentialsRenewed: Row(credentials_renewed),
 }
 
-#: In each state, the facts that matter there and what they lead to.
+#: The rows of every state in which jobs may still come.
+ON_DUTY = {
+    **ANYWHERE,
+    facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
+    facts.CommandValidated: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
+    facts.TerminationNoticed: Row(
+        shutdown.handle_notice, State.DRAINING, State.SHUTTING_DOWN
+    ),
+    facts.SignalReceived: Row(
+        shutdown.handle_signal, State.DRAINING, State.SHUTTING_DOWN
+    ),
+}
+
+#: The rows of a job that a machine on duty runs.
+OPEN_JOB = {
+    facts.JobIdentified: Row(job.identify_job),
+    facts.ListenerDied: Row(job.orphan_job),
+    facts.JobEnded: Row(runner.end_job, State.REGISTERING_RUNNER, State.SHUTTING_DOWN),
+    facts.JobResultSeen: Row(
+        runner.end_job, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
+    ),
+}
+
+#: The rows of a runner that is being stopped, with a job or without.
+STOPPING_RUNNER = {
+    facts.RunnerLaunched: Row(runner.note_launch),
+    facts.JobSeen: Row(runner.stop_late_job),
+    facts.JobIdentified: Row(job.identify_job),
+    facts.ListenerDied: Row(job.orphan_job),
+    facts.JobEnded: Row(runner.end_job_late),
+    facts.JobResultSeen: Row(runner.end_job_late),
+    facts.RunnerExited: Row(runner.end_job_late),
+    facts.RunnerFailing: Row(runner.note_failing_runner),
+}
+
+#: In each state, the facts that matter there and what they lead to. A row that follows
+#: a group replaces the group's row for the same fact.
 TABLE: dict[State, dict[type[Fact], Row]] = {
     State.INITIALIZING: {
         **ANYWHERE,
@@ -201,7 +237,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.SignalReceived: Row(shutdown.handle_signal, State.SHUTTING_DOWN),
     },
     State.WAITING_FOR_CONTROLLER: {
-        **ANYWHERE,
+        **ON_DUTY,
         facts.EventDelivered: Row(startup.start_acknowledged, State.REGISTERING_RUNNER),
         facts.EventRefused: Row(
             startup.refuse_start, State.DRAINING, State.SHUTTING_DOWN, State.ERROR
@@ -214,14 +250,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         ),
         facts.RunnerListening: Row(runner.become_idle, State.IDLE, State.JOB_RUNNING),
         facts.JobSeen: Row(runner.begin_job, State.JOB_RUNNING),
-        facts.JobIdentified: Row(job.identify_job),
-        facts.ListenerDied: Row(job.orphan_job),
-        facts.JobEnded: Row(
-            runner.end_job, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
-        ),
-        facts.JobResultSeen: Row(
-            runner.end_job, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
-        ),
+        **OPEN_JOB,
         facts.RunnerExited: Row(
             runner.runner_gone_meanwhile,
             State.REGISTERING_RUNNER,
@@ -234,17 +263,9 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.RunnerRemoved: Row(
             runner.job_stopped, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
         ),
-        facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
-        facts.CommandValidated: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
-        facts.TerminationNoticed: Row(
-            shutdown.handle_notice, State.DRAINING, State.SHUTTING_DOWN
-        ),
-        facts.SignalReceived: Row(
-            shutdown.handle_signal, State.DRAINING, State.SHUTTING_DOWN
-        ),
     },
     State.REGISTERING_RUNNER: {
-        **ANYWHERE,
+        **ON_DUTY,
         facts.EventRefused: Row(startup.refuse_start, State.ERROR),
         facts.RunnerLaunched: Row(runner.note_launch),
         facts.RunnerListening: Row(runner.become_idle, State.IDLE),
@@ -252,17 +273,9 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.RunnerExited: Row(runner.runner_gone, State.ERROR, State.SHUTTING_DOWN),
         facts.RunnerFailing: Row(runner.handle_failing_runner, State.ERROR),
         facts.RegistrationFailed: Row(runner.registration_failed, State.ERROR),
-        facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
-        facts.CommandValidated: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
-        facts.TerminationNoticed: Row(
-            shutdown.handle_notice, State.DRAINING, State.SHUTTING_DOWN
-        ),
-        facts.SignalReceived: Row(
-            shutdown.handle_signal, State.DRAINING, State.SHUTTING_DOWN
-        ),
     },
     State.IDLE: {
-        **ANYWHERE,
+        **ON_DUTY,
         facts.EventRefused: Row(startup.refuse_start, State.ERROR),
         facts.RunnerListening: Row(runner.note_listening),
         facts.JobSeen: Row(runner.begin_job, State.JOB_RUNNING),
@@ -275,25 +288,13 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.RunnerFailing: Row(
             runner.handle_failing_runner, State.REGISTERING_RUNNER, State.ERROR
         ),
-        facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
-        facts.CommandValidated: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
         facts.TerminationNoticed: Row(shutdown.handle_notice, State.DRAINING),
-        facts.SignalReceived: Row(
-            shutdown.handle_signal, State.DRAINING, State.SHUTTING_DOWN
-        ),
     },
     State.JOB_RUNNING: {
-        **ANYWHERE,
+        **ON_DUTY,
         facts.EventRefused: Row(startup.refuse_start, State.DRAINING),
         facts.RunnerListening: Row(runner.note_listening),
-        facts.JobIdentified: Row(job.identify_job),
-        facts.ListenerDied: Row(job.orphan_job),
-        facts.JobEnded: Row(
-            runner.end_job, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
-        ),
-        facts.JobResultSeen: Row(
-            runner.end_job, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
-        ),
+        **OPEN_JOB,
         facts.RunnerExited: Row(
             runner.runner_gone_with_job,
             State.REGISTERING_RUNNER,
@@ -303,12 +304,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.RunnerRemoved: Row(
             runner.job_stopped, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
         ),
-        facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
-        facts.CommandValidated: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
         facts.TerminationNoticed: Row(shutdown.handle_notice, State.DRAINING),
-        facts.SignalReceived: Row(
-            shutdown.handle_signal, State.DRAINING, State.SHUTTING_DOWN
-        ),
     },
     State.DRAINING: {
         **ANYWHERE,
@@ -329,14 +325,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
     },
     State.SHUTTING_DOWN: {
         **ANYWHERE,
-        facts.RunnerLaunched: Row(runner.note_launch),
-        facts.JobSeen: Row(runner.stop_late_job),
-        facts.JobIdentified: Row(job.identify_job),
-        facts.ListenerDied: Row(job.orphan_job),
-        facts.JobEnded: Row(runner.end_job_late),
-        facts.JobResultSeen: Row(runner.end_job_late),
-        facts.RunnerExited: Row(runner.end_job_late),
-        facts.RunnerFailing: Row(runner.note_failing_runner),
+        **STOPPING_RUNNER,
         facts.RunnerRemoved: Row(shutdown.runner_removed),
         facts.WorkerLost: Row(shutdown.worker_lost),
         facts.CommandValidated: CommandsRow(),
@@ -345,16 +334,9 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
     },
     State.ERROR: {
         **ANYWHERE,
+        **STOPPING_RUNNER,
         facts.EventDelivered: Row(shutdown.error_reported, State.SHUTTING_DOWN),
         facts.EventRefused: Row(shutdown.error_reported, State.SHUTTING_DOWN),
-        facts.RunnerLaunched: Row(runner.note_launch),
-        facts.JobSeen: Row(runner.stop_late_job),
-        facts.JobIdentified: Row(job.identify_job),
-        facts.ListenerDied: Row(job.orphan_job),
-        facts.JobEnded: Row(runner.end_job_late),
-        facts.JobResultSeen: Row(runner.end_job_late),
-        facts.RunnerExited: Row(runner.end_job_late),
-        facts.RunnerFailing: Row(runner.note_failing_runner),
         facts.WorkerLost: Row(shutdown.worker_lost),
         facts.CommandValidated: CommandsRow(State.SHUTTING_DOWN),
         facts.TerminationNoticed: Row(shutdown.handle_notice),
