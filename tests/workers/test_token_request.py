@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import mmap
 import os
 import selectors
 import signal
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -102,9 +103,9 @@ def failing(error: ControllerError) -> None:
     raise error
 
 
-def hanging(path: Path) -> None:
-    """Say who it is, and never come back."""
-    path.write_text(str(os.getpid()))
+def hanging(shared: mmap.mmap) -> None:
+    """A call that is never answered; its process writes its id to shared memory."""
+    shared[:] = struct.pack("q", os.getpid())
     signal.pause()
 
 
@@ -142,13 +143,15 @@ def test_a_child_that_is_killed_is_a_controller_that_does_not_answer():
         answered(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
-def test_a_child_that_hangs_is_killed(tmp_path):
-    call = functools.partial(hanging, tmp_path / "pid")
+def test_a_child_that_hangs_is_killed():
+    shared = mmap.mmap(-1, struct.calcsize("q"))
+    call = functools.partial(hanging, shared)
     began = time.monotonic()
     with pytest.raises(ControllerUnreachable, match="failed or took too long"):
         answered(call, seconds=-1.0)
     assert time.monotonic() - began < 5.0
-    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    (pid,) = struct.unpack("q", shared)
+    assert pid and not psutil.pid_exists(pid)
 
 
 @pytest.mark.parametrize(
@@ -176,12 +179,12 @@ def test_a_reply_without_a_registration_token_is_no_token():
         registration_token_in(TokenReply())
 
 
-def test_a_request_that_is_dropped_takes_its_child_along(tmp_path):
-    path = tmp_path / "pid"
+def test_a_request_that_is_dropped_takes_its_child_along():
+    shared = mmap.mmap(-1, struct.calcsize("q"))
     host: Any = Waiter()
-    steps = request_token(host, functools.partial(hanging, path), 10.0)
+    steps = request_token(host, functools.partial(hanging, shared), 10.0)
     next(steps)
-    pid = int(eventually(lambda: path.exists() and path.read_text()))
+    pid = eventually(lambda: struct.unpack("q", shared)[0], what="the child")
     steps.close()
     assert not psutil.pid_exists(pid)
 
