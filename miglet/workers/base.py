@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 
 from miglet import logger
 from miglet.config.settings import Settings
+from miglet.controller.client import Client
+from miglet.http.retry import Backoff
 from miglet.messages.codec import Fact, Message
 from miglet.messages.events import Identity
 from miglet.messages.facts import LONGEST_LIVENESS_TIMEOUT, LivenessPing
@@ -164,6 +166,31 @@ class Worker:
     def _lower_privileges(self) -> None:
         if self.user:
             privileges.become(self.user)
+
+
+class ControllerWorker(Worker):
+    """A worker that calls the controller, and backs off after calls that failed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        client: Client | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(settings, identity)
+        self._client = client or Client(settings.controller, identity.vm_id)
+        self._now = now
+        self._backoff = self._new_backoff()
+
+    def changed(self, before: Settings) -> None:
+        """Calls that follow are made with the new settings, and wait as these say."""
+        self._client.apply(self.settings.controller)
+        self._backoff = self._new_backoff()
+
+    def _new_backoff(self) -> Backoff:
+        retry = self.settings.controller.retry
+        return Backoff(retry.initial_backoff, retry.max_backoff)
 
 
 #: The orders that every worker knows.

@@ -11,20 +11,15 @@ import json
 import logging
 import random
 import signal
-import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from miglet.config.settings import Settings
 from miglet.controller.answers import EARLIEST_EXPIRY
-from miglet.controller.client import Client
 from miglet.errors import ControllerError
 from miglet.formats import parse_rfc3339
-from miglet.http.retry import Backoff
 from miglet.messages.codec import Depth, is_sendable
-from miglet.messages.events import Identity
 from miglet.messages.facts import (
     PARAMETERS_DEPTH,
     CommandReceived,
@@ -33,7 +28,7 @@ from miglet.messages.facts import (
     FaultNoted,
 )
 from miglet.supervisor.privileges import COMMAND_USER
-from miglet.workers.base import LIVENESS_MARGIN, Worker
+from miglet.workers.base import LIVENESS_MARGIN, ControllerWorker
 from miglet.workers.failures import report_failure
 
 #: Most seconds until the first poll: machines that boot together do not ask together.
@@ -63,7 +58,7 @@ NAME_LIMIT = 128
 log = logging.getLogger(__name__)
 
 
-class CommandPoller(Worker):
+class CommandPoller(ControllerWorker):
     """Long-polls, or polls a controller that does not know what a long poll is."""
 
     name = "command-poller"
@@ -72,34 +67,17 @@ class CommandPoller(Worker):
         {CommandReceived, ControllerAnswered, ControllerFailed, FaultNoted}
     )
 
-    def __init__(
-        self,
-        settings: Settings,
-        identity: Identity,
-        client: Client | None = None,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(settings, identity)
-        self._client = client or Client(settings.controller, identity.vm_id)
-        self._now = now
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         #: Ids of commands, and digests of those that have none; the oldest first.
         self._seen: dict[str, None] = {}
         #: When the latest commands without a usable id were reported.
         self._malformed_at: deque[float] = deque(maxlen=MOST_MALFORMED)
         self._started = False
 
-    def open(self) -> None:
-        """Nothing is asked yet."""
-        self._backoff = self._new_backoff()
-
     def take_over_signals(self) -> None:
         """SIGTERM ends it in the middle of a long poll: there is nothing to finish."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def changed(self, before: Settings) -> None:
-        """The next poll is made at once, with the new settings."""
-        self._client.apply(self.settings.controller)
-        self._backoff = self._new_backoff()
 
     def work(self) -> None:
         """One poll."""
@@ -163,10 +141,6 @@ class CommandPoller(Worker):
             return False
         times.append(now)
         return True
-
-    def _new_backoff(self) -> Backoff:
-        retry = self.settings.controller.retry
-        return Backoff(retry.initial_backoff, retry.max_backoff)
 
 
 def digest(raw: object) -> str:

@@ -10,15 +10,12 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.errors import ControllerError, Refused
 from miglet.formats import rfc3339
-from miglet.http.retry import Backoff
-from miglet.messages.events import Identity
 from miglet.messages.facts import (
     ControllerAnswered,
     ControllerFailed,
@@ -30,7 +27,7 @@ from miglet.messages.facts import (
 )
 from miglet.messages.orders import DeliverEvent, RenewCredentials, UpdateHeartbeat
 from miglet.supervisor.privileges import HEARTBEAT_USER
-from miglet.workers.base import LIVENESS_MARGIN, Worker
+from miglet.workers.base import LIVENESS_MARGIN, ControllerWorker
 from miglet.workers.failures import report_failure
 
 log = logging.getLogger(__name__)
@@ -51,7 +48,7 @@ CLOCK_HINT = (
 SET_ASIDE_SECONDS = 600.0
 
 
-class HeartbeatSender(Worker):
+class HeartbeatSender(ControllerWorker):
     """Talks to the controller; the only worker that sends what others have to say."""
 
     name = "heartbeat-sender"
@@ -68,16 +65,8 @@ class HeartbeatSender(Worker):
         }
     )
 
-    def __init__(
-        self,
-        settings: Settings,
-        identity: Identity,
-        client: Client | None = None,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(settings, identity)
-        self._client = client or Client(settings.controller, identity.vm_id)
-        self._now = now
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self._order: DeliverEvent | None = None
         self._event_due = 0.0
         #: Since when the event in hand has failed alone; None: it has not.
@@ -85,7 +74,9 @@ class HeartbeatSender(Worker):
         self._heartbeat: UpdateHeartbeat | None = None
         #: The heartbeats start at a random phase, so that a group of
         #: machines that boot together does not send them together for ever.
-        self._heartbeat_due = now() + random.uniform(0.0, settings.heartbeat.interval)
+        self._heartbeat_due = self._now() + random.uniform(
+            0.0, self.settings.heartbeat.interval
+        )
         self._heartbeat_accepted = False
         #: Heartbeats that failed since the last one that was accepted.
         self._heartbeat_failures = 0
@@ -98,7 +89,6 @@ class HeartbeatSender(Worker):
 
     def open(self) -> None:
         """Nothing is connected before there is something to send."""
-        self._backoff = self._new_backoff()
         self.period = NEVER
 
     def close(self) -> None:
@@ -107,8 +97,7 @@ class HeartbeatSender(Worker):
 
     def changed(self, before: Settings) -> None:
         """A new interval holds from now on, not after the old one has passed."""
-        self._client.apply(self.settings.controller)
-        self._backoff = self._new_backoff()
+        super().changed(before)
         self._heartbeat_due = self._now() + self._spread_interval()
 
     def work(self) -> None:
@@ -302,10 +291,6 @@ class HeartbeatSender(Worker):
 
     def _spread_interval(self) -> float:
         return self.settings.heartbeat.interval * random.uniform(0.9, 1.1)
-
-    def _new_backoff(self) -> Backoff:
-        retry = self.settings.controller.retry
-        return Backoff(retry.initial_backoff, retry.max_backoff)
 
 
 def _job_heartbeat(job: dict[str, Any], now: float) -> dict[str, Any]:
