@@ -58,134 +58,6 @@ Outcome = TypeVar("Outcome")
 _TOLERANT = ("writable_schema = ON", "locking_mode = EXCLUSIVE")
 
 
-@dataclass
-class Snapshot:
-    """The sound rows of every table by their key, and the counters if there are."""
-
-    rows: dict[str, dict[Value, Row]] = field(default_factory=dict)
-    counters: Counters | None = None
-    #: Why there is nothing; None when it was read, or there was no file.
-    unreadable: str | None = None
-
-    @property
-    def generation(self) -> int:
-        """Which of two journals of one machine is the newer."""
-        return self.counters.generation if self.counters else 0
-
-    @property
-    def event_count(self) -> int:
-        """Undelivered events."""
-        return len(self.rows.get("pending", {}))
-
-
-def recover(path: Path, scratch: Path) -> Snapshot:
-    """The rows that can be read of the file at `path`, however damaged it is.
-
-    It is read from a copy in the folder `scratch`: SQLite cannot read a log on a
-    read-only disk, and the original stays as it was found.
-    """
-    if not path.is_file():
-        return Snapshot()
-    try:
-        with tempfile.TemporaryDirectory(dir=scratch, prefix="recover-") as folder:
-            return _read_copy(path, Path(folder))
-    except (OSError, sqlite3.Error) as error:
-        log.warning("nothing of %s can be recovered: %s", path, error)
-        return Snapshot(unreadable=str(error))
-
-
-def read_snapshot(db: sqlite3.Connection) -> Snapshot:
-    """The sound rows that can be read; never an error."""
-    try:
-        if db.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
-            return Snapshot()
-    except sqlite3.Error as error:
-        log.info("nothing to recover: %s", error)
-        return Snapshot()
-    found = {table: _sound_rows(db, table) for table in TABLES}
-    counters = sound_json(found["facts"].get("counters"), 1)
-    return Snapshot(found, Counters.of_json(counters) if counters else None)
-
-
-def load(storage: Storage, contents: Snapshot) -> None:
-    """Replace everything in `storage` by `contents`, as the newer generation."""
-
-    def replace(ledger: Ledger) -> None:
-        for table in TABLES:
-            ledger.db.execute(f"DELETE FROM {table}")
-            for row in contents.rows.get(table, {}).values():
-                put(ledger.db, table, *row[:-1])
-        counters = contents.counters or Counters()
-        ledger.counters = counters.copy()
-        ledger.counters.generation = max(counters.generation + 1, int(time.time()))
-        _reconcile(ledger, storage.sequence_files.highest())
-
-    storage.write(replace)
-
-
-def audit(storage: Storage) -> int:
-    """Set aside every damaged row and make the counters right; the rows' number."""
-
-    def examine(ledger: Ledger) -> int:
-        counters = sound_json(fetch(ledger.db, "facts", "counters"), 1)
-        ledger.counters = Counters.of_json(counters) if counters else Counters()
-        damaged = sum(_purge(ledger, table) for table in TABLES)
-        _reconcile(ledger, storage.sequence_files.highest())
-        return damaged
-
-    return storage.write(examine)
-
-
-def _read_copy(path: Path, folder: Path) -> Snapshot:
-    copied = folder / path.name
-    shutil.copyfile(path, copied)
-    with contextlib.suppress(FileNotFoundError):
-        shutil.copyfile(log_of(path), log_of(copied))
-    with contextlib.closing(connect(copied, _TOLERANT)) as db:
-        return read_snapshot(db)
-
-
-def _sound_rows(db: sqlite3.Connection, table: str) -> dict[Value, Row]:
-    # From both ends, since reading stops at the first damaged page.
-    found: dict[Value, Row] = {}
-    for order in ("ASC", "DESC"):
-        try:
-            found.update((row[0], row) for row in rows(db, table, order))
-            break
-        except sqlite3.Error as error:
-            log.info("rows of %s cannot be read: %s", table, error)
-    return {key: row for key, row in found.items() if is_sound(row)}
-
-
-def _purge(ledger: Ledger, table: str) -> int:
-    bad = [row for row in rows(ledger.db, table) if not is_sound(row)]
-    key = TABLES[table][0]
-    for row in bad:
-        if table == "pending":
-            ledger.drop_damaged(row)
-        else:
-            ledger.db.execute(f"DELETE FROM {table} WHERE {key} = ?", (row[0],))
-    return len(bad)
-
-
-def _reconcile(ledger: Ledger, marked: int) -> None:
-    counters, ask = ledger.counters, _asking(ledger.db)
-    known = (ask("SELECT MAX(sequence) FROM pending"), marked)
-    highest = max(*known, ask("SELECT MAX(sequence) FROM recent"))
-    if counters.sequence < highest:
-        counters.base += highest - counters.sequence
-        counters.sequence = highest
-    missing = counters.pending - ask("SELECT COUNT(*) FROM pending")
-    if missing > 0:
-        counters.dropped["lost"] = counters.dropped.get("lost", 0) + missing
-    elif missing < 0:
-        counters.base += missing
-
-
-def _asking(db: sqlite3.Connection) -> Callable[[str], int]:
-    return lambda query: db.execute(query).fetchone()[0] or 0
-
-
 class JournalFinding(NamedTuple):
     """Something that happened to the journal and becomes an ``Error`` event."""
 
@@ -382,10 +254,6 @@ def _report_drops(ledger: Ledger) -> None:
     ledger.counters.reported = dict(ledger.counters.dropped)
 
 
-def _age_key(contents: Snapshot) -> tuple[int, bool]:
-    return contents.generation, contents.counters is not None
-
-
 def create_with(
     path: Path, contents: Snapshot, sequence_files: SequenceFiles
 ) -> Storage:
@@ -399,3 +267,136 @@ def create_with(
         storage.abandon()
         raise
     return storage
+
+
+def load(storage: Storage, contents: Snapshot) -> None:
+    """Replace everything in `storage` by `contents`, as the newer generation."""
+
+    def replace(ledger: Ledger) -> None:
+        for table in TABLES:
+            ledger.db.execute(f"DELETE FROM {table}")
+            for row in contents.rows.get(table, {}).values():
+                put(ledger.db, table, *row[:-1])
+        counters = contents.counters or Counters()
+        ledger.counters = counters.copy()
+        ledger.counters.generation = max(counters.generation + 1, int(time.time()))
+        _reconcile(ledger, storage.sequence_files.highest())
+
+    storage.write(replace)
+
+
+def audit(storage: Storage) -> int:
+    """Set aside every damaged row and make the counters right; the rows' number."""
+
+    def examine(ledger: Ledger) -> int:
+        counters = sound_json(fetch(ledger.db, "facts", "counters"), 1)
+        ledger.counters = Counters.of_json(counters) if counters else Counters()
+        damaged = sum(_purge(ledger, table) for table in TABLES)
+        _reconcile(ledger, storage.sequence_files.highest())
+        return damaged
+
+    return storage.write(examine)
+
+
+def _purge(ledger: Ledger, table: str) -> int:
+    bad = [row for row in rows(ledger.db, table) if not is_sound(row)]
+    key = TABLES[table][0]
+    for row in bad:
+        if table == "pending":
+            ledger.drop_damaged(row)
+        else:
+            ledger.db.execute(f"DELETE FROM {table} WHERE {key} = ?", (row[0],))
+    return len(bad)
+
+
+def _reconcile(ledger: Ledger, marked: int) -> None:
+    """Make the counters add up with the rows that there are, and `marked`."""
+    counters = ledger.counters
+    (highest,) = ledger.db.execute(
+        "SELECT MAX(COALESCE((SELECT MAX(sequence) FROM pending), 0),"
+        " COALESCE((SELECT MAX(sequence) FROM recent), 0), ?)",
+        (marked,),
+    ).fetchone()
+    (present,) = ledger.db.execute("SELECT COUNT(*) FROM pending").fetchone()
+    if counters.sequence < highest:
+        counters.base += highest - counters.sequence
+        counters.sequence = highest
+    missing = counters.pending - present
+    if missing > 0:
+        counters.dropped["lost"] = counters.dropped.get("lost", 0) + missing
+    elif missing < 0:
+        counters.base += missing
+
+
+@dataclass
+class Snapshot:
+    """The sound rows of every table by their key, and the counters if there are."""
+
+    rows: dict[str, dict[Value, Row]] = field(default_factory=dict)
+    counters: Counters | None = None
+    #: Why there is nothing; None when it was read, or there was no file.
+    unreadable: str | None = None
+
+    @property
+    def generation(self) -> int:
+        """Which of two journals of one machine is the newer."""
+        return self.counters.generation if self.counters else 0
+
+    @property
+    def event_count(self) -> int:
+        """Undelivered events."""
+        return len(self.rows.get("pending", {}))
+
+
+def _age_key(contents: Snapshot) -> tuple[int, bool]:
+    return contents.generation, contents.counters is not None
+
+
+def recover(path: Path, scratch: Path) -> Snapshot:
+    """The rows that can be read of the file at `path`, however damaged it is.
+
+    It is read from a copy in the folder `scratch`: SQLite cannot read a log on a
+    read-only disk, and the original stays as it was found.
+    """
+    if not path.is_file():
+        return Snapshot()
+    try:
+        with tempfile.TemporaryDirectory(dir=scratch, prefix="recover-") as folder:
+            return _read_copy(path, Path(folder))
+    except (OSError, sqlite3.Error) as error:
+        log.warning("nothing of %s can be recovered: %s", path, error)
+        return Snapshot(unreadable=str(error))
+
+
+def read_snapshot(db: sqlite3.Connection) -> Snapshot:
+    """The sound rows that can be read; never an error."""
+    try:
+        if db.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+            return Snapshot()
+    except sqlite3.Error as error:
+        log.info("nothing to recover: %s", error)
+        return Snapshot()
+    found = {table: _sound_rows(db, table) for table in TABLES}
+    counters = sound_json(found["facts"].get("counters"), 1)
+    return Snapshot(found, Counters.of_json(counters) if counters else None)
+
+
+def _read_copy(path: Path, folder: Path) -> Snapshot:
+    copied = folder / path.name
+    shutil.copyfile(path, copied)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copyfile(log_of(path), log_of(copied))
+    with contextlib.closing(connect(copied, _TOLERANT)) as db:
+        return read_snapshot(db)
+
+
+def _sound_rows(db: sqlite3.Connection, table: str) -> dict[Value, Row]:
+    # From both ends, since reading stops at the first damaged page.
+    found: dict[Value, Row] = {}
+    for order in ("ASC", "DESC"):
+        try:
+            found.update((row[0], row) for row in rows(db, table, order))
+            break
+        except sqlite3.Error as error:
+            log.info("rows of %s cannot be read: %s", table, error)
+    return {key: row for key, row in found.items() if is_sound(row)}

@@ -20,42 +20,6 @@ EVENT_BYTES = 60 * 1024
 #: How deep a value may be nested before it is replaced.
 _DEPTH = 16
 
-
-def encode(value: Any) -> bytes:
-    """The value as JSON, ASCII only; ValueError for NaN and infinities."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-
-
-def clip_event(event: dict[str, Any], limit: int = EVENT_BYTES) -> dict[str, Any]:
-    """The event itself if it fits `limit` bytes, else one with clipped values.
-
-    A clipped one says so with ``"truncated": true`` in its ``metadata``.
-    """
-    if len(encode(event)) <= limit:
-        return event
-    for allowed in (4096, 1024, 256, 64, 16):
-        clipped = _mark_truncated(_clip(event, allowed, _DEPTH))
-        if len(encode(clipped)) <= limit:
-            return clipped
-    return _mark_truncated({**clipped, "data": {}, "metadata": {}})
-
-
-def _mark_truncated(event: dict[str, Any]) -> dict[str, Any]:
-    return {**event, "metadata": {**(event.get("metadata") or {}), "truncated": True}}
-
-
-def _clip(value: Any, allowed: int, depth: int) -> Any:
-    if isinstance(value, str):
-        return value[:allowed]
-    if isinstance(value, (dict, list, tuple)) and depth == 0:
-        return None
-    if isinstance(value, dict):
-        return {key: _clip(item, allowed, depth - 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_clip(item, allowed, depth - 1) for item in value[: allowed // 8]]
-    return value
-
-
 Value = int | str | bytes | None
 Row = tuple[Value, ...]
 
@@ -83,66 +47,6 @@ _SCHEMA = (
     " body BLOB, crc INTEGER) WITHOUT ROWID",
     "CREATE TABLE facts (name TEXT PRIMARY KEY, body BLOB, crc INTEGER) WITHOUT ROWID",
 )
-
-
-def create_tables(db: sqlite3.Connection) -> None:
-    """Make an empty file a journal of this format."""
-    for statement in _SCHEMA:
-        db.execute(statement)
-    db.execute(f"PRAGMA user_version = {FORMAT}")
-
-
-def has_tables(db: sqlite3.Connection) -> bool:
-    """Whether the file has exactly the tables of this format."""
-    found = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
-    return {row[0] for row in found} == set(_SCHEMA)
-
-
-def checksum(columns: Row) -> int:
-    """The CRC-32 over all columns of a row, with their types and lengths."""
-    crc = 0
-    for column in columns:
-        content = column if isinstance(column, bytes) else str(column).encode()
-        mark = f"{type(column).__name__}:{len(content)}:".encode()
-        crc = zlib.crc32(content, zlib.crc32(mark, crc))
-    return crc
-
-
-def is_sound(row: Row) -> bool:
-    """Whether the row is still what was written."""
-    return row[-1] == checksum(row[:-1])
-
-
-def put(db: sqlite3.Connection, table: str, *columns: Value) -> None:
-    """Write one row, over the one with the same key."""
-    row = (*columns, checksum(columns))
-    sequence_files = ", ".join("?" * len(row))
-    db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({sequence_files})", row)
-
-
-def fetch(db: sqlite3.Connection, table: str, key: Value) -> Row | None:
-    """The row with this key; None when there is none that is sound."""
-    name = TABLES[table][0]
-    row = db.execute(f"SELECT * FROM {table} WHERE {name} = ?", (key,)).fetchone()
-    return row if row is not None and is_sound(row) else None
-
-
-def remove(db: sqlite3.Connection, table: str, key: Value) -> int:
-    """Delete the row with this key; how many there were (0 or 1)."""
-    name = TABLES[table][0]
-    return db.execute(f"DELETE FROM {table} WHERE {name} = ?", (key,)).rowcount
-
-
-def rows(db: sqlite3.Connection, table: str, order: str = "ASC") -> Iterator[Row]:
-    """All rows of a table by key, the damaged ones too."""
-    name = TABLES[table][0]
-    yield from db.execute(f"SELECT * FROM {table} ORDER BY {name} {order}")
-
-
-def clip_text(text: object, limit: int = 256) -> str:
-    """Text from outside as a column can hold it: valid UTF-8 of bounded length."""
-    return str(text).encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
-
 
 PAGE_BYTES = 4096
 
@@ -180,6 +84,100 @@ CLASS_OF = {
     "CommandCompleted": "milestone",
     "JobCompleted": "result",
 }
+
+
+def encode(value: Any) -> bytes:
+    """The value as JSON, ASCII only; ValueError for NaN and infinities."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+
+
+def clip_event(event: dict[str, Any], limit: int = EVENT_BYTES) -> dict[str, Any]:
+    """The event itself if it fits `limit` bytes, else one with clipped values.
+
+    A clipped one says so with ``"truncated": true`` in its ``metadata``.
+    """
+    if len(encode(event)) <= limit:
+        return event
+    for allowed in (4096, 1024, 256, 64, 16):
+        clipped = _mark_truncated(_clip(event, allowed, _DEPTH))
+        if len(encode(clipped)) <= limit:
+            return clipped
+    return _mark_truncated({**clipped, "data": {}, "metadata": {}})
+
+
+def _mark_truncated(event: dict[str, Any]) -> dict[str, Any]:
+    return {**event, "metadata": {**(event.get("metadata") or {}), "truncated": True}}
+
+
+def _clip(value: Any, allowed: int, depth: int) -> Any:
+    if isinstance(value, str):
+        return value[:allowed]
+    if isinstance(value, (dict, list, tuple)) and depth == 0:
+        return None
+    if isinstance(value, dict):
+        return {key: _clip(item, allowed, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clip(item, allowed, depth - 1) for item in value[: allowed // 8]]
+    return value
+
+
+def create_tables(db: sqlite3.Connection) -> None:
+    """Make an empty file a journal of this format."""
+    for statement in _SCHEMA:
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def has_tables(db: sqlite3.Connection) -> bool:
+    """Whether the file has exactly the tables of this format."""
+    found = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return {row[0] for row in found} == set(_SCHEMA)
+
+
+def checksum(columns: Row) -> int:
+    """The CRC-32 over all columns of a row, with their types and lengths."""
+    crc = 0
+    for column in columns:
+        content = column if isinstance(column, bytes) else str(column).encode()
+        mark = f"{type(column).__name__}:{len(content)}:".encode()
+        crc = zlib.crc32(content, zlib.crc32(mark, crc))
+    return crc
+
+
+def is_sound(row: Row) -> bool:
+    """Whether the row is still what was written."""
+    return row[-1] == checksum(row[:-1])
+
+
+def put(db: sqlite3.Connection, table: str, *columns: Value) -> None:
+    """Write one row, over the one with the same key."""
+    row = (*columns, checksum(columns))
+    placeholders = ", ".join("?" * len(row))
+    db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({placeholders})", row)
+
+
+def fetch(db: sqlite3.Connection, table: str, key: Value) -> Row | None:
+    """The row with this key; None when there is none that is sound."""
+    name = TABLES[table][0]
+    row = db.execute(f"SELECT * FROM {table} WHERE {name} = ?", (key,)).fetchone()
+    return row if row is not None and is_sound(row) else None
+
+
+def remove(db: sqlite3.Connection, table: str, key: Value) -> int:
+    """Delete the row with this key; how many there were (0 or 1)."""
+    name = TABLES[table][0]
+    return db.execute(f"DELETE FROM {table} WHERE {name} = ?", (key,)).rowcount
+
+
+def rows(db: sqlite3.Connection, table: str, order: str = "ASC") -> Iterator[Row]:
+    """All rows of a table by key, the damaged ones too."""
+    name = TABLES[table][0]
+    yield from db.execute(f"SELECT * FROM {table} ORDER BY {name} {order}")
+
+
+def clip_text(text: object, limit: int = 256) -> str:
+    """Text from outside as a column can hold it: valid UTF-8 of bounded length."""
+    return str(text).encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
 
 
 @dataclass

@@ -30,158 +30,13 @@ from miglet.journal.ledger import (
 
 log = logging.getLogger(__name__)
 
+Outcome = TypeVar("Outcome")
+
 #: What the log is grown to.
 LOG_BYTES = 2 * 1024 * 1024
 
 #: How many files that were set aside are kept.
 QUARANTINED_FILES = 3
-
-
-def log_of(path: Path) -> Path:
-    """The path of the file's write-ahead log."""
-    return path.with_name(path.name + "-wal")
-
-
-def grow_log(path: Path) -> None:
-    """Give the log its full size now; without it a full disk stops the journal."""
-    descriptor = os.open(log_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if os.fstat(descriptor).st_size < LOG_BYTES:
-            os.posix_fallocate(descriptor, 0, LOG_BYTES)
-    finally:
-        os.close(descriptor)
-
-
-def link_log(log_path: Path) -> Path | None:
-    """Give the log a second name before the connection that owns it is closed."""
-    # SQLite deletes the log with the last connection; under a second name its room
-    # stays ours.
-    kept = log_path.with_name(log_path.name + "-kept")
-    try:
-        kept.unlink(missing_ok=True)
-        os.link(log_path, kept)
-    except OSError:
-        return None
-    return kept
-
-
-def restore_log(kept: Path | None, log_path: Path) -> None:
-    """Give the log its own name back, emptied."""
-    if kept is None:
-        return
-    with contextlib.suppress(OSError):
-        if log_path.exists():  # not everything in it could be moved into the file
-            kept.unlink()
-            return
-        with kept.open("r+b") as emptied:
-            emptied.write(bytes(32))
-        kept.rename(log_path)
-
-
-def discard(path: Path) -> None:
-    """Delete a journal whose contents are elsewhere; OSError if that is impossible."""
-    for name in (log_of(path), path):
-        name.unlink(missing_ok=True)
-
-
-def quarantine(path: Path, why: str) -> Path:
-    """Rename the file and its log so that a new one can be made; the new name."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = _unused_name(path, f"{why}-{stamp}")
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(log_of(path), log_of(aside))
-    os.rename(path, aside)
-    _delete_old(path, why)
-    return aside
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, survive the loss of power."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unused_name(path: Path, ending: str) -> Path:
-    candidate, number = path.with_name(f"{path.name}.{ending}"), 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}.{ending}.{number}")
-    return candidate
-
-
-def _delete_old(path: Path, why: str) -> None:
-    aside = [
-        name
-        for name in path.parent.glob(f"{path.name}.{why}-*")
-        if not name.name.endswith("-wal")
-    ]
-    aside.sort(key=lambda name: name.stat().st_mtime)
-    for old in aside[:-QUARANTINED_FILES]:
-        log.info("deleted %s, an old journal that was set aside", old)
-        with contextlib.suppress(OSError):
-            discard(old)
-
-
-log = logging.getLogger(__name__)
-
-
-class SequenceFiles:
-    """The last sequence number, in a small file beside each place of the journal.
-
-    With it numbers go on when the journal itself is lost or cannot be read. It is not
-    synced, since it is read only then; a file that fails is ignored.
-    """
-
-    def __init__(self, journals: Sequence[Path]) -> None:
-        opened = map(_open_sequence_file, journals)
-        self._descriptors = [each for each in opened if each is not None]
-
-    def highest(self) -> int:
-        """The last sequence number that any of them knows; 0 when none does."""
-        return max(map(_read_sequence, self._descriptors), default=0)
-
-    def note(self, sequence: int) -> None:
-        """Write it to all of them."""
-        for each in self._descriptors:
-            with contextlib.suppress(OSError):
-                os.pwrite(each, _encode_sequence(sequence), 0)
-
-    def close(self) -> None:
-        """Close the files."""
-        while self._descriptors:
-            os.close(self._descriptors.pop())
-
-
-def _open_sequence_file(journal: Path) -> int | None:
-    name = journal.with_name(journal.name + "-sequence")
-    try:
-        name.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        log.warning("no sequence file beside the journal: %s", error)
-        return None
-
-
-def _encode_sequence(sequence: int) -> bytes:
-    return b"%020d %010d\n" % (sequence, zlib.crc32(b"%d" % sequence))
-
-
-def _read_sequence(descriptor: int) -> int:
-    try:
-        text = os.pread(descriptor, 64, 0)
-    except OSError as error:
-        log.warning("a sequence file cannot be read: %s", error)
-        return 0
-    number = text.split(b" ")[0]
-    if not number.isdigit() or _encode_sequence(int(number)) != text:
-        return 0
-    return int(number)
-
-
-Outcome = TypeVar("Outcome")
 
 #: The log is emptied into the file after so many pages, so it stays below its size.
 CHECKPOINT_PAGES = 128
@@ -366,3 +221,144 @@ def _check(db: sqlite3.Connection) -> None:
     verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise JournalDamaged(f"the file is damaged: {verdict}")
+
+
+def log_of(path: Path) -> Path:
+    """The path of the file's write-ahead log."""
+    return path.with_name(path.name + "-wal")
+
+
+def grow_log(path: Path) -> None:
+    """Give the log its full size now; without it a full disk stops the journal."""
+    descriptor = os.open(log_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_size < LOG_BYTES:
+            os.posix_fallocate(descriptor, 0, LOG_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def link_log(log_path: Path) -> Path | None:
+    """Give the log a second name before the connection that owns it is closed."""
+    # SQLite deletes the log with the last connection; under a second name its room
+    # stays ours.
+    kept = log_path.with_name(log_path.name + "-kept")
+    try:
+        kept.unlink(missing_ok=True)
+        os.link(log_path, kept)
+    except OSError:
+        return None
+    return kept
+
+
+def restore_log(kept: Path | None, log_path: Path) -> None:
+    """Give the log its own name back, emptied."""
+    if kept is None:
+        return
+    with contextlib.suppress(OSError):
+        if log_path.exists():  # not everything in it could be moved into the file
+            kept.unlink()
+            return
+        with kept.open("r+b") as emptied:
+            emptied.write(bytes(32))
+        kept.rename(log_path)
+
+
+def discard(path: Path) -> None:
+    """Delete a journal whose contents are elsewhere; OSError if that is impossible."""
+    for name in (log_of(path), path):
+        name.unlink(missing_ok=True)
+
+
+def quarantine(path: Path, why: str) -> Path:
+    """Rename the file and its log so that a new one can be made; the new name."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = _unused_name(path, f"{why}-{stamp}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(log_of(path), log_of(aside))
+    os.rename(path, aside)
+    _delete_old(path, why)
+    return aside
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive the loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unused_name(path: Path, ending: str) -> Path:
+    candidate, number = path.with_name(f"{path.name}.{ending}"), 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}.{ending}.{number}")
+    return candidate
+
+
+def _delete_old(path: Path, why: str) -> None:
+    aside = [
+        name
+        for name in path.parent.glob(f"{path.name}.{why}-*")
+        if not name.name.endswith("-wal")
+    ]
+    aside.sort(key=lambda name: name.stat().st_mtime)
+    for old in aside[:-QUARANTINED_FILES]:
+        log.info("deleted %s, an old journal that was set aside", old)
+        with contextlib.suppress(OSError):
+            discard(old)
+
+
+class SequenceFiles:
+    """The last sequence number, in a small file beside each place of the journal.
+
+    With it numbers go on when the journal itself is lost or cannot be read. It is not
+    synced, since it is read only then; a file that fails is ignored.
+    """
+
+    def __init__(self, journals: Sequence[Path]) -> None:
+        opened = map(_open_sequence_file, journals)
+        self._descriptors = [each for each in opened if each is not None]
+
+    def highest(self) -> int:
+        """The last sequence number that any of them knows; 0 when none does."""
+        return max(map(_read_sequence, self._descriptors), default=0)
+
+    def note(self, sequence: int) -> None:
+        """Write it to all of them."""
+        for each in self._descriptors:
+            with contextlib.suppress(OSError):
+                os.pwrite(each, _encode_sequence(sequence), 0)
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+def _open_sequence_file(journal: Path) -> int | None:
+    name = journal.with_name(journal.name + "-sequence")
+    try:
+        name.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        log.warning("no sequence file beside the journal: %s", error)
+        return None
+
+
+def _encode_sequence(sequence: int) -> bytes:
+    return b"%020d %010d\n" % (sequence, zlib.crc32(b"%d" % sequence))
+
+
+def _read_sequence(descriptor: int) -> int:
+    try:
+        text = os.pread(descriptor, 64, 0)
+    except OSError as error:
+        log.warning("a sequence file cannot be read: %s", error)
+        return 0
+    number = text.split(b" ")[0]
+    if not number.isdigit() or _encode_sequence(int(number)) != text:
+        return 0
+    return int(number)
