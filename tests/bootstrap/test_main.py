@@ -18,6 +18,7 @@ from miglet.messages.facts import (
 )
 from miglet.metadata.attempts import MetadataUnavailable
 from miglet.metadata.cloud import Metadata
+from miglet.metadata.settings import settings_in
 from miglet.metadata.sources import Sources
 from miglet.runner.identity import ProcIncomplete
 from tests.workers.fakes import FakeQueue
@@ -95,9 +96,10 @@ def test_what_only_metadata_can_provide_may_be_there_at_the_next_start(
 
 def test_the_time_at_which_metadata_was_there_is_in_the_timeline(run, monkeypatch):
     real = child.sources_of
+    metadata = settings_in(Metadata("gce", zone="z"))
 
     def in_a_cloud(environ, sources) -> Sources:
-        return Sources(real(environ, sources).layers, "gce", Metadata("gce", zone="z"))
+        return Sources(real(environ, sources).layers, "gce", metadata)
 
     monkeypatch.setattr(child, "sources_of", in_a_cloud)
     *_, done = run(*COMPLETE)
