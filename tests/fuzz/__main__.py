@@ -47,6 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def passes(engine: str, name: str, seconds: float) -> bool:
     """Whether the engine has found nothing in that time."""
+    before = TARGETS[name].seeds()
     program = [sys.executable, "-m", f"tests.fuzz.with_{engine}", name, str(seconds)]
     began = time.monotonic()
     try:
@@ -54,6 +55,9 @@ def passes(engine: str, name: str, seconds: float) -> bool:
     except subprocess.TimeoutExpired:
         print(f"{name}: hangs", flush=True)
         return False
+    for found in TARGETS[name].seeds().keys() - before.keys():
+        command = f".venv/bin/python -m pytest -q tests/fuzz -k 'replay and {found}'"
+        print(f"{name}: stored as {found}; repeat with\n    {command}", flush=True)
     print(f"{name}: {time.monotonic() - began:.0f} s, exit status {status}", flush=True)
     return status == 0
 

@@ -21,17 +21,19 @@ CHEAP_SECONDS = 0.05
 BYTES_PER_BYTE, BYTES_AT_ALL = 400, 16 << 20
 
 
+#: How the names of files of findings begin.
+PREFIX = "found-"
+
+
 class TooExpensive(AssertionError):
     """An input takes time or memory out of proportion to its size."""
 
 
-def keep(target: Target, data: bytes) -> str:
-    """Store a finding in the target's corpus; how to repeat it."""
-    name = f"found-{hashlib.sha256(data).hexdigest()[:12]}"
+def keep(target: Target, data: bytes) -> None:
+    """Store a finding in the target's corpus."""
+    name = PREFIX + hashlib.sha256(data).hexdigest()[:12]
     target.corpus.mkdir(parents=True, exist_ok=True)
     (target.corpus / name).write_bytes(data)
-    command = f".venv/bin/python -m pytest -q tests/fuzz -k 'replay and {name}'"
-    return f"{target.name}: stored as {name}; repeat with\n    {command}"
 
 
 def pumped(data: bytes, random: Random) -> tuple[bytes, bytes]:

@@ -20,7 +20,7 @@ with (
     contextlib.redirect_stderr(io.StringIO()),
     atheris.instrument_imports(include=["miglet"]),
 ):
-    from tests.fuzz.findings import keep
+    from tests.fuzz.findings import PREFIX
     from tests.fuzz.mutation import mutated
     from tests.fuzz.targets import LIMIT_BYTES, TARGETS
 
@@ -34,31 +34,25 @@ def main() -> None:
     target = TARGETS[sys.argv[1]]
     seeds = list(target.seeds().values())
 
-    def feed(data: bytes) -> None:
-        try:
-            target.run(data)
-        except BaseException:
-            print(keep(target, data), flush=True)
-            raise
-
     def change(data: bytes, most: int, number: int) -> bytes:
         if number % 2:
             return atheris.Mutate(data, most)
         return mutated([data, *seeds], Random(number))[:most]
 
-    with tempfile.TemporaryDirectory() as found:
+    with tempfile.TemporaryDirectory() as fresh:
         options = [
             f"-max_total_time={float(sys.argv[2]):.0f}",
             f"-max_len={LIMIT_BYTES}",
             f"-timeout={SLOW_SECONDS}",
             f"-rss_limit_mb={MEMORY_MB}",
-            f"-artifact_prefix={found}/",
+            # libFuzzer stores what fails, takes too long or too much memory.
+            f"-artifact_prefix={target.corpus}/{PREFIX}",
             "-print_final_stats=1",
             "-verbosity=0",
         ]
         # New inputs go into the first folder, the corpus is only read.
-        arguments = [sys.argv[0], *options, found, str(target.corpus)]
-        atheris.Setup(arguments, feed, custom_mutator=change)
+        arguments = [sys.argv[0], *options, fresh, str(target.corpus)]
+        atheris.Setup(arguments, target.run, custom_mutator=change)
         atheris.Fuzz()
 
 

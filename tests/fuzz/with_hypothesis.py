@@ -87,7 +87,7 @@ def main() -> int:
             number += 1
     except Exception as error:  # noqa: BLE001 - whatever is raised is the finding
         traceback.print_exc(limit=-8)
-        print(keep(target, error.data))  # type: ignore[attr-defined]
+        keep(target, error.data)  # type: ignore[attr-defined]
         return 1
     print(f"{target.name}: {number * ROUND} inputs, {number * PAIRS} pairs")
     return 0
