@@ -10,7 +10,7 @@ from miglet.commands import registry  # noqa: F401 - its commands are rows
 from miglet.job import signs
 from miglet.job.evidence import Evidence
 from miglet.job.verdict import RunnerExit
-from miglet.lifecycle.effects import Effect, Emit, Post, Tell
+from miglet.lifecycle.effects import Effect, Emit, GiveOrder, Post
 from miglet.lifecycle.table import step
 from miglet.lifecycle.vm import Moment, Policy, Vm
 from miglet.messages.codec import Fact, Order
@@ -105,7 +105,7 @@ def types(effects: Iterable[Effect]) -> list[str]:
 
 def told(effects: Iterable[Effect]) -> list[Order]:
     """The orders that were given, in order."""
-    return [each.order for each in effects if isinstance(each, Tell)]
+    return [each.order for each in effects if isinstance(each, GiveOrder)]
 
 
 def evidence(result: str | None = "Succeeded", code: int | None = 100) -> Evidence:

@@ -459,7 +459,7 @@ class Arbiter:
             if perform:
                 perform(self, effect)
 
-    def _tell(self, effect: effects.Tell) -> None:
+    def _give_order(self, effect: effects.GiveOrder) -> None:
         self._supervisor.send(effect.order.to, effect.order)
 
     def _set_timer(self, effect: effects.SetTimer) -> None:
@@ -544,7 +544,7 @@ OBSERVERS: dict[type[Fact], Callable[[Arbiter, Any], None]] = {
 #: How each effect is performed. `Emit` is not here: events are persisted, with the new
 #: state, before anything is done.
 PERFORMERS: dict[type[effects.Effect], Callable[[Arbiter, Any], None]] = {
-    effects.Tell: Arbiter._tell,
+    effects.GiveOrder: Arbiter._give_order,
     effects.SetTimer: Arbiter._set_timer,
     effects.StopTimer: Arbiter._stop_timer,
     effects.Post: Arbiter._post,

@@ -61,12 +61,12 @@ def connected(
         return place.context.wrap_socket(plain, server_hostname=place.host)
     except OSError as error:  # also ssl.SSLError
         plain.close()
-        raise tls_trouble(place, error) from None
+        raise tls_failure(place, error) from None
 
 
 def tcp(place: Place, deadline: float, resolve: Resolver) -> socket.socket:
     """A connection to the first of the host's addresses that takes it."""
-    troubles = []
+    failures = []
     for address in addresses(place, resolve):
         try:
             return socket.create_connection(
@@ -74,13 +74,13 @@ def tcp(place: Place, deadline: float, resolve: Resolver) -> socket.socket:
             )
         except OSError as error:
             reason_text = error.strerror or str(error)
-            troubles.append(
+            failures.append(
                 reason_text
                 if address[0] == place.host
                 else f"{address[0]} {reason_text}"
             )
     hint = "does a firewall or a route stand in the way, or is it not running?"
-    raise Notable(f"{place}: {', '.join(troubles)}", hint)
+    raise Notable(f"{place}: {', '.join(failures)}", hint)
 
 
 def addresses(place: Place, resolve: Resolver) -> list[tuple[str, int]]:
@@ -94,7 +94,7 @@ def addresses(place: Place, resolve: Resolver) -> list[tuple[str, int]]:
     return [each[4][:2] for each in found]
 
 
-def tls_trouble(place: Place, error: OSError) -> Notable:
+def tls_failure(place: Place, error: OSError) -> Notable:
     """What went wrong after the connection was there."""
     if isinstance(error, ssl.SSLCertVerificationError):
         reason_text = error.verify_message

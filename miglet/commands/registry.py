@@ -6,7 +6,7 @@ answered by one CommandCompleted; its parameters were held against its JSON Sche
 
 from __future__ import annotations
 
-from miglet.lifecycle.effects import Adopt, ChangeLevel, Tell
+from miglet.lifecycle.effects import Adopt, ChangeLevel, GiveOrder
 from miglet.lifecycle.job import Step
 from miglet.lifecycle.shutdown import drain, stop_now
 from miglet.lifecycle.table import CommandRejected, command
@@ -56,4 +56,4 @@ def set_log_level(vm: Vm, fact: CommandValidated, moment: Moment) -> Step:
 @command("RotateCredentials", answered_later=True)
 def rotate_credentials(vm: Vm, fact: CommandValidated, moment: Moment) -> Step:
     """Read the controller's credential anew, and prove it before the old one goes."""
-    return vm, [Tell(RenewCredentials(fact.id))]
+    return vm, [GiveOrder(RenewCredentials(fact.id))]

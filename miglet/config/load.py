@@ -265,7 +265,7 @@ def schema_faults(flat: Mapping[str, Any], sources: Mapping[str, str]) -> list[F
             continue
         names = [part for part in error.absolute_path if isinstance(part, str)]
         key = KEYS[".".join(names)]
-        reason, hint = complaint(key, error)
+        reason, hint = reason_and_hint(key, error)
         # One fault a key: a value that is too long may break its pattern as well.
         faults.setdefault(key.name, Fault(key.name, sources[key.name], reason, hint))
     return list(faults.values())
@@ -279,7 +279,7 @@ def tree(flat: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def complaint(key: Key, error: jsonschema.ValidationError) -> tuple[str, str]:
+def reason_and_hint(key: Key, error: jsonschema.ValidationError) -> tuple[str, str]:
     """Reason and hint for one finding of jsonschema."""
     was, allowed = found(key, error.instance), cast(Any, error.validator_value)
     if error.validator == "enum":

@@ -353,7 +353,7 @@ def table_of(text: str) -> Table:
         node = plain(yaml.compose(text, Loader=Loader))
     # The pure Python parser lets a ValueError or OverflowError of int() and chr() out.
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise Unreadable(complaint(error)) from None
+        raise Unreadable(yaml_problem(error)) from None
     if node is None:
         return Table([])
     if not isinstance(node, Table):
@@ -362,7 +362,7 @@ def table_of(text: str) -> Table:
     return node
 
 
-def complaint(error: Exception) -> str:
+def yaml_problem(error: Exception) -> str:
     """Why and where YAML could not be read, on one line."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or "it has characters that YAML forbids"

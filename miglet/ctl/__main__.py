@@ -25,7 +25,7 @@ from miglet.ctl.client import (
     fields,
     items,
 )
-from miglet.ctl.view import complaints
+from miglet.ctl.view import problems
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes longer to import than the call takes
@@ -138,7 +138,7 @@ def runner_log(connection: Connection, options: argparse.Namespace) -> int:
 @subcommand()
 def doctor(connection: Connection, options: argparse.Namespace) -> int:
     """Say what is wrong and what to do about it; exit 1 if anything is."""
-    found = complaints(fields(connection.call("status")))
+    found = problems(fields(connection.call("status")))
     lines = [line for sentence in found for line in view.wrapped(f"* {sentence}", 2)]
     show(options, {"complaints": found}, lines or ["Nothing is wrong."])
     return REFUSED if found else RUNNING

@@ -253,7 +253,7 @@ def plural(count: Any, noun: str) -> str:
     return f"{clean(count)} {noun}" + ("" if count == 1 else "s")
 
 
-def complaints(status: Status) -> list[str]:
+def problems(status: Status) -> list[str]:
     """What is wrong, a sentence or two each, with what to do about it."""
     found = [
         *state_problems(status),

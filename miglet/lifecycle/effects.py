@@ -23,7 +23,7 @@ class Emit(Effect):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Tell(Effect):
+class GiveOrder(Effect):
     """Give this order to its worker."""
 
     order: Order

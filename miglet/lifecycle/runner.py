@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from miglet import errors
 from miglet.job.verdict import GIVE_UP, RELAUNCH, Crash, crash
-from miglet.lifecycle.effects import Effect, Emit, Tell
+from miglet.lifecycle.effects import Effect, Emit, GiveOrder
 from miglet.lifecycle.job import (
     Step,
     complete_job,
@@ -80,13 +80,13 @@ def provide_runner(
         registrations=vm.registrations + (not kept),
         name=name,
     )
-    return vm, [Tell(order)]
+    return vm, [GiveOrder(order)]
 
 
 def instruct_worker(vm: Vm, fact: WorkerStarted, moment: Moment) -> Step:
     """Give a new worker the orders that the one before it took with it."""
     return vm, [
-        Tell(order)
+        GiveOrder(order)
         for order in standing_orders(vm, moment.now, fact.deaths)
         if order.to == fact.worker
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from miglet.errors import CRASH_LOOP, DONE, UNDELIVERED
 from miglet.formats import rfc3339
-from miglet.lifecycle.effects import Effect, Emit, Exit, KillRun, StopWorkers, Tell
+from miglet.lifecycle.effects import Effect, Emit, Exit, GiveOrder, KillRun, StopWorkers
 from miglet.lifecycle.job import ORPHAN_TIMEOUT, Step, lose_job
 from miglet.lifecycle.vm import DELIVERY_SECONDS, End, Moment, State, Vm
 from miglet.messages.events import (
@@ -51,7 +51,8 @@ def drain(vm: Vm, end: End, moment: Moment) -> Step:
         return vm, []
     if vm.runner is None:
         return shut_down(vm, end, moment)
-    return vm.enter(State.DRAINING, moment, end=vm.end or end), [Tell(DrainRunner())]
+    vm = vm.enter(State.DRAINING, moment, end=vm.end or end)
+    return vm, [GiveOrder(DrainRunner())]
 
 
 def shut_down(vm: Vm, end: End, moment: Moment) -> Step:
@@ -72,7 +73,7 @@ def shut_down(vm: Vm, end: End, moment: Moment) -> Step:
         # No runner was ever asked for: there is nothing to stop or to deregister.
         vm, last = finish(vm, "not_registered", moment)
         return vm, [*effects, *last]
-    return vm, [*effects, Tell(stop_order(vm, moment.now))]
+    return vm, [*effects, GiveOrder(stop_order(vm, moment.now))]
 
 
 def stop_cause(vm: Vm) -> str:
@@ -296,13 +297,13 @@ def job_too_long(vm: Vm, moment: Moment) -> Step:
     if vm.job is None or vm.stopped_by:
         return vm, []
     vm = vm.replace(stopped_by="timeout", stopping_since=moment.now)
-    return vm, [Tell(stop_order(vm, moment.now))]
+    return vm, [GiveOrder(stop_order(vm, moment.now))]
 
 
 def orphan_too_long(vm: Vm, moment: Moment) -> Step:
     """The job's lock at GitHub has run out: a result would not count any more."""
     vm = vm.replace(stopped_by=ORPHAN_TIMEOUT, stopping_since=moment.now)
-    return vm, [Tell(stop_order(vm, moment.now))]
+    return vm, [GiveOrder(stop_order(vm, moment.now))]
 
 
 def job_cannot_be_stopped(vm: Vm, moment: Moment) -> Step:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from miglet import errors
-from miglet.lifecycle.effects import Effect, Emit, Post, Tell
+from miglet.lifecycle.effects import Effect, Emit, GiveOrder, Post
 from miglet.lifecycle.job import Step
 from miglet.lifecycle.runner import provide_runner
 from miglet.lifecycle.shutdown import answer_open_commands, drain, fail, shut_down
@@ -47,7 +47,7 @@ def resume(vm: Vm, fact: SettingsLoaded, moment: Moment) -> Step:
     vm = vm.enter(State.WAITING_FOR_CONTROLLER, moment, commands={})
     watch: list[Effect] = []
     if vm.runner:
-        watch = [Tell(WatchRunner(vm.runner["run_id"]))]
+        watch = [GiveOrder(WatchRunner(vm.runner["run_id"]))]
     return vm, [*reports, *lost, *watch, Post(StartContinued())]
 
 

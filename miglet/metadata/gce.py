@@ -152,7 +152,7 @@ class Gce(Cloud):
 
     def _foreign(self, answer: Answer, path: str) -> MetadataUnavailable:
         if answer.status == HTTPStatus.FORBIDDEN:
-            return self._server.complaint(answer, path)
+            return self._server.error_for(answer, path)
         return MetadataRefused(
             f"{self._server.host}: /{path}: {answer.status} without Metadata-Flavor:"
             " Google: something else answers at this address"

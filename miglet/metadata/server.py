@@ -105,9 +105,9 @@ class Server:
             return answer.body
         if answer.status == HTTPStatus.NOT_FOUND:
             return None
-        raise self.complaint(answer, path)
+        raise self.error_for(answer, path)
 
-    def complaint(self, answer: Answer, path: str) -> MetadataUnavailable:
+    def error_for(self, answer: Answer, path: str) -> MetadataUnavailable:
         """The error that an answer other than 200 and 404 is."""
         status = answer.status
         failure = f"{self.host}: /{path}: {status} {phrase(status)}"

@@ -167,18 +167,18 @@ def subordinate(account: Account, subuid: Path) -> Iterator[str]:
 def load(rules: str, runtime: Path, options: Sequence[str] = ()) -> None:
     """Give `rules` to nft(8), all or nothing; raises MetadataOpen."""
     command = (nft(), *options, "-f", "-")
-    complaints = runtime / f"nft-{os.getpid()}.err"
+    errors = runtime / f"nft-{os.getpid()}.err"
     try:
         if may_filter():
             systemd.order(command, LOAD_SECONDS, rules.encode())
         else:
-            systemd.order(in_unit(command, rules, complaints), LOAD_SECONDS)
+            systemd.order(in_unit(command, rules, errors), LOAD_SECONDS)
     except systemd.CommandFailed as error:
-        said = tail(complaints, LONGEST_ERROR).decode(errors="replace").strip()
+        said = tail(errors, LONGEST_ERROR).decode(errors="replace").strip()
         reason = (said or str(error))[:LONGEST_ERROR]
         raise MetadataOpen(f"nft refuses the rules: {reason}", KERNEL) from error
     finally:
-        complaints.unlink(missing_ok=True)
+        errors.unlink(missing_ok=True)
 
 
 def nft() -> str:
@@ -196,7 +196,7 @@ def may_filter(status: Path = Path("/proc/self/status")) -> bool:
     return bool(found and int(found[1], 16) & NET_ADMIN)
 
 
-def in_unit(command: Sequence[str], rules: str, complaints: Path) -> tuple[str, ...]:
+def in_unit(command: Sequence[str], rules: str, errors: Path) -> tuple[str, ...]:
     """The same command outside our sandbox; raises Unblockable if that cannot be.
 
     Starting a oneshot waits for its end without a message bus, which --wait needs.
@@ -208,7 +208,7 @@ def in_unit(command: Sequence[str], rules: str, complaints: Path) -> tuple[str, 
         f"TimeoutStartSec={LOAD_SECONDS:g}",
         "StandardInput=data",
         f"StandardInputData={base64.b64encode(rules.encode()).decode()}",
-        f"StandardError=truncate:{complaints}",
+        f"StandardError=truncate:{errors}",
     )
     return (
         *("systemd-run", "--quiet", "--collect"),

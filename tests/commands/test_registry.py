@@ -8,7 +8,7 @@ import pytest
 
 from miglet.controller import contract
 from miglet.formats import canonical_command
-from miglet.lifecycle.effects import AcceptCommand, Adopt, ChangeLevel, Tell
+from miglet.lifecycle.effects import AcceptCommand, Adopt, ChangeLevel, GiveOrder
 from miglet.lifecycle.table import COMMANDS, OPEN_COMMANDS_LIMIT, step
 from miglet.lifecycle.vm import Moment, State
 from miglet.messages.facts import (
@@ -129,7 +129,7 @@ def test_a_new_heartbeat_sender_is_told_to_renew_the_credentials_again():
     vm, _ = live(idle(), CommandValidated("c", "RotateCredentials", {}))
     new = WorkerStarted("heartbeat-sender", 4711, 1, 1)
     vm, effects = step(vm, new, NOW)
-    assert Tell(RenewCredentials("c")) in effects
+    assert GiveOrder(RenewCredentials("c")) in effects
     vm, effects = live(vm, CredentialsRenewed("c", None), CredentialsRenewed("c", None))
     assert [each.outcome for each in events(effects)] == ["done"]
 

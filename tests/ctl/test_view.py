@@ -49,13 +49,13 @@ ILLS = {
 
 @pytest.mark.parametrize("told", ILLS)
 def test_the_doctor_finds_it(told):
-    [complaint] = view.complaints({**STATUS, **ILLS[told]})
-    assert told in complaint
-    assert complaint.endswith(".") and "  " not in complaint
+    [problem] = view.problems({**STATUS, **ILLS[told]})
+    assert told in problem
+    assert problem.endswith(".") and "  " not in problem
 
 
 def test_the_doctor_finds_nothing_wrong_with_the_well():
-    assert view.complaints(STATUS) == []
+    assert view.problems(STATUS) == []
 
 
 ANYTHING = st.recursive(
@@ -73,7 +73,7 @@ ANYTHING = st.recursive(
 @example({"state": {"uptime_seconds": float("inf")}})
 @given(st.dictionaries(st.sampled_from(list(STATUS)), ANYTHING))
 def test_any_status_can_be_shown(status):
-    for line in [*view.status_lines(status), *view.complaints(status)]:
+    for line in [*view.status_lines(status), *view.problems(status)]:
         assert line.isprintable() or view.clean(line) == line
     view.change_line("12:00:00", status)
     view.measure_lines(status)

@@ -302,7 +302,7 @@ def control_answer(data: bytes) -> None:
         return
     if not isinstance(status, dict):
         return
-    for line in (*view.status_lines(status), *view.complaints(status)):
+    for line in (*view.status_lines(status), *view.problems(status)):
         require_no_control_characters(line)
         require_text(line)
 

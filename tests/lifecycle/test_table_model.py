@@ -22,12 +22,12 @@ from miglet.lifecycle.effects import (
     Effect,
     Emit,
     Exit,
+    GiveOrder,
     KillRun,
     Post,
     SetTimer,
     StopTimer,
     StopWorkers,
-    Tell,
 )
 from miglet.lifecycle.table import due_times, step
 from miglet.lifecycle.vm import Moment, Policy, State, Vm
@@ -394,7 +394,7 @@ def perform(world: World, vm: Vm, effect: Effect) -> World:
     match effect:
         case Emit(event=event):
             return score(world, event, effect)
-        case Tell(order=order):
+        case GiveOrder(order=order):
             return give(world, order)
         case SetTimer(name=name):
             return world._replace(timers=world.timers | {name})
