@@ -324,6 +324,10 @@ def test_a_thousand_idle_connections_refuse_nobody(office):
     for _ in range(1000):
         office.caller()
         office.turn()
+        # All but the latest were dropped by now, and an ordinary user may have only
+        # 1,024 files open; the first is `busy`.
+        if len(office.sockets) > 2 * control.CONNECTION_LIMIT:
+            office.sockets.pop(1).close()
     assert len(office.server._connections) == control.CONNECTION_LIMIT
     busy.say(b'"2.0","id":1,"method":"echo"}\n')
     assert busy.hear()["result"] == {}
