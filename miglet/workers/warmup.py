@@ -2,7 +2,7 @@
 
 CPython writes into a function while it runs for the first times (PEP 659), and each
 process that does so has its own copy of the page from then on. A few rounds in the
-parent, 7 ms of them, leave the four workers 2 MB smaller; it is what Ruby calls
+parent, 7 ms of them, leave the workers 0.5 MB smaller; it is what Ruby calls
 ``Process.warmup``. The rounds are those of a real worker with a real client, whose
 connections end in a socket of our own: nothing of a library is replaced, no name is
 resolved, nobody is connected to.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import sys
 
 from miglet.config.settings import Settings
@@ -33,9 +32,6 @@ TIMEOUT_SECONDS = 10.0
 
 #: A name that does not exist (RFC 2606); it is never resolved.
 ENDPOINT = "http://warmup.invalid"
-
-#: A cipher suite without a certificate: a handshake with ourselves needs none.
-ANONYMOUS = "AECDH-AES256-SHA:@SECLEVEL=0"
 
 #: The only answer; a connection is good for one.
 ANSWER = (
@@ -100,48 +96,13 @@ class WarmupWorker(Worker):
 
 
 def warm_up_tls(settings: Settings) -> None:
-    """Load what is trusted, and have OpenSSL do once what it does at each first time.
-
-    The context that is made here serves every worker: 1.4 MB in all. Ciphers, key
-    exchange and records, which OpenSSL looks up when they are first used, are 0.4 MB.
-    """
+    """Load what is trusted into the context that serves every worker: 1.4 MB in all."""
     files = tls_for(settings.controller)
     if files is None:
         return
-    # Files that are not there yet are loaded by each worker when they are; and there
-    # are builds of OpenSSL without anonymous ciphers.
+    # Files that are not there yet are loaded by each worker when they are.
     with contextlib.suppress(CredentialUnusable):
         files.prepare()
-    with contextlib.suppress(ssl.SSLError):
-        shake_hands()
-
-
-def shake_hands() -> None:
-    """A handshake and a word in each direction, all in memory."""
-    ours, theirs = (anonymous(side) for side in CLIENT_AND_SERVER)
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = ours.wrap_bio(to_client, to_server)
-    server = theirs.wrap_bio(to_server, to_client, server_side=True)
-    for end in (client, server, client, server):
-        with contextlib.suppress(ssl.SSLWantReadError):
-            end.do_handshake()
-    client.write(b"question")
-    server.write(server.read())
-    client.read()
-
-
-#: The two sides of a handshake.
-CLIENT_AND_SERVER = (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)
-
-
-def anonymous(side: int) -> ssl.SSLContext:
-    """A context for one side that neither shows nor asks for a certificate."""
-    context = ssl.SSLContext(side)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = ssl.TLSVersion.TLSv1_2  # later ones have no such suites
-    context.set_ciphers(ANONYMOUS)
-    return context
 
 
 def warm_up(settings: Settings, identity: Identity) -> None:

@@ -155,7 +155,3 @@ def test_a_plain_endpoint_needs_no_context(monkeypatch):
     monkeypatch.setattr(tls, "PREPARED", {})
     warmup.warm_up_tls(settings(endpoint="http://127.0.0.1:9"))
     assert tls.PREPARED == {}
-
-
-def test_the_handshake_with_ourselves_is_a_whole_one():
-    warmup.shake_hands()
