@@ -149,6 +149,7 @@ def test_its_time_limit_takes_all_that_ignore_signals(place):
         "while :; do sleep 1; done"
     )
     eventually((place.directory / "up").exists, what="the hang")
+    eventually(lambda: "Connecting" in running.run.printed(), what="its output")
     family = running.run.tree()
     outcome = running.kill()
     assert (outcome.kind, outcome.next) == ("timed_out", Next.RETRY)
