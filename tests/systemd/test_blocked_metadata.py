@@ -24,8 +24,8 @@ pytestmark = [
 UNIT = Path("/run/systemd/system/blocking.service")
 RUNTIME = Path("/run/miglet")
 
-#: What the packaged unit says of its main process and of other units, which this machine
-#: may have, and not of its sandbox.
+#: What the packaged unit says of its main process and of other units, which this
+#: machine may have, and not of its sandbox.
 PROCESS = ("Type", "Notify", "Exec", "Watchdog", "Restart", "Wants", "After")
 
 #: Both things that the agent does, at a start and at a registration.
