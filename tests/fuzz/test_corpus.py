@@ -11,7 +11,7 @@ from tests.fuzz import with_hypothesis
 from tests.fuzz.targets import TARGETS
 
 #: Inputs for each target in `make test`, and in `make test-all`.
-FEW, MANY = 15, 1500
+FEW, MANY = 15, 500
 
 EVERY_TARGET = pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 
