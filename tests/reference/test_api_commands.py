@@ -145,20 +145,18 @@ def test_a_command_is_handed_out_again_after_its_lease_until_completed(controlle
 
 def test_nothing_is_handed_out_to_a_client_that_is_gone(controller):
     vm = f"vm-{uuid.uuid4()}"
-    connection = half_poll(controller, vm)
-    eventually(lambda: controller.knows(vm))
-    connection.close()
+    with half_poll(controller, vm):
+        eventually(lambda: controller.knows(vm))
     id = controller.command(vm, "Drain")
     assert controller.ask(f"vms/{vm}/commands/{id}")["times_handed_out"] == 0
     assert [each["id"] for each in poll(controller, vm)] == [id]
 
 
 def test_a_command_lost_with_its_connection_is_handed_out_again(controller, vm):
-    connection = half_poll(controller, vm)
-    id = controller.command(vm, "Drain")
-    path = f"vms/{vm}/commands/{id}"
-    eventually(lambda: controller.ask(path)["times_handed_out"] == 1)
-    connection.close()
+    with half_poll(controller, vm):
+        id = controller.command(vm, "Drain")
+        path = f"vms/{vm}/commands/{id}"
+        eventually(lambda: controller.ask(path)["times_handed_out"] == 1)
     assert [each["id"] for each in poll(controller, vm, wait=20)] == [id]
 
 
