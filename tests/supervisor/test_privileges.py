@@ -78,7 +78,7 @@ def test_a_privilege_that_could_come_back_is_told():
     def work():
         os.setresuid(nobody.uid, nobody.uid, 0)
         try:
-            privileges._insist_on(nobody)
+            privileges._verify_dropped(nobody)
         except privileges.PrivilegesKept:
             return True
         return False
