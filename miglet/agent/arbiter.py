@@ -46,7 +46,7 @@ from miglet.supervisor.children import ChildTask, ChildTasks, by_name
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.linux import RunQueue
 from miglet.supervisor.memory import MemoryTimer, share_with_children
-from miglet.supervisor.privileges import unprivileged_uids
+from miglet.supervisor.privileges import group_id, unprivileged_uids
 from miglet.supervisor.queues import Queue
 from miglet.supervisor.signals import PARENT, SignalPipe
 from miglet.supervisor.supervisor import Supervisor
@@ -205,6 +205,7 @@ class Arbiter:
             path,
             functools.partial(answer, self),
             changing,
+            group_id("miglet"),
             # Where MIGlet is not root its workers are its own user, who may do all.
             refused=unprivileged_uids() - {os.geteuid()},
         )

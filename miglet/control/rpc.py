@@ -1,16 +1,12 @@
-"""Strict JSON from untrusted clients, and JSON-RPC 2.0 on top of it.
-
-The rule that holds here: bytes from outside are either exactly what was agreed on
-or refused with a reason, at a cost bounded by their number; nothing in between.
-"""
+"""JSON-RPC 2.0 for untrusted clients: a request is read strictly or refused."""
 
 from __future__ import annotations
 
 import json
 from typing import Any, NamedTuple
 
-from miglet import formats
-from miglet.errors import BadMessage, MigletError
+from miglet.errors import MigletError
+from miglet.formats import strict_json
 
 #: A request may have so many bytes, an answer so many.
 REQUEST_BYTES = 65536
@@ -51,44 +47,21 @@ class Request(NamedTuple):
     notification: bool = False
 
 
-def strict_json(text: bytes, limit: int = REQUEST_BYTES) -> Any:
-    """The JSON value in `text`, which may have `limit` bytes.
-
-    Refused with BadMessage: more bytes, values nested deeper than DEEPEST, and whatever
-    else `formats.strict_json` refuses.
-    """
-    if len(text) > limit:
-        raise BadMessage(f"{len(text)} bytes are more than the {limit} allowed")
-    try:
-        return formats.strict_json(text, DEEPEST)
-    except UnicodeDecodeError as error:
-        raise BadMessage(f"not UTF-8 at byte {error.start}") from None
-    except ValueError as error:
-        raise BadMessage(f"not JSON: {error}") from None
-
-
 def request_in(line: bytes) -> Request:
     """The request in `line`. Raises RpcError."""
     try:
-        message = strict_json(line)
-    except BadMessage as error:
-        raise RpcError(PARSE_ERROR, str(error)) from None
+        message = strict_json(line, DEEPEST)
+    except ValueError as error:
+        raise RpcError(PARSE_ERROR, f"not JSON: {error}") from None
     if isinstance(message, list):
         raise RpcError(INVALID_REQUEST, "no batches: send one request a line")
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         raise RpcError(INVALID_REQUEST, 'expected an object with "jsonrpc": "2.0"')
-    return _request_of(message)
-
-
-def _request_of(message: dict[str, Any]) -> Request:
-    method = message.get("method")
-    if not isinstance(method, str) or not is_id(message.get("id")):
-        raise RpcError(
-            INVALID_REQUEST, "expected a method, and an id of text or a whole number"
-        )
-    return Request(
-        message.get("id"), method, message.get("params", {}), "id" not in message
-    )
+    id, method = message.get("id"), message.get("method")
+    if not isinstance(method, str) or not is_id(id):
+        expected = "expected a method, and an id of text or a whole number"
+        raise RpcError(INVALID_REQUEST, expected)
+    return Request(id, method, message.get("params", {}), "id" not in message)
 
 
 def is_id(value: object) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import logging
 import os
 import pwd
@@ -22,22 +21,11 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from miglet.control.rpc import (
-    BAD_PARAMS,
-    BUSY,
-    INVALID_REQUEST,
-    NOT_PERMITTED,
-    REQUEST_BYTES,
-    Request,
-    RpcError,
-    failure,
-    notice,
-    reply,
-    request_in,
-)
+from miglet.control import rpc
+from miglet.control.rpc import RpcError
 from miglet.errors import MISCONFIGURED, NO_ROOM, UNAVAILABLE, MigletError
 
 #: Connections at a time, and those of one user who is neither root nor ourselves.
@@ -59,15 +47,21 @@ SUBSCRIBER_BYTES = 65536
 #: sockaddr_un has room for so many bytes and a NUL (unix(7)).
 LONGEST_PATH = 107
 
-#: Connections that may wait to be accepted, and those accepted in one turn.
+#: Connections that may wait to be accepted; each turn accepts one.
 BACKLOG = 64
-ACCEPTS_A_TURN = 16
 
 #: Owner and group may connect, others not.
 MODE = 0o660
 
 #: From linux/socket.h; Python has no name for it.
 SO_PEERGROUPS = 59
+
+#: What may be found where the socket should be.
+FILE_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFREG: "a regular file",
+}
 
 log = logging.getLogger(__name__)
 
@@ -157,17 +151,19 @@ class Connection:
     def read(self, now: float) -> None:
         """Take what has arrived, up to one byte more than a request may have."""
         try:
-            arrived = self.end.recv(REQUEST_BYTES + 1 - len(self.inbox))
+            arrived = self.end.recv(rpc.REQUEST_BYTES + 1 - len(self.inbox))
         except BlockingIOError:
             return
+        except OSError:
+            arrived = b""  # The client reset the connection.
         self.inbox += arrived
         self.last_seen = now
         if not arrived:
             self.ended = True
-        elif len(self.inbox) > REQUEST_BYTES and not self.has_request:
-            too_long = f"a request has at most {REQUEST_BYTES} bytes"
-            self.inbox, self.ended = b"", True
-            self.outbox += failure(None, RpcError(INVALID_REQUEST, too_long))
+        elif len(self.inbox) > rpc.REQUEST_BYTES and not self.has_request:
+            self.abandon()
+            too_long = f"a request has at most {rpc.REQUEST_BYTES} bytes"
+            self.outbox = rpc.failure(None, RpcError(rpc.INVALID_REQUEST, too_long))
 
     def next_line(self) -> bytes:
         """Take the oldest whole request out of the inbox."""
@@ -177,14 +173,21 @@ class Connection:
 
     def write(self) -> None:
         """Send what the socket takes."""
-        if self.outbox:
-            with contextlib.suppress(BlockingIOError):
-                self.outbox = self.outbox[self.end.send(self.outbox) :]
+        try:
+            self.outbox = self.outbox[self.end.send(self.outbox) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.abandon()  # The client disconnected; there is nobody to answer.
+
+    def abandon(self) -> None:
+        """Forget what is under way; nothing more is read or answered."""
+        self.inbox, self.outbox, self.ended = b"", b"", True
 
     def note_halves(self, now: float) -> None:
         """Start, keep or stop the clock of things half done."""
-        half_in = bool(self.inbox) and not self.ended
-        half_out = bool(self.outbox) and not self.subscribed
+        half_in = self.inbox and not self.ended
+        half_out = self.outbox and not self.subscribed
         if not half_in and not half_out:
             self.half_since = None
         elif self.half_since is None:
@@ -208,15 +211,9 @@ class Connection:
         With a request left to be answered it is the latter: thus the others have their
         turn first, and who does not read is not answered.
         """
-        reading = not self.has_request and not self.ended
-        writing = self.has_request or self.outbox
-        return (selectors.EVENT_READ if reading else 0) | (
-            selectors.EVENT_WRITE if writing else 0
-        )
-
-
-#: Returns the result of a method, or raises RpcError.
-Answer = Callable[[str, dict[str, Any], Peer], Any]
+        if self.has_request or self.ended:
+            return selectors.EVENT_WRITE
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self.outbox else 0)
 
 
 class ControlServer:
@@ -224,26 +221,26 @@ class ControlServer:
 
     `answer` returns what JSON can carry or raises RpcError; it runs in the caller of
     `serve`. Methods in `changing` are for root and our own user, the others also for
-    members of `group`, but for nobody in `refused`. `watch` is answered here: see
+    members of group `gid`, but for nobody in `refused`. `watch` is answered here: see
     `publish`.
     """
 
     def __init__(
         self,
         path: str,
-        answer: Answer,
+        answer: Callable[[str, dict[str, Any], Peer], Any],
         changing: frozenset[str] = frozenset(),
-        group: str = "miglet",
+        gid: int | None = None,
         refused: frozenset[int] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._answer = answer
         self._changing = changing
-        self._gid = group_id(group)
+        self._gid = gid
         self._refused = refused
         self._clock = clock
         self._connections: dict[int, Connection] = {}
-        self._listener = Listener(path, self._gid)
+        self._listener = Listener(path, gid)
         self._selector = selectors.EpollSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
 
@@ -255,7 +252,7 @@ class ControlServer:
         """Do what can be done now; never blocks."""
         for key, events in self._selector.select(0):
             if key.fileobj is self._listener:
-                for end in self._listener.accept():
+                if end := self._listener.accept():
                     self._admit(end)
             elif connection := self._connections.get(key.fd):
                 self._turn(connection, events)
@@ -272,10 +269,15 @@ class ControlServer:
         A subscriber should ask for large answers over another connection: they
         count as unread too.
         """
-        line = notice("changed", params)
-        for connection in list(self._connections.values()):
-            if connection.subscribed:
-                self._push(connection, line)
+        line = rpc.notice("changed", params)
+        for each in [c for c in self._connections.values() if c.subscribed]:
+            if len(each.outbox) + len(line) > SUBSCRIBER_BYTES:
+                log.warning("control: subscriber %d does not read", each.peer.pid)
+                each.abandon()
+            else:
+                each.outbox += line
+                each.write()
+            self._wait_for(each)
 
     def close(self) -> None:
         """Drop everybody and remove the socket, if it is still ours."""
@@ -292,7 +294,7 @@ class ControlServer:
             self._make_room_for(peer)
         except RpcError as refusal:
             with end, contextlib.suppress(OSError):
-                end.send(failure(None, refusal))
+                end.send(rpc.failure(None, refusal))
             return
         self._connections[end.fileno()] = Connection(end, peer, self._clock())
         self._selector.register(end, selectors.EVENT_READ)
@@ -303,44 +305,39 @@ class ControlServer:
         if peer.privileged or (member and peer.uid not in self._refused):
             return
         log.warning("control: user %d (pid %d) refused", peer.uid, peer.pid)
-        raise RpcError(NOT_PERMITTED, "not permitted: join MIGlet's group")
+        raise RpcError(rpc.NOT_PERMITTED, "not permitted: join MIGlet's group")
 
     def _make_room_for(self, peer: Peer) -> None:
-        """Drop a connection where there are too many; RpcError if none may go."""
-        same = [c for c in self._connections.values() if c.peer.uid == peer.uid]
-        if not peer.privileged and len(same) >= USER_LIMIT:
-            self._replace_one_of(same)
-        elif len(self._connections) >= CONNECTION_LIMIT:
-            others = list(self._connections.values())
-            unprivileged = [c for c in others if not c.peer.privileged]
-            if peer.privileged:
-                # Root and our own user always get in.
-                self._drop(min(unprivileged or others, key=_cost))
-            else:
-                self._replace_one_of(unprivileged)
+        """Drop a connection where there are too many; RpcError if none may go.
 
-    def _replace_one_of(self, candidates: list[Connection]) -> None:
-        idle = [each for each in candidates if each.idle]
-        if not idle:
-            raise RpcError(BUSY, "too many connections: try again")
-        self._drop(min(idle, key=_cost))
+        Root and our own user always get in. Others replace only an idle connection.
+        """
+        present = list(self._connections.values())
+        same = [each for each in present if each.peer.uid == peer.uid]
+        unprivileged = [each for each in present if not each.peer.privileged]
+        if not peer.privileged and len(same) >= USER_LIMIT:
+            candidates = [each for each in same if each.idle]
+        elif len(present) < CONNECTION_LIMIT:
+            return
+        elif peer.privileged:
+            candidates = unprivileged or present
+        else:
+            candidates = [each for each in unprivileged if each.idle]
+        if not candidates:
+            raise RpcError(rpc.BUSY, "too many connections: try again")
+        self._drop(min(candidates, key=_cost))
 
     def _turn(self, connection: Connection, events: int) -> None:
         """Read, answer and write, each as far as it goes at once."""
-        try:
-            if events & selectors.EVENT_READ and not connection.has_request:
-                connection.read(self._clock())
+        if events & selectors.EVENT_READ:
+            connection.read(self._clock())
+        connection.write()
+        for _ in range(REQUESTS_A_TURN):
+            if connection.outbox or not connection.has_request:
+                break
+            connection.outbox += self._reply_to(connection, connection.next_line())
             connection.write()
-            for _ in range(REQUESTS_A_TURN):
-                if connection.outbox or not connection.has_request:
-                    break
-                connection.outbox += self._reply_to(connection, connection.next_line())
-                connection.write()
-        except OSError:
-            # The client disconnected; there is nobody to answer.
-            self._drop(connection)
-        else:
-            self._wait_for(connection)
+        self._wait_for(connection)
 
     def _reply_to(self, connection: Connection, line: bytes) -> bytes:
         """The answer to `line`; nothing to a notification that could be obeyed.
@@ -350,16 +347,16 @@ class ControlServer:
         """
         id = None
         try:
-            request = request_in(line)
+            request = rpc.request_in(line)
             id = request.id
             result = self._result_of(connection, request)
         except RpcError as error:
-            return failure(id, error)
-        return b"" if request.notification else reply(id, result)
+            return rpc.failure(id, error)
+        return b"" if request.notification else rpc.reply(id, result)
 
-    def _result_of(self, connection: Connection, request: Request) -> Any:
+    def _result_of(self, connection: Connection, request: rpc.Request) -> Any:
         if not isinstance(request.params, dict):
-            raise RpcError(BAD_PARAMS, "params are passed by name, in an object")
+            raise RpcError(rpc.BAD_PARAMS, "params are passed by name, in an object")
         if request.method == "watch":
             connection.subscribed = True
             return {"watching": True}
@@ -367,24 +364,11 @@ class ControlServer:
             require_may_change(connection.peer, request)
         return self._answer(request.method, request.params, connection.peer)
 
-    def _push(self, connection: Connection, line: bytes) -> None:
-        if len(connection.outbox) + len(line) > SUBSCRIBER_BYTES:
-            log.warning("control: subscriber %d does not read", connection.peer.pid)
-            self._drop(connection)
-            return
-        connection.outbox += line
-        try:
-            connection.write()
-        except OSError:
-            self._drop(connection)
-        else:
-            self._wait_for(connection)
-
     def _wait_for(self, connection: Connection) -> None:
         """Have epoll say when the connection can go on, or drop it when it is done."""
         if connection.done:
             self._drop(connection)
-        elif connection.end.fileno() in self._connections:
+        else:
             connection.note_halves(self._clock())
             self._selector.modify(connection.end, connection.interest())
 
@@ -394,13 +378,14 @@ class ControlServer:
             connection.end.close()
 
 
-def require_may_change(peer: Peer, request: Request) -> None:
+def require_may_change(peer: Peer, request: rpc.Request) -> None:
     """Raise RpcError unless `peer` may change something, and waits for the answer."""
     if request.notification:
-        raise RpcError(INVALID_REQUEST, f"{request.method} needs an id")
+        raise RpcError(rpc.INVALID_REQUEST, f"{request.method} needs an id")
     if not peer.privileged:
         log.warning("control: %s refused to user %d", request.method, peer.uid)
-        raise RpcError(NOT_PERMITTED, f"not permitted: only root may {request.method}")
+        reason = f"not permitted: only root may {request.method}"
+        raise RpcError(rpc.NOT_PERMITTED, reason)
     log.info("control: %s by user %d (pid %d)", request.method, peer.uid, peer.pid)
 
 
@@ -414,119 +399,82 @@ class Listener:
     """The listening socket; it goes on accepting when descriptors run out.
 
     Nothing but a dead socket of our own is ever replaced, nothing but our own socket is
-    ever removed, and at no moment is it more open than it is meant to be. accept(2)
-    fails with EMFILE and leaves the connection waiting, so that a loop would spin; a
-    descriptor kept in reserve serves to turn such callers away.
+    ever removed. accept(2) fails with EMFILE and leaves the connection waiting, so that
+    a loop would spin; a descriptor kept in reserve serves to turn such callers away.
     """
 
     def __init__(self, path: str, gid: int | None) -> None:
         self._path = path
-        folder = os.path.dirname(path) or "."
-        draft = os.path.join(folder, f".{os.getpid()}")
-        if max(len(os.fsencode(path)), len(os.fsencode(draft))) > LONGEST_PATH:
+        if len(os.fsencode(path)) > LONGEST_PATH:
             limit = f"longer than the {LONGEST_PATH} bytes of unix(7)"
             raise SocketUnusable(f"{path}: {limit}")
         try:
-            if not os.path.isdir(folder):
-                os.makedirs(folder)
-                os.chmod(folder, 0o755)
-            refuse_what_is_not_ours(path)
-            self._socket = bind_hidden(draft, gid)
-            os.rename(draft, path)
+            remove_dead_socket(path)
+            self._socket = listen_at(path, gid)
             found = os.lstat(path)
+            self._spare = socket.socket(socket.AF_UNIX)
         except OSError as error:
             kind = NoRoomForSocket if error.errno in NO_ROOM else SocketUnusable
             raise kind(f"{path}: {error.strerror or error}") from error
         self._identity = (found.st_dev, found.st_ino)
-        self._spare = spare_descriptor()
 
     def fileno(self) -> int:
         """Readable when somebody waits to be accepted."""
         return self._socket.fileno()
 
-    def accept(self) -> Iterator[socket.socket]:
-        """The connections that wait, at most ACCEPTS_A_TURN."""
-        for _ in range(ACCEPTS_A_TURN):
-            try:
-                end, _ = self._socket.accept()
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE):
-                    return  # nobody waits, or somebody gave up waiting
+    def accept(self) -> socket.socket | None:
+        """The next connection; None if nobody waits, or it had to be turned away."""
+        try:
+            return self._socket.accept()[0]
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._turn_away()
-            else:
-                yield end
+            return None
 
     def close(self) -> None:
         """Stop listening, and remove the socket if it is still ours."""
         self._socket.close()
-        if self._spare is not None:
-            os.close(self._spare)
+        self._spare.close()
         with contextlib.suppress(FileNotFoundError):
             found = os.lstat(self._path)
             if (found.st_dev, found.st_ino) == self._identity:
                 os.unlink(self._path)
 
     def _turn_away(self) -> None:
-        if self._spare is not None:
-            os.close(self._spare)
+        self._spare.close()
         with contextlib.suppress(OSError):
-            end, _ = self._socket.accept()
-            end.close()
-        self._spare = spare_descriptor()
+            self._socket.accept()[0].close()
+        with contextlib.suppress(OSError):
+            self._spare = socket.socket(socket.AF_UNIX)
 
 
-def group_id(name: str) -> int | None:
-    """The number of group `name`; None when there is no such group."""
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        return None
-
-
-def refuse_what_is_not_ours(path: str) -> None:
-    """Raise SocketUnusable unless `path` is free or a dead socket of our own."""
+def remove_dead_socket(path: str) -> None:
+    """Make `path` free; SocketUnusable for all but a dead socket of our own."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise SocketUnusable(f"{path} is {kind_of(found.st_mode)}, not a socket")
+        kind = FILE_KINDS.get(stat.S_IFMT(found.st_mode), "a special file")
+        raise SocketUnusable(f"{path} is {kind}, not a socket")
     if found.st_uid not in (0, os.geteuid()):
         raise SocketUnusable(f"{path} belongs to user {found.st_uid}, not to MIGlet")
     if is_alive(path):
         raise SocketInUse(f"{path}: somebody listens there already")
-
-
-def kind_of(mode: int) -> str:
-    """What a file of that mode is, with its article."""
-    kinds = {
-        stat.S_IFLNK: "a symbolic link",
-        stat.S_IFDIR: "a directory",
-        stat.S_IFREG: "a regular file",
-    }
-    return kinds.get(stat.S_IFMT(mode), "a special file")
+    os.unlink(path)
 
 
 def is_alive(path: str) -> bool:
     """Whether a process listens at the socket `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except BlockingIOError:
-            return True  # its backlog is full
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-    return True
+        probe.setblocking(False)  # connect(2) would wait where the backlog is full.
+        return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
-def bind_hidden(path: str, gid: int | None) -> socket.socket:
-    """A listening socket at `path`, closed to all until it has its final rights."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+def listen_at(path: str, gid: int | None) -> socket.socket:
+    """A listening socket at `path`. Nobody can connect before its rights are final."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.setblocking(False)
-    umask = os.umask(0o177)
     try:
         listener.bind(path)
         if gid is not None:
@@ -538,14 +486,4 @@ def bind_hidden(path: str, gid: int | None) -> socket.socket:
     except OSError:
         listener.close()
         raise
-    finally:
-        os.umask(umask)
     return listener
-
-
-def spare_descriptor() -> int | None:
-    """A descriptor to give up in need; None when there is none to be had."""
-    try:
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None

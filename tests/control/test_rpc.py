@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.control import rpc
-from miglet.errors import BadMessage
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64) | st.text(),
@@ -22,22 +21,27 @@ def nested(levels: int) -> bytes:
     return b"[" * levels + b"]" * levels
 
 
+def request_with(params: bytes) -> bytes:
+    return b'{"jsonrpc":"2.0","id":1,"method":"x","params":' + params + b"}"
+
+
 @given(VALUES | st.floats(allow_nan=False, allow_infinity=False))
 def test_ordinary_json_is_taken_as_it_is(value):
-    assert rpc.strict_json(json.dumps(value).encode()) == value
-    assert rpc.strict_json(json.dumps(value, ensure_ascii=False).encode()) == value
+    for ascii_only in (True, False):
+        params = json.dumps(value, ensure_ascii=ascii_only).encode()
+        assert rpc.request_in(request_with(params)).params == value
 
 
 @pytest.mark.parametrize(
     "text, reason",
     [
-        (b"", "not JSON"),
-        (b"{", "not JSON"),
-        (b"{} {}", "not JSON"),
-        (b"{'a': 1}", "not JSON"),
-        (b"\xef\xbb\xbf{}", "not JSON"),
-        (b"\x00", "not JSON"),
-        (b'"\xff"', "not UTF-8 at byte 1"),
+        (b"", ""),
+        (b"{", ""),
+        (b"{} {}", ""),
+        (b"{'a': 1}", ""),
+        (b"\xef\xbb\xbf{}", ""),
+        (b"\x00", ""),
+        (b'"\xff"', "'utf-8' codec can't decode byte 0xff in position 1"),
         (nested(rpc.DEEPEST + 2), "nested deeper"),
         (nested(30_000), "nested deeper"),
         (b'{"a":' * 10_000, "nested deeper"),
@@ -57,22 +61,20 @@ def test_ordinary_json_is_taken_as_it_is(value):
     ids=lambda value: repr(value)[:24],
 )
 def test_bad_json_is_refused_with_the_reason(text, reason):
-    with pytest.raises(BadMessage, match=reason):
-        rpc.strict_json(text)
+    with pytest.raises(rpc.RpcError, match=f"not JSON: .*{reason}") as caught:
+        rpc.request_in(text)
+    assert caught.value.code == rpc.PARSE_ERROR
 
 
 def test_the_deepest_that_is_allowed_is_allowed():
-    assert rpc.strict_json(nested(rpc.DEEPEST)) is not None
+    assert rpc.request_in(request_with(nested(rpc.DEEPEST))).params
+    with pytest.raises(rpc.RpcError, match="nested deeper"):
+        rpc.request_in(request_with(nested(rpc.DEEPEST + 1)))
 
 
 def test_a_pair_of_surrogates_is_one_character():
-    assert rpc.strict_json(b'"\\ud83d\\ude00"') == "\N{GRINNING FACE}"
-
-
-def test_the_limit_is_the_callers():
-    assert rpc.strict_json(b'"abc"', limit=5) == "abc"
-    with pytest.raises(BadMessage, match="6 bytes are more than the 5 allowed"):
-        rpc.strict_json(b'"abcd"', limit=5)
+    request = rpc.request_in(request_with(b'"\\ud83d\\ude00"'))
+    assert request.params == "\N{GRINNING FACE}"
 
 
 @given(
@@ -81,10 +83,10 @@ def test_the_limit_is_the_callers():
 )
 def test_any_bytes_are_taken_or_refused(text):
     try:
-        value = rpc.strict_json(text)
-    except BadMessage:
+        request = rpc.request_in(request_with(text))
+    except rpc.RpcError:
         return
-    assert json.loads(json.dumps(value)) == value
+    assert json.loads(json.dumps(request)) == list(request)
 
 
 @pytest.mark.parametrize(

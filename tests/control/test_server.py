@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import json
 import os
 import resource
@@ -137,7 +138,9 @@ class Caller:
 
 @pytest.fixture
 def office(tmp_path):
-    office = Office(str(tmp_path / "run" / "control.sock"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    office = Office(str(folder / "control.sock"))
     yield office
     office.close()
 
@@ -466,15 +469,13 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be othe
 @pytest.fixture
 def shared_office(tmp_path):
     """An office whose group is ``games``, reachable by everybody."""
-    gid = control.group_id("games")
+    gid = grp.getgrnam("games").gr_gid
     office = Office.__new__(Office)
     office.now, office.calls, office.peer, office.sockets = 0.0, [], None, []
     folder = tempfile.mkdtemp(prefix="miglet-control-", dir="/tmp")
     os.chmod(folder, 0o755)
     office.path = f"{folder}/control.sock"
-    office.server = ControlServer(
-        office.path, office.answer, frozenset({"drain"}), group="games"
-    )
+    office.server = ControlServer(office.path, office.answer, frozenset({"drain"}), gid)
     yield office, gid
     office.close()
     os.rmdir(folder)
@@ -580,11 +581,22 @@ def test_a_stranger_takes_no_place_of_root(office):
 # The path
 
 
-def test_the_folder_is_made_and_the_socket_closed_to_others(office):
+def test_the_socket_is_closed_to_others_and_nothing_else_is_left(office):
     folder = os.path.dirname(office.path)
-    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o755
     assert stat.S_IMODE(os.stat(office.path).st_mode) == 0o660
     assert os.listdir(folder) == ["control.sock"]
+
+
+def test_nobody_can_connect_before_the_rights_are_final(tmp_path, monkeypatch):
+    refused = []
+
+    def connect_first(path: str, mode: int) -> None:
+        with socket.socket(socket.AF_UNIX) as early:
+            refused.append(early.connect_ex(path))
+
+    monkeypatch.setattr(os, "chmod", connect_first)
+    Office(str(tmp_path / "control.sock")).close()
+    assert refused == [errno.ECONNREFUSED]
 
 
 def test_a_dead_socket_is_replaced(tmp_path):
@@ -643,7 +655,7 @@ def test_a_full_disk_is_no_mistake_in_the_configuration(tmp_path, monkeypatch):
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(control, "bind_hidden", full)
+    monkeypatch.setattr(control, "listen_at", full)
     with pytest.raises(control.NoRoomForSocket) as caught:
         Office(str(tmp_path / "control.sock"))
     assert caught.value.exit_status == UNAVAILABLE
