@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 try:
     from pythonjsonlogger.json import JsonFormatter
@@ -69,19 +69,6 @@ def level_named(text: str) -> str:
     if name not in LEVELS:
         raise UnknownLevel(f"there is no log level {text!r}")
     return name
-
-
-class LoggingSettings(Protocol):
-    """The section ``logging`` of the settings, as far as it matters here."""
-
-    @property
-    def level(self) -> str: ...
-
-    @property
-    def format(self) -> str: ...
-
-    @property
-    def redact_secrets(self) -> bool: ...
 
 
 def written(fd: int, text: bytes) -> bool:
@@ -210,25 +197,27 @@ class last_words:  # noqa: N801 - reads as what it does: ``with last_words():``
         os._exit(status)
 
 
-def install(settings: LoggingSettings, identity: Mapping[str, str | None]) -> None:
-    """Log to stdout as `settings` say, each line with `identity`; guard stderr.
+def install(
+    identity: Mapping[str, str | None], level: str, line_format: str, redact: bool
+) -> None:
+    """Log to stdout in lines of `line_format` (json or text); guard stderr.
 
-    `identity` holds component, vm_id, pool_id and org_id. Workers inherit all of
-    this through the fork and need only `set_component`.
+    `identity` is in each line: component, vm_id, pool_id and org_id. Workers inherit
+    all of this through the fork and need only `set_component`.
     """
     CONTEXT.clear()
     CONTEXT.update({name: identity.get(name) for name in IDENTITY})
     for fd in (1, 2):
         unshare_pipe(fd)
-    set_redaction(settings.redact_secrets)
+    set_redaction(redact)
     sys.stderr = SafeStream(2, mask_text)
     os.register_at_fork(before=sys.stderr.flush)
-    lines = TextLines if settings.format == "text" else JsonLines
+    lines = TextLines if line_format == "text" else JsonLines
     sink = Sink(1)
     sink.setFormatter(lines(CONTEXT, mask_fields))
     logging.root.handlers[:] = [sink]
     logging.captureWarnings(True)
-    set_level(settings.level)
+    set_level(level)
 
 
 def set_redaction(on: bool) -> None:

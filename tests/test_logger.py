@@ -20,15 +20,12 @@ pytestmark = pytest.mark.integration
 
 PRELUDE = """
 import io, json, logging, os, signal, sys, threading, warnings
-from types import SimpleNamespace
 from miglet import logger, redaction
 log = logging.getLogger("some.where")
 
 def install(format="json", level="info", redact_secrets=True):
-    logger.install(
-        SimpleNamespace(level=level, format=format, redact_secrets=redact_secrets),
-        dict(component="arbiter", vm_id="vm-1", pool_id="pool-1", org_id="org-1"),
-    )
+    who = dict(component="arbiter", vm_id="vm-1", pool_id="pool-1", org_id="org-1")
+    logger.install(who, level, format, redact_secrets)
 
 """
 

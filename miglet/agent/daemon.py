@@ -182,7 +182,8 @@ def learn(
     )
     who = {"vm_id": identity.vm_id, "pool_id": identity.pool_id}
     who |= {"org_id": identity.org_id, "component": "arbiter"}
-    logger.install(settings.logging, who)
+    wanted = settings.logging
+    logger.install(who, wanted.level, wanted.format, wanted.redact_secrets)
     logging.getLogger("urllib3").setLevel(logging.WARNING)
     log.info("MIGlet %s starts as %s", __version__, identity.vm_id)
     return Knowledge(

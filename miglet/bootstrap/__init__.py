@@ -1,20 +1,9 @@
 """The checks of a machine before it may take jobs, and the report of what they found.
 
-`report` runs them all side by side within ``bootstrap.timeout``; `registry` says what a
-check is, and each module here holds the checks of one kind.
+`framework` says what a check is and runs them all side by side within
+``bootstrap.timeout``. Each module imported here registers the checks of one kind.
 """
 
 from miglet.bootstrap import credentials, disk, docker, machine, network, runner
-from miglet.bootstrap.framework import CHECKS, report, table
 
-__all__ = [
-    "CHECKS",
-    "credentials",
-    "disk",
-    "docker",
-    "machine",
-    "network",
-    "report",
-    "runner",
-    "table",
-]
+__all__ = ["credentials", "disk", "docker", "machine", "network", "runner"]

@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 
-from miglet import __version__, bootstrap
+from miglet import __version__
+from miglet.bootstrap import framework
 from miglet.config.load import NOWHERE, explanation, salvage
 from miglet.config.settings import Settings
 from miglet.errors import UNAVAILABLE, Misconfigured
@@ -40,7 +41,7 @@ def main(queue: Queue, sources: dict[str, Any]) -> None:
     note = found.note()
     if note:
         queue.put(note)
-    report = [*found.checks(), *bootstrap.report(loaded.settings)]
+    report = [*found.checks(), *framework.report(loaded.settings)]
     try:
         description = (
             machine(loaded.settings) | found.identity() | {"timeline": timeline}

@@ -255,10 +255,14 @@ def classes_of(section: dict[str, Any], name: str, prefix: str) -> Iterator[str]
             yield from classes_of(rules, class_name(each), f"{prefix}{each}.")
             lines += [f"    {each}: {class_name(each)}"]
         else:
-            lines += [
-                *field_comment(rules["description"]),
-                field(KEYS[prefix + each], each),
-            ]
+            comment = "    #: "
+            lines += textwrap.wrap(
+                rules["description"],
+                88,
+                initial_indent=comment,
+                subsequent_indent=comment,
+            )
+            lines += [field(KEYS[prefix + each], each)]
     head = f"class {name}(Section):\n"
     yield head + f'    """{section["description"]}"""\n\n' + "\n".join(lines) + "\n"
 
@@ -266,13 +270,6 @@ def classes_of(section: dict[str, Any], name: str, prefix: str) -> Iterator[str]
 def class_name(section: str) -> str:
     """E.g. ``RetrySettings``."""
     return section.capitalize() + "Settings"
-
-
-def field_comment(text: str) -> list[str]:
-    """`text` as a comment on the field below it."""
-    return textwrap.wrap(
-        text, 88, initial_indent="    #: ", subsequent_indent="    #: "
-    )
 
 
 def field(key: Key, name: str) -> str:

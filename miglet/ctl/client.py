@@ -120,9 +120,7 @@ class Connection:
 
 def no_connection(path: str, error: OSError) -> Failed:
     """What to tell when nobody can be asked."""
-    if isinstance(
-        error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError
-    ):
+    if isinstance(error, NOBODY_LISTENS):
         message = f"MIGlet is not running: nobody listens at {path}"
         hint = "try `systemctl status miglet` and `journalctl -u miglet`"
         return Failed(f"{message}; {hint}", NOT_RUNNING)

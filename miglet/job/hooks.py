@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from miglet.errors import RunnerError
 from miglet.job import signs
@@ -122,17 +122,15 @@ def _parse(raw: bytes) -> HookReport | Refusal:
         return Refusal("is nested too deeply")
     except ValueError:
         return Refusal("is not JSON")
-    if not isinstance(values, dict) or not _all_text(values):
+    if not isinstance(values, dict) or not all(
+        isinstance(value, str) for value in values.values()
+    ):
         return Refusal("is not a JSON object of strings")
     return _to_report({key: _decode(value) for key, value in values.items()})
 
 
 def _no_json(constant: str) -> NoReturn:
     raise ValueError(constant)
-
-
-def _all_text(values: dict[str, Any]) -> bool:
-    return all(isinstance(value, str) for value in values.values())
 
 
 def _decode(value: str) -> str:

@@ -494,8 +494,5 @@ def crash(runner_exit: RunnerExit, evidence: Evidence) -> Crash | None:
     if runner_exit.stopped_by or (case.reported and not case.worker_crashed):
         return None
     kind = next(kind for kind in CRASHES if kind.applies(case))
-    return Crash(kind.kind, kind.next_step, kind.abnormal, _reason(case))
-
-
-def _reason(case: Case) -> str:
-    return "; ".join(verdict(case.evidence, case.runner_exit).reasons)
+    reason = "; ".join(verdict(evidence, runner_exit).reasons)
+    return Crash(kind.kind, kind.next_step, kind.abnormal, reason)

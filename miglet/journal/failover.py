@@ -184,7 +184,7 @@ class FailoverStorage:
         self.report(
             "journal_newer" if newer else "journal_reset",
             f"{path} could not be used ({error}); it is kept as {aside.name}",
-            {"events_rescued": contents.event_count},
+            {"events_rescued": len(contents.rows.get("pending", {}))},
         )
         return storage
 
@@ -341,11 +341,6 @@ class Snapshot:
     def generation(self) -> int:
         """Which of two journals of one machine is the newer."""
         return self.counters.generation if self.counters else 0
-
-    @property
-    def event_count(self) -> int:
-        """Undelivered events."""
-        return len(self.rows.get("pending", {}))
 
 
 def _age_key(contents: Snapshot) -> tuple[int, bool]:

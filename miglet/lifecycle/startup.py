@@ -155,8 +155,3 @@ def give_up(vm: Vm, moment: Moment) -> Step:
         hint="see controller.give_up_after",
     )
     return fail(vm, [error], errors.UNAVAILABLE, moment)
-
-
-def register_unattended(vm: Vm, moment: Moment) -> Step:
-    """The controller is away, and a registration token lies in the metadata."""
-    return provide_runner(vm, moment)

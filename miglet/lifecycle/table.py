@@ -577,6 +577,7 @@ def _give_up_due(vm: Vm) -> float | None:
 
 
 def _unattended_due(vm: Vm) -> float | None:
+    """The controller is away, and a registration token lies in the metadata."""
     if vm.acknowledged or vm.runner or not vm.policy.token_in_metadata:
         return None
     return vm.since_now + startup.UNATTENDED_SECONDS
@@ -620,7 +621,7 @@ TIMERS: dict[str, Timer] = {
     "unattended": _timer(
         (State.WAITING_FOR_CONTROLLER,),
         _unattended_due,
-        startup.register_unattended,
+        runner.provide_runner,
         State.REGISTERING_RUNNER,
     ),
 }

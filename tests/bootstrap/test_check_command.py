@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from miglet import bootstrap
-from miglet.bootstrap import check_command
+from miglet.bootstrap import check_command, framework
 from miglet.errors import DONE, MISCONFIGURED, UNAVAILABLE, Misconfigured
 
 COMPLETE = (
@@ -45,13 +44,13 @@ def row(status: str, category: str = "") -> dict[str, Any]:
 def test_the_exit_status_says_whether_another_start_may_help(
     sources, monkeypatch, capsys, rows, status
 ):
-    monkeypatch.setattr(bootstrap, "report", lambda settings: rows)
+    monkeypatch.setattr(framework, "report", lambda settings: rows)
     assert check_command.check(sources, as_json=True) == status
     assert json.loads(capsys.readouterr().out) == rows
 
 
 def test_the_checks_are_a_table_for_people(sources, monkeypatch, capsys):
-    monkeypatch.setattr(bootstrap, "report", lambda settings: [row("warn")])
+    monkeypatch.setattr(framework, "report", lambda settings: [row("warn")])
     check_command.check(sources, as_json=False)
     assert "free_disk" in capsys.readouterr().out
 

@@ -11,7 +11,6 @@ import time
 
 import pytest
 
-from miglet import bootstrap
 from miglet.bootstrap.framework import (
     CHECKS,
     Check,
@@ -162,7 +161,6 @@ def test_the_table_is_for_people(tmp_path):
     assert lines[5:] == [
         "3 checks: 1 ok, 1 warn, 1 fail. This machine cannot take jobs."
     ]
-    assert bootstrap.table is table
 
 
 def test_one_check_is_not_checks(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from miglet import bootstrap
+from miglet.bootstrap import framework
 from miglet.bootstrap import main as child
 from miglet.errors import MISCONFIGURED, UNAVAILABLE
 from miglet.messages.facts import (
@@ -35,7 +35,7 @@ COMPLETE = (
 def run(tmp_path: Path, monkeypatch):
     """Runs the child in this process; returns the facts."""
     monkeypatch.setenv("MIGLET_CLOUD", "none")
-    monkeypatch.setattr(bootstrap, "report", lambda settings: [])
+    monkeypatch.setattr(framework, "report", lambda settings: [])
     (tmp_path / "empty.yaml").write_text("")
 
     def facts(*assignments: str) -> list[Any]:

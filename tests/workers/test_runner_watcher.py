@@ -20,7 +20,7 @@ from miglet.messages.facts import (
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from miglet.runner.run import RunnerPresent
-from miglet.workers import registration, runner_watcher
+from miglet.workers import registration, runner_watcher, steps
 from miglet.workers.runner_watcher import RunnerWatcher
 from tests.job.test_observer import FAILURE, FakeRun, FakeWorker, append, stamped
 from tests.sample_settings import sample_settings
@@ -296,7 +296,7 @@ def test_a_registration_that_is_given_up_is_reported(watcher, monkeypatch):
     class Registration(registration.RunnerRegistration):
         def run(self):
             yield 0.0
-            raise registration.GivenUp(fact)
+            raise steps.GivenUp(fact)
 
     monkeypatch.setattr(runner_watcher, "RunnerRegistration", Registration)
     watcher.worker.provide(ProvideRunner("vm-1"))
