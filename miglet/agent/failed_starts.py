@@ -32,7 +32,7 @@ from miglet.supervisor.systemd import Notifier
 LONGEST_DELAY = 60.0
 
 #: Seconds between two signs of life for the service manager's watchdog, which watches
-#: as soon as it was told that the service is ready.
+#: as soon as the service has announced that it is ready.
 ALIVE_SECONDS = 1.0
 
 #: The exit statuses after which the service manager starts MIGlet again.

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from miglet.bootstrap.framework import Notable, check
+from miglet.bootstrap.framework import CheckWarning, check
 from miglet.config.settings import AuthSettings, Settings
 from miglet.runner.installation import may, named
 from miglet.supervisor.privileges import (
@@ -33,7 +33,7 @@ def controller_credential(settings: Settings, deadline: float) -> str:
     for name, path in files.items():
         usable(Path(path), f"controller.auth.{name}", reader)
         if name in SECRET and os.stat(path).st_mode & stat.S_IROTH:
-            raise Notable(f"everybody can read {path}", f"chmod o-r {path}")
+            raise CheckWarning(f"everybody can read {path}", f"chmod o-r {path}")
     if auth.type == "mtls" or auth.ca_path:
         client_context(auth)
     return f"{auth.type}: {', '.join(files.values()) or 'nothing needed'}"
@@ -51,24 +51,26 @@ def files_of(auth: AuthSettings) -> dict[str, str]:
 
 
 def usable(path: Path, key: str, reader: Account | None) -> None:
-    """Raise Notable unless `reader`, or we, can read something there."""
+    """Raise CheckWarning unless `reader`, or we, can read something there."""
     hint = f"put it there, or set {key}; MIGlet waits for it"
     try:
         found = path.stat()
     except OSError as error:
-        raise Notable(f"{path}: {error.strerror}", hint) from None
+        raise CheckWarning(f"{path}: {error.strerror}", hint) from None
     if stat.S_ISDIR(found.st_mode) and not key.endswith("ca_path"):
-        raise Notable(f"{path} is a folder", hint)
+        raise CheckWarning(f"{path} is a folder", hint)
     if not found.st_size:
-        raise Notable(f"{path} is empty", hint)
+        raise CheckWarning(f"{path} is empty", hint)
     for place, mode in [*((each, os.X_OK) for each in path.parents), (path, os.R_OK)]:
         if not may(place, reader, mode):
             hint = "change owner or mode: MIGlet reads it as that user"
-            raise Notable(f"{named(reader)} may not read {path} (see {place})", hint)
+            raise CheckWarning(
+                f"{named(reader)} may not read {path} (see {place})", hint
+            )
 
 
 def client_context(auth: AuthSettings) -> ssl.SSLContext:
-    """TLS with our authorities and our certificate; Notable if it cannot be had."""
+    """TLS with our authorities and our certificate; or CheckWarning."""
     try:
         context = ssl.create_default_context(**authorities(auth.ca_path))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -80,7 +82,7 @@ def client_context(auth: AuthSettings) -> ssl.SSLContext:
         files = [auth.ca_path, auth.certificate_path, auth.key_path]
         listed = ", ".join(path for path in files if path)
         hint = "they must be PEM, belong together and need no password"
-        raise Notable(f"certificate files ({listed}): {reason}", hint) from None
+        raise CheckWarning(f"certificate files ({listed}): {reason}", hint) from None
     return context
 
 

@@ -11,7 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from miglet.bootstrap.framework import Misconfiguration, Notable, Unavailable, check
+from miglet.bootstrap.framework import (
+    CheckWarning,
+    Misconfiguration,
+    Unavailable,
+    check,
+)
 from miglet.config.settings import Settings
 from miglet.metrics.machine import existing
 
@@ -57,7 +62,7 @@ def free_disk(settings: Settings, deadline: float) -> str:
         raise Unavailable(short, hint)
     for need in own_needs(settings):
         if short := lacking(need):
-            raise Notable(short, "events may be lost: remove files, or see paths")
+            raise CheckWarning(short, "events may be lost: remove files, or see paths")
     places = dict.fromkeys([job.path, *(need.path for need in own_needs(settings))])
     return ", ".join(f"{amount(free_bytes(path))} at {path}" for path in places)
 
@@ -88,7 +93,7 @@ def free_inodes(settings: Settings, deadline: float) -> str:
         disk = os.statvfs(need.path)
         if disk.f_files and disk.f_favail < need.inodes:
             hint = "remove files, or make that disk with more inodes"
-            raise Notable(f"only {disk.f_favail} inodes free at {need.path}", hint)
+            raise CheckWarning(f"only {disk.f_favail} inodes free at {need.path}", hint)
     disk = os.statvfs(job_need(settings).path)
     return f"{disk.f_favail} free" if disk.f_files else "without limit"
 

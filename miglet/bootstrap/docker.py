@@ -12,7 +12,7 @@ import socket
 import time
 from pathlib import Path
 
-from miglet.bootstrap.framework import Finding, Notable, Unavailable, check
+from miglet.bootstrap.framework import CheckWarning, Finding, Unavailable, check
 from miglet.bootstrap.probe import ask
 from miglet.bootstrap.runner import runner_account
 from miglet.config.settings import Settings
@@ -45,31 +45,31 @@ def docker(settings: Settings, deadline: float) -> str:
     if not os.path.exists(path) and not shutil.which("dockerd"):
         return f"not installed (no {path})"
     brief = min(deadline, time.monotonic() + OPTIONAL_SECONDS)
-    return _answering(path, brief, Notable, user)
+    return _answering(path, brief, CheckWarning, user)
 
 
 def socket_path(host: str) -> str:
     """The Unix socket that DOCKER_HOST names, or the usual one.
 
-    Raises Notable for another kind of address; it may hold a password.
+    Raises CheckWarning for another kind of address; it may hold a password.
     """
     scheme, _, path = host.partition("://")
     if host and scheme != "unix":
         hint = "unset DOCKER_HOST, or set bootstrap.docker to off"
-        raise Notable(f"DOCKER_HOST is a {scheme} address: not checked", hint)
+        raise CheckWarning(f"DOCKER_HOST is a {scheme} address: not checked", hint)
     return path or SOCKET
 
 
 def _answering(
     path: str, deadline: float, kind: type[Finding], user: Account | None
 ) -> str:
-    trouble = wait_for(path, deadline)
-    if trouble:
+    failure = wait_for(path, deadline)
+    if failure:
         hint = "is the docker service enabled in the image? See bootstrap.docker"
-        raise kind(f"{path}: {trouble}", hint)
+        raise kind(f"{path}: {failure}", hint)
     if not may(Path(path), user, os.W_OK):
         hint = "put that user in the socket's group (usermod -aG docker USER)"
-        raise Notable(f"answers at {path}, but not to {named(user)}", hint)
+        raise CheckWarning(f"answers at {path}, but not to {named(user)}", hint)
     return f"answers at {path}"
 
 
@@ -80,12 +80,12 @@ def wait_for(path: str, deadline: float) -> str:
     """
     while True:
         try:
-            trouble = ping(path, min(deadline, time.monotonic() + PING_SECONDS))
+            failure = ping(path, min(deadline, time.monotonic() + PING_SECONDS))
         except PermissionError:
             return "MIGlet's user may not use it"
         # No try in the very last moment: it would only tell that it had no time.
-        if not trouble or deadline - time.monotonic() <= 2 * PAUSE_SECONDS:
-            return trouble
+        if not failure or deadline - time.monotonic() <= 2 * PAUSE_SECONDS:
+            return failure
         select.select([], [], [], PAUSE_SECONDS)
 
 

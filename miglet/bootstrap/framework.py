@@ -50,7 +50,7 @@ class Unavailable(Finding):
     category = "infrastructure"
 
 
-class Notable(Finding):
+class CheckWarning(Finding):
     """Jobs can run, but somebody should know."""
 
     status = "warn"
@@ -69,7 +69,7 @@ class Check(NamedTuple):
 
     def kind(self) -> type[Finding]:
         """What it means when the check cannot be made, or does not end."""
-        return Unavailable if self.seconds is None else Notable
+        return Unavailable if self.seconds is None else CheckWarning
 
 
 #: Every check by its id, filled as the modules beside this one are imported.

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from miglet.bootstrap.framework import Notable, brief_check
+from miglet.bootstrap.framework import CheckWarning, brief_check
 from miglet.config.settings import Settings
 
 #: Seconds that the boot waits for what is only nice to know.
@@ -52,7 +52,7 @@ def unattended_upgrades(settings: Settings, deadline: float) -> str:
     active = upgrades(Path("/etc"))
     if active:
         hint = f"when the image is built: systemctl mask {' '.join(active)}"
-        raise Notable(f"enabled: {', '.join(active)}", hint)
+        raise CheckWarning(f"enabled: {', '.join(active)}", hint)
     return "not active"
 
 

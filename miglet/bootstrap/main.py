@@ -16,7 +16,7 @@ import psutil
 
 from miglet import __version__
 from miglet.bootstrap import framework
-from miglet.config.load import NOWHERE, explanation, salvage
+from miglet.config.load import NOWHERE, explanation, fallback_settings
 from miglet.config.settings import Settings
 from miglet.errors import UNAVAILABLE, Misconfigured
 from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
@@ -54,7 +54,7 @@ def main(queue: Queue, sources: dict[str, Any]) -> None:
 
 def refused(found: Sources, error: Misconfigured) -> SettingsRefused:
     """Every fault, and settings to tell the controller of them if that is possible."""
-    rest = salvage(found.layers)
+    rest = fallback_settings(found.layers)
     try:
         if rest:
             keep_token(found, rest)
@@ -64,7 +64,7 @@ def refused(found: Sources, error: Misconfigured) -> SettingsRefused:
     faults = [fault._asdict() for fault in error.faults]
     settings = rest.as_dict() if rest else None
     # What only metadata can provide may be there at the next start.
-    lacking = found.trouble and all(fault.source == NOWHERE for fault in error.faults)
+    lacking = found.error and all(fault.source == NOWHERE for fault in error.faults)
     status = UNAVAILABLE if lacking else error.exit_status
     return SettingsRefused(faults, settings, status)
 

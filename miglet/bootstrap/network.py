@@ -11,7 +11,7 @@ import time
 from urllib.parse import SplitResult, urlsplit
 
 from miglet.bootstrap.credentials import client_context
-from miglet.bootstrap.framework import Notable, brief_check
+from miglet.bootstrap.framework import CheckWarning, brief_check
 from miglet.bootstrap.probe import Answer, Place, ask, connected
 from miglet.config.settings import Settings
 from miglet.formats import parse_http_date
@@ -58,14 +58,14 @@ def clock(settings: Settings, deadline: float) -> str:
         return PROXIED
     try:
         date = parse_http_date(head_of(settings, deadline).headers.get("date"))
-    except (OSError, Notable):
+    except (OSError, CheckWarning):
         return "not known: the controller does not answer"
     if date is None:
         return "the controller does not tell the time"
     offset = date - time.time()
     if abs(offset) > CLOCK_SECONDS:
         hint = "is the machine's clock synchronised? See timedatectl(1)"
-        raise Notable(f"the controller's clock is {offset:+.0f} s from ours", hint)
+        raise CheckWarning(f"the controller's clock is {offset:+.0f} s from ours", hint)
     return f"{offset:+.0f} s from ours to the controller's"
 
 
@@ -98,7 +98,7 @@ def spoken(connection: socket.socket) -> str:
 
 
 def head_of(settings: Settings, deadline: float) -> Answer:
-    """The head of any answer of the controller; raises OSError or Notable."""
+    """The head of any answer of the controller; raises OSError or CheckWarning."""
     url = urlsplit(settings.controller.endpoint)
     place = controller_place(url, settings)
     with connected(place, deadline) as connection:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from miglet import __version__
-from miglet.bootstrap.framework import Notable
+from miglet.bootstrap.framework import CheckWarning
 
 #: Seconds that one address is tried before the next.
 ADDRESS_SECONDS = 2.0
@@ -52,7 +52,7 @@ class Place(NamedTuple):
 def connected(
     place: Place, deadline: float, resolve: Resolver = socket.getaddrinfo
 ) -> socket.socket:
-    """An open connection, encrypted if the place says so; raises Notable."""
+    """An open connection, encrypted if the place says so; raises CheckWarning."""
     plain = tcp(place, deadline, resolve)
     if place.context is None:
         return plain
@@ -80,32 +80,34 @@ def tcp(place: Place, deadline: float, resolve: Resolver) -> socket.socket:
                 else f"{address[0]} {reason_text}"
             )
     hint = "does a firewall or a route stand in the way, or is it not running?"
-    raise Notable(f"{place}: {', '.join(failures)}", hint)
+    raise CheckWarning(f"{place}: {', '.join(failures)}", hint)
 
 
 def addresses(place: Place, resolve: Resolver) -> list[tuple[str, int]]:
-    """Where the host is; raises Notable when its name is not known."""
+    """Where the host is; raises CheckWarning when its name is not known."""
     try:
         found = resolve(place.host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason_text = getattr(error, "strerror", None) or str(error)
         hint = "is the name right? Else see resolv.conf(5)"
-        raise Notable(f"{place.host} cannot be resolved: {reason_text}", hint) from None
+        raise CheckWarning(
+            f"{place.host} cannot be resolved: {reason_text}", hint
+        ) from None
     return [each[4][:2] for each in found]
 
 
-def tls_failure(place: Place, error: OSError) -> Notable:
+def tls_failure(place: Place, error: OSError) -> CheckWarning:
     """What went wrong after the connection was there."""
     if isinstance(error, ssl.SSLCertVerificationError):
         reason_text = error.verify_message
         hints = (hint for part, hint in REFUSALS.items() if part in reason_text)
-        return Notable(
+        return CheckWarning(
             f"{place}: certificate refused: {reason_text}", next(hints, place.hint)
         )
     reason = getattr(error, "reason", None) or error.strerror or str(error)
     reason_text = str(reason).replace("_", " ").lower()
     hint = "does this port speak TLS 1.2 or later? A plain one needs http://"
-    return Notable(f"{place}: TLS handshake failed: {reason_text}", hint)
+    return CheckWarning(f"{place}: TLS handshake failed: {reason_text}", hint)
 
 
 LIMIT_BYTES = 16 << 10

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from miglet.bootstrap.framework import Misconfiguration, Notable, Unavailable, check
+from miglet.bootstrap.framework import (
+    CheckWarning,
+    Misconfiguration,
+    Unavailable,
+    check,
+)
 from miglet.config.settings import Settings
 from miglet.metadata.clouds import metadata_addresses
 from miglet.runner import metadata_firewall
@@ -59,7 +64,7 @@ def runner_ownership(settings: Settings, deadline: float) -> str:
         what = "no token is given to it once a job has run there"
         if settings.runner.after_job == "register":
             what += ": the machine ends after its first job"
-        raise Notable(f"jobs can change the runner ({weak}): {what}", REINSTALL)
+        raise CheckWarning(f"jobs can change the runner ({weak}): {what}", REINSTALL)
     return "config.sh, bin and externals are root's alone"
 
 
@@ -71,7 +76,9 @@ def runner_externals(settings: Settings, deadline: float) -> str:
         return "no runner"
     found = sorted(path.name for path in folder.glob("node*"))
     if not found:
-        raise Notable(f"no Node.js in {folder}: JavaScript actions will fail", UNPACK)
+        raise CheckWarning(
+            f"no Node.js in {folder}: JavaScript actions will fail", UNPACK
+        )
     return ", ".join(found)
 
 
@@ -89,7 +96,7 @@ def runner_user(settings: Settings, deadline: float) -> str:
         raise Misconfiguration(f"only root can run jobs as {name}", hint)
     if who.uid == 0:
         hint = "set runner.user to an unprivileged user"
-        raise Notable("jobs run as root", hint)
+        raise CheckWarning("jobs run as root", hint)
     return f"jobs run as {who.name} (uid {who.uid})"
 
 
@@ -133,5 +140,5 @@ def earlier_registration(settings: Settings, deadline: float) -> str:
     if left:
         names = ", ".join(sorted(left))
         hint = "do not configure the runner when the image is built"
-        raise Notable(f"{names} of an earlier registration will be replaced", hint)
+        raise CheckWarning(f"{names} of an earlier registration will be replaced", hint)
     return "none"

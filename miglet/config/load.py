@@ -168,7 +168,7 @@ def bounded(faults: list[Fault]) -> list[Fault]:
     return [*faults[:MOST_FAULTS], rest]
 
 
-def salvage(layers: Layers) -> Settings | None:
+def fallback_settings(layers: Layers) -> Settings | None:
     """Settings good enough to send the ``Error`` event, of a broken configuration.
 
     A section that is wrong falls back to its defaults; None where that touches who

@@ -355,7 +355,7 @@ class RunObserver:
             self._listener_status = self.run.ended()
         self._take(self._reader.read())
         yield from self._job_facts()
-        yield from self._trouble()
+        yield from self._runner_failures()
         yield from self._orphan_facts()
         yield from self._end_of_job(self._is_certain())
 
@@ -493,7 +493,7 @@ class RunObserver:
         usage = self._sampler.sample(self._now, pause)
         return JobSampled(self.run.run_id, as_usage(usage))
 
-    def _trouble(self) -> Iterator[Fact]:
+    def _runner_failures(self) -> Iterator[Fact]:
         if self._is_ghost() and self._first("ghost"):
             text = self.evidence.text(signs.JobSkipped)
             text = text or "a job was sent and never came"

@@ -265,7 +265,7 @@ class ConnectError(Sign):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Reconnected(Sign):
-    """The trouble is over. Its absence says nothing: after poll errors it is silent."""
+    """Connected again. Its absence says nothing: after poll errors it is silent."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)

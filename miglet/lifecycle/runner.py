@@ -304,7 +304,7 @@ def handle_failing_runner(vm: Vm, fact: RunnerFailing, moment: Moment) -> Step:
     """A runner that looks alive and is not: replace it."""
     if vm.job:
         return note_failing_runner(vm, fact, moment)
-    error = _trouble(fact)
+    error = _error_of(fact)
     vm = vm.replace(crashes=vm.crashes + 1)
     if vm.crashes > vm.policy.max_restarts:
         return fail(vm, [error], errors.UNAVAILABLE, moment)
@@ -314,7 +314,7 @@ def handle_failing_runner(vm: Vm, fact: RunnerFailing, moment: Moment) -> Step:
 
 def note_failing_runner(vm: Vm, fact: RunnerFailing, moment: Moment) -> Step:
     """The watcher deals with it (`worker_stuck`), and the job's end follows."""
-    return vm, [Emit(_trouble(fact), vm.job.reference if vm.job else None)]
+    return vm, [Emit(_error_of(fact), vm.job.reference if vm.job else None)]
 
 
 def drain_failing_runner(vm: Vm, fact: RunnerFailing, moment: Moment) -> Step:
@@ -322,10 +322,10 @@ def drain_failing_runner(vm: Vm, fact: RunnerFailing, moment: Moment) -> Step:
     if vm.job:
         return note_failing_runner(vm, fact, moment)
     vm, effects = shut_down(vm, vm.end or End("drained", "miglet"), moment)
-    return vm, [Emit(_trouble(fact)), *effects]
+    return vm, [Emit(_error_of(fact)), *effects]
 
 
-def _trouble(fact: RunnerFailing) -> Error:
+def _error_of(fact: RunnerFailing) -> Error:
     return Error("infrastructure", fact.code, fact.message, "runner")
 
 

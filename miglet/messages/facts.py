@@ -375,7 +375,7 @@ class JobEnded(Fact):
     """
 
     run_id: str
-    #: What GitHub was told: succeeded, failed, cancelled, abandoned or unknown.
+    #: The result that GitHub has: succeeded, failed, cancelled, abandoned or unknown.
     result: str
     cause: str
     #: 0 for a success, else the Worker's status; null when it is not known.

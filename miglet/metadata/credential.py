@@ -67,7 +67,7 @@ class AwaitedToken:
         self._cloud = open_cloud(cloud, environ, limits)
         self._path = path
         self._elsewhere = elsewhere
-        self._trouble = ""
+        self._error = ""
 
     def look(self) -> bool:
         """Whether the file has another token than before."""
@@ -91,11 +91,11 @@ class AwaitedToken:
         try:
             text = self._cloud.text(CONTROLLER_TOKEN, time.monotonic() + LOOK_SECONDS)
         except MetadataUnavailable as error:
-            if not self._trouble:
+            if not self._error:
                 log.warning("%s cannot be read: %s", CONTROLLER_TOKEN, error)
-            self._trouble = str(error)
+            self._error = str(error)
             return ""
-        self._trouble = ""
+        self._error = ""
         return text or ""
 
 

@@ -75,25 +75,25 @@ class MetadataMistaken(Fact):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class MetadataRead(Fact):
-    """All of it was sent, or `trouble` says why there is no metadata."""
+    """All of it was sent, or `error` says why there is no metadata."""
 
     names: Annotated[dict[str, Any], Keys(MachineNames, closed=True)] | None = None
     token: Annotated[str, Word(LONGEST_TOKEN)] | None = field(default=None, repr=False)
     secrets: list[Annotated[str, OneOf((CONTROLLER_TOKEN, REGISTRATION_TOKEN))]] = (
         field(default_factory=list)
     )
-    trouble: Text = ""
+    error: Text = ""
     hint: Text = ""
 
 
 #: What stands in for the reply of a child that died or hung.
 FAILED = MetadataRead(
-    trouble="the process that reads it died or hung", hint="see MIGlet's log"
+    error="the process that reads it died or hung", hint="see MIGlet's log"
 )
 
 #: What stands in for a reply that a child of ours would not give.
 FORGED = MetadataRead(
-    trouble="the process that reads it sent what it may not", hint="see MIGlet's log"
+    error="the process that reads it sent what it may not", hint="see MIGlet's log"
 )
 
 
@@ -134,10 +134,10 @@ def _received(
     sources += [fault.source for fault in layer.faults]
     if not all(source.startswith(SOURCE) for source in sources):
         result = FORGED
-    if result.trouble or result.names is None:
-        trouble = MetadataUnavailable(result.trouble or FORGED.trouble)
-        trouble.hint = result.hint or trouble.hint
-        return None, trouble
+    if result.error or result.names is None:
+        error = MetadataUnavailable(result.error or FORGED.error)
+        error.hint = result.hint or error.hint
+        return None, error
     if result.token:
         remember_secret(result.token)
     machine = Metadata(name, **result.names)
@@ -151,7 +151,7 @@ def _fetch(name: str, environ: dict[str, str], limits: Limits, queue: Queue) -> 
     try:
         found = settings_in(cloud.metadata(limits.deadline()))
     except MetadataUnavailable as error:
-        queue.put(MetadataRead(trouble=str(error), hint=error.hint))
+        queue.put(MetadataRead(error=str(error), hint=error.hint))
         return
     finally:
         cloud.close()

@@ -61,7 +61,7 @@ class Notices:
         #: Seconds until the next poll is due; infinite: there is no point in one.
         self.interval = 0.0
         #: Why the last poll failed; empty: it did not.
-        self.trouble = ""
+        self.error = ""
 
     def poll(self, timeout_seconds: float) -> list[Notice]:
         """What is new; blocks for at most `timeout_seconds`."""
@@ -94,15 +94,15 @@ class Notices:
             pause = REFUSED_SECONDS
         if isinstance(error, MetadataForbidden):
             pause = math.inf
-        if not self.trouble:
+        if not self.error:
             log.warning("no termination notices: %s; again in %.1f s", error, pause)
-        self.interval, self.trouble = pause, str(error)
+        self.interval, self.error = pause, str(error)
 
     def _succeeded(self) -> None:
-        if self.trouble:
+        if self.error:
             log.info("termination notices are read again")
         self._backoff.reset()
-        self.interval, self.trouble = self._cloud.period, ""
+        self.interval, self.error = self._cloud.period, ""
 
 
 def notices_of(cloud: str, environ: Mapping[str, str]) -> Notices:

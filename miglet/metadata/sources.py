@@ -48,9 +48,9 @@ class Sources:
     layers: Layers = field(repr=False)
     #: None: this machine is in no cloud.
     cloud: str | None = None
-    #: None: there is none, or `trouble` says why it could not be had.
+    #: None: there is none, or `error` says why it could not be had.
     metadata: MetadataSettings | None = None
-    trouble: MetadataUnavailable | None = None
+    error: MetadataUnavailable | None = None
     #: What reading the metadata took.
     milliseconds: float = 0.0
     #: The controller's token, where the metadata has it; empty: it is awaited.
@@ -71,21 +71,21 @@ class Sources:
 
         Raises Misconfigured without it: a reload would undo what it had set.
         """
-        if self.trouble:
-            reason = f"unavailable, so nothing is changed: {self.trouble}"
-            raise Misconfigured([Fault("", SOURCE, reason, self.trouble.hint)])
+        if self.error:
+            reason = f"unavailable, so nothing is changed: {self.error}"
+            raise Misconfigured([Fault("", SOURCE, reason, self.error.hint)])
         return self.layers
 
     def note(self) -> FaultNoted | None:
-        """The fault that the controller is told when there is no metadata, if any."""
-        if self.trouble is None:
+        """The fault to report to the controller when there is no metadata."""
+        if self.error is None:
             return None
         return FaultNoted(
-            category=self.trouble.category,
+            category=self.error.category,
             code="metadata_unavailable",
-            message=f"started without metadata of {self.cloud}: {self.trouble}",
+            message=f"started without metadata of {self.cloud}: {self.error}",
             component=SOURCE,
-            hint=self.trouble.hint,
+            hint=self.error.hint,
         )
 
     def identity(self) -> dict[str, str | None]:
@@ -105,9 +105,9 @@ class Sources:
         if self.cloud is None:
             return []
         row = {"id": SOURCE, "milliseconds": self.milliseconds}
-        if self.trouble:
-            problem = {"status": "warn", "detail": f"{self.cloud}: {self.trouble}"}
-            return [{**row, **problem, "hint": self.trouble.hint, "category": ""}]
+        if self.error:
+            problem = {"status": "warn", "detail": f"{self.cloud}: {self.error}"}
+            return [{**row, **problem, "hint": self.error.hint, "category": ""}]
         known = self.metadata and self.metadata.machine.vm_id
         detail = f"{self.cloud}: instance {known or 'without an id'}"
         ok = {"status": "ok", "detail": detail, "hint": "", "category": ""}
@@ -115,9 +115,9 @@ class Sources:
 
     def _explained(self, fault: Fault) -> Fault:
         """A setting that is missing may be in the metadata that could not be had."""
-        if self.trouble is None or fault.source != NOWHERE:
+        if self.error is None or fault.source != NOWHERE:
             return fault
-        reason = f"{fault.reason} (metadata was unavailable: {self.trouble})"
+        reason = f"{fault.reason} (metadata was unavailable: {self.error})"
         return fault._replace(reason=reason)
 
 
@@ -132,18 +132,18 @@ def sources_of(
     """
     try:
         name = cloud_name(environ)
-    except Misconfigured as error:
-        layer = Layer(SOURCE, {}, tuple(error.faults))
+    except Misconfigured as mistakes:
+        layer = Layer(SOURCE, {}, tuple(mistakes.faults))
         return Sources(layers_of(environ, **sources, metadata=layer))
     if name is None:
         return Sources(layers_of(environ, **sources))
     began = time.monotonic()
-    metadata, trouble = fetched(name, environ, limits)
+    metadata, error = fetched(name, environ, limits)
     took = round((time.monotonic() - began) * 1000, 1)
     if metadata is None:
-        log.warning("no metadata of %s: %s", name, trouble)
+        log.warning("no metadata of %s: %s", name, error)
         layers = layers_of(environ, **sources)
-        return with_block(with_token(Sources(layers, name, None, trouble, took)))
+        return with_block(with_token(Sources(layers, name, None, error, took)))
     layers = layers_of(
         environ,
         **sources,

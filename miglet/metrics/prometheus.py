@@ -241,7 +241,7 @@ class Pages:
         registry = CollectorRegistry()
         registry.register(self._collector)
         self._metrics = make_wsgi_app(registry)
-        self._sampled_now = self._heard_now = float("-inf")
+        self._sampled_now = self._received_now = float("-inf")
 
     def show_sample(self, sample: Mapping[str, Any]) -> None:
         """Show the machine's latest sample."""
@@ -250,7 +250,7 @@ class Pages:
 
     def show_agent(self, snapshot: Snapshot) -> None:
         """Show what the arbiter reports of the agent."""
-        self._heard_now = self._clock()
+        self._received_now = self._clock()
         self._collector.agent = snapshot
 
     def __call__(
@@ -274,7 +274,7 @@ class Pages:
         """Whether sampler and arbiter send updates, and a line on it."""
         for what, now in (
             ("sample of the machine", self._sampled_now),
-            ("snapshot from the arbiter", self._heard_now),
+            ("snapshot from the arbiter", self._received_now),
         ):
             if self._clock() - now > self.fresh_seconds:
                 return False, f"no {what} for {self.fresh_seconds:g} s"

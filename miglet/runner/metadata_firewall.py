@@ -54,7 +54,7 @@ KERNEL = "does this kernel have nf_tables? See nft(8)"
 REMOVAL = "add table inet miglet\ndelete table inet miglet\n"
 
 #: A connection is reset: the kernel takes an ICMP message that comes while connect(2)
-#: holds the socket for a passing trouble, and tries again after a second.
+#: holds the socket for a transient error, and tries again after a second.
 TABLE = """\
 table inet miglet {{
 	chain output {{

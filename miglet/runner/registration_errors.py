@@ -199,7 +199,7 @@ STATUS_NAMES = {
 ANSWERED = {401: UNAUTHORIZED, 403: UNAUTHORIZED, 404: TOKEN_REFUSED, 429: RATE_LIMITED}
 
 #: What is said where no server answered, or too late to matter.
-TROUBLE = (
+CONNECTION_FAILURES = (
     (
         r"SSL connection could not be established|certificate|UntrustedRoot",
         Reason(
@@ -291,7 +291,7 @@ def reason_for(exit_code: int | None, output: str) -> Reason:
         fitting(SAID, output)
         or answered(last_status(output))
         or SHELL.get(exit_code or 0)
-        or fitting(TROUBLE, output)
+        or fitting(CONNECTION_FAILURES, output)
         or ended(exit_code)
     )
 

@@ -246,7 +246,7 @@ class Supervisor:
             slot.deadline = now + max(
                 self._limits.liveness_timeout, fact.timeout_seconds
             )
-            self._forgive(slot, now)
+            self._reset_deaths(slot, now)
         else:
             self._inbox.append(fact)
 
@@ -262,7 +262,8 @@ class Supervisor:
             )
         )
 
-    def _forgive(self, slot: WorkerSlot, now: float) -> None:
+    def _reset_deaths(self, slot: WorkerSlot, now: float) -> None:
+        """Start the count of deaths again for a worker that has been stable."""
         if not slot.deaths or now - slot.started < self._limits.stable:
             return
         slot.deaths = 0

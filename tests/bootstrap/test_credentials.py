@@ -8,7 +8,7 @@ import pytest
 
 from miglet.bootstrap import credentials
 from miglet.bootstrap.credentials import usable
-from miglet.bootstrap.framework import Notable
+from miglet.bootstrap.framework import CheckWarning
 from miglet.supervisor.privileges import account
 from tests.agent_process import let_pass
 from tests.authority import Authority
@@ -68,11 +68,13 @@ def test_a_file_that_the_workers_may_not_read_is_told(tmp_path):
     let_pass(path.parent)
     path.parent.mkdir(mode=0o700)
     path.write_text("token")
-    with pytest.raises(Notable, match=f"nobody may not read .* .see {path.parent}"):
+    with pytest.raises(
+        CheckWarning, match=f"nobody may not read .* .see {path.parent}"
+    ):
         usable(path, "key", account("nobody"))
     path.parent.chmod(0o755)
     path.chmod(0o600)
-    with pytest.raises(Notable, match="nobody may not read"):
+    with pytest.raises(CheckWarning, match="nobody may not read"):
         usable(path, "key", account("nobody"))
     path.chmod(0o644)
     usable(path, "key", account("nobody"))

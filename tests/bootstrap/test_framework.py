@@ -14,8 +14,8 @@ import pytest
 from miglet.bootstrap.framework import (
     CHECKS,
     Check,
+    CheckWarning,
     Misconfiguration,
-    Notable,
     report,
     table,
 )
@@ -139,7 +139,7 @@ def wrong(settings: Settings, deadline: float) -> str:
 
 
 def odd(settings: Settings, deadline: float) -> str:
-    raise Notable("it is odd", "")
+    raise CheckWarning("it is odd", "")
 
 
 def test_the_table_is_for_people(tmp_path):

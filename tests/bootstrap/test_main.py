@@ -83,8 +83,8 @@ def test_what_only_metadata_can_provide_may_be_there_at_the_next_start(
 
     def without_metadata(environ, sources) -> Sources:
         found = real(environ, sources)
-        trouble = MetadataUnavailable("no answer")
-        return Sources(found.layers, "gce", None, trouble, 1.0)
+        error = MetadataUnavailable("no answer")
+        return Sources(found.layers, "gce", None, error, 1.0)
 
     monkeypatch.setattr(child, "sources_of", without_metadata)
     (refused,) = run("pool_id=p")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from miglet.bootstrap.framework import Notable
+from miglet.bootstrap.framework import CheckWarning
 from miglet.bootstrap.probe import Place, connected
 from tests.bootstrap.servers import at, over_tls, served, silent
 
@@ -23,7 +23,7 @@ def test_each_address_of_a_name_is_tried():
 def test_every_address_that_failed_is_told():
     both = at(("127.0.0.1", 1), ("127.0.0.2", 1))
     place = Place("controller.test", 1, None)
-    with pytest.raises(Notable) as caught:
+    with pytest.raises(CheckWarning) as caught:
         connected(place, time.monotonic() + 5, both)
     assert str(caught.value) == (
         "controller.test:1: 127.0.0.1 Connection refused, 127.0.0.2 Connection refused"
@@ -38,6 +38,6 @@ def test_the_name_of_the_place_is_what_the_certificate_must_be_for(authority):
         place = Place("controller.test", port, context)
         with connected(place, time.monotonic() + 5, there) as connection:
             assert connection.version() == "TLSv1.3"
-        with pytest.raises(Notable, match="mismatch"):
+        with pytest.raises(CheckWarning, match="mismatch"):
             other = place._replace(host="other.test")
             connected(other, time.monotonic() + 5, there)

@@ -1,4 +1,4 @@
-"""Layers: who wins, what is unknown, every mistake at once, and what is salvaged."""
+"""Layers: who wins, what is unknown, every mistake at once, and what falls back."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miglet.config import sources as reading
-from miglet.config.load import load, reload, salvage, update
+from miglet.config.load import fallback_settings, load, reload, update
 from miglet.config.sources import (
     LARGEST_BYTES,
     Layers,
@@ -268,7 +268,7 @@ def survive(action):
 def test_any_text_is_settings_or_misconfigured(text):
     layer = document_layer("x", text)
     survive(lambda: load(Layers(metadata=layer, file=complete())))
-    survive(lambda: salvage(Layers(metadata=layer, file=complete())))
+    survive(lambda: fallback_settings(Layers(metadata=layer, file=complete())))
 
 
 @given(st.dictionaries(st.one_of(WORDS, st.text()), TREES))

@@ -95,7 +95,7 @@ def test_the_clouds_instance_id_is_the_name_where_no_other_is_given(gce, machine
 
 def test_without_its_metadata_the_start_says_why(machine, gce):
     vm = moved(machine(IDLE), gce)
-    gce.trouble(403)
+    gce.fail(403)
     vm.agent.start()
     assert vm.agent.wait() == 69
     told = [line for line in vm.agent.log().splitlines() if "is required" in line]
@@ -107,7 +107,7 @@ def test_without_its_metadata_the_start_says_why(machine, gce):
 def test_a_start_without_settings_that_fails_again_waits_and_says_why(machine, gce):
     vm = moved(machine(IDLE), gce)
     (vm.agent.folder / "state").mkdir(exist_ok=True)
-    gce.trouble(403)
+    gce.fail(403)
     with closing(NotifySocket(vm.agent, vm.vm)) as systemd:
         for _ in range(2):
             vm.agent.start()
@@ -127,7 +127,7 @@ def test_a_start_without_settings_that_fails_again_waits_and_says_why(machine, g
 def test_a_start_that_needs_no_metadata_goes_on_and_tells_of_the_lack(machine, gce):
     vm = machine(IDLE)
     vm.agent.environment.update(gce.environment)
-    gce.trouble(404)
+    gce.fail(404)
     vm.agent.start()
     told = vm.event("Error")["data"]
     assert told["code"] == "metadata_unavailable"

@@ -1,7 +1,7 @@
 """A controller that cannot be reached, before, during and after a job.
 
 Every event arrives, in order and once in effect; heartbeats return within seconds;
-and nobody storms a controller that has enough trouble.
+and nobody storms a controller that is failing.
 """
 
 from __future__ import annotations

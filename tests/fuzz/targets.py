@@ -460,7 +460,7 @@ def require_cloud(name: str, data: bytes) -> None:
     for notice in notices.poll(1.0):
         require_parent_accepts(TerminationNoticed(*notice))
         require_one_line(notice.kind)
-    require_one_line(notices.trouble)
+    require_one_line(notices.error)
 
 
 def require_metadata(found: Metadata) -> None:
@@ -528,8 +528,8 @@ def require_layer(layer: sources.Layer) -> None:
         loaded = load.load(layers)
     except Misconfigured as error:
         require_faults(error.faults)
-        salvaged = load.salvage(layers)
-        assert salvaged is None or Settings.of(salvaged.as_dict()) == salvaged
+        usable = load.fallback_settings(layers)
+        assert usable is None or Settings.of(usable.as_dict()) == usable
         return
     settings, rows = loaded.settings.as_dict(), load.explanation(loaded)
     assert Settings.of(json.loads(json.dumps(settings))) == loaded.settings

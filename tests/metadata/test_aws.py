@@ -49,7 +49,7 @@ def test_a_token_that_expired_is_replaced_once():
 
 def test_a_service_that_never_takes_its_own_token_is_given_up():
     with one("aws") as fake:
-        fake.trouble(401, part="dynamic")
+        fake.fail(401, part="dynamic")
         error = failure(fake)
         assert "401 Unauthorized" in str(error)
         assert len(fake.asked) == 4, "two tokens, two questions"
@@ -66,7 +66,7 @@ def test_a_service_that_is_switched_off_is_asked_once():
 
 def test_never_falls_back_to_the_first_version():
     with one("aws") as fake:
-        fake.trouble(404, part="api/token")
+        fake.fail(404, part="api/token")
         failure(fake)
         assert set(fake.paths()) == {"/latest/api/token"}
 
@@ -74,7 +74,7 @@ def test_never_falls_back_to_the_first_version():
 def test_a_token_that_is_never_answered_ends_in_time():
     """What a container behind the hop limit of 1 sees."""
     with one("aws") as fake:
-        fake.trouble(hang, part="api/token")
+        fake.fail(hang, part="api/token")
         watch = Stopwatch()
         limits = Limits(attempt_seconds=0.2, overall_seconds=0.5)
         assert "no complete answer" in str(failure(fake, limits))

@@ -44,5 +44,5 @@ def test_tags_of_another_shape_are_none(tags):
 
 def test_status_410_means_later():
     with one("azure") as fake:
-        fake.trouble(410, times=1)
+        fake.fail(410, times=1)
         assert read(fake).vm_id

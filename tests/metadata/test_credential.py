@@ -82,7 +82,7 @@ def test_what_is_no_token_does_not_replace_one(kept, wrong):
 
 def test_a_metadata_server_that_fails_is_logged_once(kept, caplog):
     with FAKES["gce"]() as fake:
-        fake.trouble(500)
+        fake.fail(500)
         token = awaited(fake, kept)
         assert not token.look() and not token.look()
         token.close()

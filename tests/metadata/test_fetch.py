@@ -62,8 +62,8 @@ def cloud(monkeypatch) -> Callable[[Callable[[], Metadata]], Any]:
 
 
 def test_what_is_ours_comes_through_parsed_and_nothing_else(cloud):
-    found, trouble = cloud(lambda: FULL)
-    assert trouble is None
+    found, error = cloud(lambda: FULL)
+    assert error is None
     assert found.machine == Metadata("gce", "4711", "europe-west1-b")
     assert dict(found.layer.values) == {
         "pool_id": Value("pool-1", "metadata miglet-pool-id"),
@@ -99,8 +99,8 @@ def test_what_is_no_text_arrives_as_plain_lists_and_objects(cloud):
 
 def test_a_value_that_no_setting_can_have_is_a_fault(cloud):
     document = {"miglet-config": f"pool_id: p\nvm_id: {'x' * 200_000}"}
-    found, trouble = cloud(lambda: Metadata("gce", attributes=document))
-    assert trouble is None and set(found.layer.values) == {"pool_id"}
+    found, error = cloud(lambda: Metadata("gce", attributes=document))
+    assert error is None and set(found.layer.values) == {"pool_id"}
     (mistake,) = found.layer.faults
     assert mistake[:2] == ("vm_id", "metadata miglet-config:2")
     assert mistake.reason.startswith("expected 1 to 128 printable ASCII characters")
@@ -118,15 +118,15 @@ def test_the_longest_labels_that_may_be_come_through(cloud):
 def test_of_many_mistakes_the_first_are_listed_and_the_rest_counted(cloud):
     document = "".join(f"wrong{number}: x\n" for number in range(5000))
     attributes = {"miglet-config": document}
-    found, trouble = cloud(lambda: Metadata("gce", attributes=attributes))
-    assert trouble is None and len(found.layer.faults) == MOST_FAULTS + 1
+    found, error = cloud(lambda: Metadata("gce", attributes=attributes))
+    assert error is None and len(found.layer.faults) == MOST_FAULTS + 1
     assert "4900 more mistakes" in found.layer.faults[-1].reason
 
 
-def test_what_is_too_large_to_be_settings_is_trouble(cloud):
+def test_what_is_too_large_to_be_settings_is_an_error(cloud):
     huge = {"miglet-config": "x" * (OURS_AT_MOST + 1)}
-    found, trouble = cloud(lambda: Metadata("gce", attributes=huge))
-    assert found is None and "more than settings have" in str(trouble)
+    found, error = cloud(lambda: Metadata("gce", attributes=huge))
+    assert found is None and "more than settings have" in str(error)
 
 
 @pytest.mark.parametrize("depth", [DEEPEST + 1, 100_000])
@@ -173,28 +173,28 @@ def test_a_child_that_was_taken_over_gives_no_settings(monkeypatch, forged):
             os.write(queue.fileno(), text.encode())
 
     monkeypatch.setattr(fetch, "_fetch", forge)
-    found, trouble = fetched("gce", {}, Limits())
-    assert found is None and trouble
+    found, error = fetched("gce", {}, Limits())
+    assert found is None and error
 
 
-def test_trouble_comes_with_its_hint(cloud):
+def test_an_error_comes_with_its_hint(cloud):
     def refuse() -> Metadata:
         raise MetadataUnavailable("503 Service Unavailable")
 
-    found, trouble = cloud(refuse)
-    assert found is None and str(trouble) == "503 Service Unavailable"
-    assert trouble.hint == MetadataUnavailable.hint
+    found, error = cloud(refuse)
+    assert found is None and str(error) == "503 Service Unavailable"
+    assert error.hint == MetadataUnavailable.hint
 
 
-def test_a_child_that_dies_is_trouble(cloud):
-    found, trouble = cloud(lambda: os._exit(3))
-    assert found is None and "died or hung" in str(trouble)
+def test_a_child_that_dies_is_an_error(cloud):
+    found, error = cloud(lambda: os._exit(3))
+    assert found is None and "died or hung" in str(error)
 
 
-def test_a_child_that_hangs_is_trouble(cloud, monkeypatch):
+def test_a_child_that_hangs_is_an_error(cloud, monkeypatch):
     monkeypatch.setattr(fetch, "MARGIN_SECONDS", 0.0)
-    found, trouble = cloud(signal.pause, seconds=0.3)
-    assert found is None and "died or hung" in str(trouble)
+    found, error = cloud(signal.pause, seconds=0.3)
+    assert found is None and "died or hung" in str(error)
 
 
 @needs_root

@@ -16,7 +16,7 @@ def test_attributes_of_the_instance_go_before_those_of_the_project():
 
 def test_without_project_attributes_is_a_machine_all_the_same():
     with one("gce") as fake:
-        fake.trouble(404, part="project")
+        fake.fail(404, part="project")
         assert read(fake).vm_id
 
 

@@ -68,7 +68,7 @@ def azure() -> Iterator[tuple[FakeAzure, Notices]]:
 def test_a_quiet_machine_has_no_notices(each):
     fake, notices = each
     assert notices.poll(1.0) == []
-    assert notices.trouble == ""
+    assert notices.error == ""
     assert notices.interval <= 5.0
 
 
@@ -103,7 +103,7 @@ def test_gce_waits_in_one_long_poll(gce):
     assert notices.poll(2.5) == []
     assert time.monotonic() - began > 0.9
     assert watch.seconds() < 2.5
-    assert notices.trouble == "", "the end of a wait is no failure"
+    assert notices.error == "", "the end of a wait is no failure"
     assert notices.interval == 0.0
     assert len(fake.asked) == 2
     assert fake.asked[1].query["timeout_sec"] == "1"
@@ -206,7 +206,7 @@ def test_aws_a_new_machine_without_any_of_it_is_quiet(aws):
     fake, notices = aws
     fake.change(LIFECYCLE, None)
     assert notices.poll(2.0) == []
-    assert notices.trouble == ""
+    assert notices.error == ""
 
 
 def test_aws_a_token_that_expired_costs_no_notice(aws):
@@ -220,9 +220,9 @@ def test_aws_a_token_that_expired_costs_no_notice(aws):
 def test_aws_a_notice_before_a_failure_is_not_lost(aws):
     fake, notices = aws
     fake.change(SPOT, '{"action": "stop", "time": "2026-01-15T10:32:00Z"}')
-    fake.trouble(500, part="autoscaling")
+    fake.fail(500, part="autoscaling")
     assert len(notices.poll(2.0)) == 1
-    assert "500" in notices.trouble
+    assert "500" in notices.error
 
 
 def test_aws_a_spot_notice_without_a_time_still_is_one(aws):
@@ -265,7 +265,7 @@ def test_azure_a_freeze_and_the_events_of_others_are_no_notices(azure):
     fake.schedule("Terminate", Resources="runner-1")
     fake.events.append("nonsense")  # type: ignore[arg-type]
     assert notices.poll(2.0) == []
-    assert notices.trouble == ""
+    assert notices.error == ""
 
 
 def test_azure_asks_for_its_name_once(azure):
@@ -284,25 +284,25 @@ LASTING = {"page": genuine_page, "redirect": redirected, "400": 400}
 @pytest.mark.parametrize("mischief", PASSING.values(), ids=PASSING)
 def test_a_failure_is_waited_out_for_seconds(each, mischief):
     fake, notices = each
-    fake.trouble(mischief)
+    fake.fail(mischief)
     watch = Stopwatch()
     assert notices.poll(0.5) == []
     assert watch.seconds() < 1.5
-    assert notices.trouble
+    assert notices.error
     assert notices.interval <= 5.0
 
 
 @pytest.mark.parametrize("mischief", LASTING.values(), ids=LASTING)
 def test_a_server_that_says_no_is_looked_at_again_after_a_minute(each, mischief):
     fake, notices = each
-    fake.trouble(mischief)
+    fake.fail(mischief)
     assert notices.poll(2.0) == []
     assert notices.interval == 60.0
 
 
 def test_a_server_that_forbids_it_is_left_alone(each):
     fake, notices = each
-    fake.trouble(403)
+    fake.fail(403)
     assert notices.poll(2.0) == []
     assert notices.interval == math.inf
 
@@ -311,14 +311,14 @@ def test_a_server_that_forbids_it_is_left_alone(each):
 def test_gce_without_its_flavour_is_believed_nothing(gce, mischief):
     fake, notices = gce
     fake.change("instance/preempted", "TRUE")
-    fake.trouble(mischief)
+    fake.fail(mischief)
     assert notices.poll(2.0) == []
-    assert "something else answers" in notices.trouble
+    assert "something else answers" in notices.error
 
 
 def test_what_was_missed_is_told_after_the_failure(gce):
     fake, notices = gce
-    fake.trouble(503, times=3)
+    fake.fail(503, times=3)
     fake.change("instance/preempted", "TRUE")
     found = [notices.poll(1.0) for _ in range(4)]
     assert [len(each) for each in found] == [0, 0, 0, 1]
@@ -327,7 +327,7 @@ def test_what_was_missed_is_told_after_the_failure(gce):
 def test_a_lasting_failure_is_logged_once_and_so_is_its_end(each, caplog):
     fake, notices = each
     caplog.set_level(logging.INFO, logger="miglet.metadata.notices")
-    fake.trouble(503)
+    fake.fail(503)
     for _ in range(5):
         notices.poll(1.0)
     fake.recover()

@@ -50,15 +50,15 @@ def test_no_request_says_that_it_was_forwarded(fake):
 
 
 def test_what_passes_is_waited_for(fake):
-    fake.trouble(503, times=2)
-    fake.trouble(429, times=1)
-    fake.trouble(dropped, times=1)
+    fake.fail(503, times=2)
+    fake.fail(429, times=1)
+    fake.fail(dropped, times=1)
     assert read(fake).vm_id
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
 def test_a_server_that_never_has_time_is_given_up_after_five_tries(fake, code):
-    fake.trouble(code)
+    fake.fail(code)
     error = failure(fake)
     assert error.transient
     assert f" {code} " in str(error)
@@ -66,13 +66,13 @@ def test_a_server_that_never_has_time_is_given_up_after_five_tries(fake, code):
 
 
 def test_a_server_that_asks_for_more_time_than_there_is_gets_none(fake):
-    fake.trouble(status(429, Retry_After="30"))
+    fake.fail(status(429, Retry_After="30"))
     failure(fake)
     assert len(fake.asked) == 1
 
 
 def test_a_server_that_asks_for_a_little_time_gets_it(fake):
-    fake.trouble(status(503, Retry_After="1"), times=1)
+    fake.fail(status(503, Retry_After="1"), times=1)
     began = time.monotonic()
     assert read(fake).vm_id
     assert time.monotonic() - began >= 1.0
@@ -80,7 +80,7 @@ def test_a_server_that_asks_for_a_little_time_gets_it(fake):
 
 @pytest.mark.parametrize("code", [400, 403, 404, 405])
 def test_a_server_that_says_no_is_asked_once(fake, code):
-    fake.trouble(code)
+    fake.fail(code)
     error = failure(fake)
     assert not error.transient
     assert str(code) in str(error)
@@ -98,7 +98,7 @@ WRONG = {
 
 @pytest.mark.parametrize("mischief, words", WRONG.values(), ids=WRONG)
 def test_what_is_no_answer_is_named_with_the_host(fake, mischief, words):
-    fake.trouble(mischief)
+    fake.fail(mischief)
     error = failure(fake)
     assert words in str(error)
     assert str(error).startswith(fake.host)
@@ -108,7 +108,7 @@ def test_what_is_no_answer_is_named_with_the_host(fake, mischief, words):
 @pytest.mark.parametrize("name", ["gce", "aws"])
 def test_an_answer_without_the_marks_of_the_cloud_is_somebody_elses(name):
     with one(name) as fake:
-        fake.trouble(unmarked)
+        fake.fail(unmarked)
         error = failure(fake)
         assert isinstance(error, MetadataRefused)
         assert "something else answers at this address" in str(error)
@@ -118,12 +118,12 @@ def test_an_answer_without_the_marks_of_the_cloud_is_somebody_elses(name):
 @pytest.mark.parametrize("name", ["gce", "azure"])
 def test_a_page_with_the_right_marks_is_called_a_page(name):
     with one(name) as fake:
-        fake.trouble(genuine_page)
+        fake.fail(genuine_page)
         assert "expected a JSON object, found an HTML page" in str(failure(fake))
 
 
 def test_a_silent_server_costs_no_more_than_the_budget(fake):
-    fake.trouble(hang)
+    fake.fail(hang)
     watch = Stopwatch()
     failure(fake, Limits(attempt_seconds=0.3, overall_seconds=0.8))
     assert watch.seconds() < 1.8

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from miglet.config import sources as files
-from miglet.config.load import explain, salvage
+from miglet.config.load import explain, fallback_settings
 from miglet.errors import MISCONFIGURED, Misconfigured
 from miglet.metadata import credential
 from miglet.metadata.attempts import Limits
@@ -275,8 +275,8 @@ def test_a_huge_document_is_read_or_refused_but_never_kills(gce):
 
 def test_more_than_a_mebibyte_is_no_metadata(gce):
     found = sources(gce, {**NEEDED, "x": "y" * 1_200_000})
-    assert found.trouble
-    assert "longer than 1048576 bytes" in str(found.trouble)
+    assert found.error
+    assert "longer than 1048576 bytes" in str(found.error)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_a_machine_without_a_cloud_asks_nobody(tmp_path):
 
 
 def test_without_metadata_the_other_sources_serve(fake):
-    fake.trouble(503)
+    fake.fail(503)
     enough = {
         "MIGLET_POOL_ID": "pool-1",
         "MIGLET_ORG_ID": "org-1",
@@ -348,7 +348,7 @@ def test_without_metadata_the_other_sources_serve(fake):
 
 
 def test_what_is_missing_says_that_there_was_no_metadata(fake):
-    fake.trouble(hang)
+    fake.fail(hang)
     limits = Limits(attempt_seconds=0.2, tries=1, overall_seconds=0.3)
     told = faults(sources(fake, NEEDED, limits=limits))
     assert len(told) == 4
@@ -357,7 +357,7 @@ def test_what_is_missing_says_that_there_was_no_metadata(fake):
 
 
 def test_other_mistakes_say_nothing_of_the_metadata(fake):
-    fake.trouble(503)
+    fake.fail(503)
     told = faults(sources(fake, NEEDED, {"MIGLET_LOGGING_LEVEL": "shrill"}))
     loud = [each for each in told if "shrill" in each]
     assert len(loud) == 1
@@ -366,7 +366,7 @@ def test_other_mistakes_say_nothing_of_the_metadata(fake):
 
 def test_a_reload_insists_on_the_metadata(fake):
     assert sources(fake).whole().metadata.values
-    fake.trouble(503)
+    fake.fail(503)
     with pytest.raises(Misconfigured, match="so nothing is changed: 127.0.0.1:"):
         sources(fake).whole()
 
@@ -467,7 +467,7 @@ def test_a_token_that_is_none_is_a_mistake_without_a_word_of_it(gce, token):
 def test_a_broken_configuration_still_has_the_token_to_tell_of_it(gce, tmp_path):
     found = with_token(gce, tmp_path, **{"miglet-logging-level": "loud"})
     assert len(faults(found)) == 1
-    rest = salvage(found.layers)
+    rest = fallback_settings(found.layers)
     assert rest
     keep_token(found, rest)
     assert (tmp_path / "controller-token").exists()

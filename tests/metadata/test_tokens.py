@@ -149,7 +149,7 @@ def test_a_place_where_nothing_is_is_named(fake):
 
 
 def test_one_look_is_one_try(fake):
-    fake.trouble(503)
+    fake.fail(503)
     with pytest.raises(MetadataUnavailable) as caught:
         read(fake)
     assert caught.value.transient
@@ -157,7 +157,7 @@ def test_one_look_is_one_try(fake):
 
 
 def test_a_silent_server_costs_no_more_than_the_look_may_take(fake):
-    fake.trouble(hang)
+    fake.fail(hang)
     watch = Stopwatch()
     with pytest.raises(MetadataUnavailable):
         read(fake, seconds=0.3)

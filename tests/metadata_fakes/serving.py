@@ -1,6 +1,6 @@
 """What the three fakes share: a threaded server, a log of requests, and mischief.
 
-A subclass answers in `respond`; it never sees a request that a trouble has answered.
+A subclass answers in `respond`; it never sees a request that a failure has answered.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Mischief = Callable[["Fake", Asked], "Reply | None"]
 
 
 @dataclass
-class Trouble:
+class Failure:
     """Something that goes wrong with the next `times` requests that fit."""
 
     mischief: Mischief
@@ -67,10 +67,10 @@ class Fake:
     marks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, port: int = 0) -> None:
-        #: Every request so far, also those that a trouble answered.
+        #: Every request so far, also those that a failure answered.
         self.asked: list[Asked] = []
         self.changed = threading.Condition()
-        self._troubles: list[Trouble] = []
+        self._failures: list[Failure] = []
         self._closing, self._closer = socket.socketpair()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler_of(self))
         self._server.daemon_threads = False
@@ -109,7 +109,7 @@ class Fake:
         """Give the machine attributes, or whatever its cloud calls them."""
         raise NotImplementedError
 
-    def trouble(
+    def fail(
         self, mischief: Mischief | int, times: float = math.inf, part: str = ""
     ) -> None:
         """Let the next requests go wrong whose path contains `part`.
@@ -117,18 +117,18 @@ class Fake:
         A number is answered as a status; the functions below do worse.
         """
         chosen = status(mischief) if isinstance(mischief, int) else mischief
-        self._troubles.append(Trouble(chosen, times, part))
+        self._failures.append(Failure(chosen, times, part))
 
     def recover(self) -> None:
-        """No trouble any more."""
-        self._troubles.clear()
+        """Let nothing fail any more."""
+        self._failures.clear()
 
     def answer(self, asked: Asked) -> Reply | None:
         """What goes out for a request."""
         self.asked.append(asked)
-        for trouble in self._troubles:
-            if trouble.fits(asked):
-                return trouble.mischief(self, asked)
+        for failure in self._failures:
+            if failure.fits(asked):
+                return failure.mischief(self, asked)
         reply = self.respond(asked)
         return Reply(reply.status, reply.body, {**self.marks, **reply.headers})
 

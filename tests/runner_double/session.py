@@ -1,4 +1,4 @@
-"""How the Listener connects: conflicts, network trouble, refusals, or at once.
+"""How the Listener connects: conflicts, network failures, refusals, or at once.
 
 `Connected to GitHub` is printed before the session exists, at every try; only the first
 error of a row is printed (actions/runner BrokerMessageListener.cs).
@@ -42,7 +42,7 @@ class Session:
         self._listener = listener
         self._host = listener.host
         self._wishes = wishes
-        self._in_trouble = False
+        self._disconnected = False
 
     @property
     def source(self) -> str:
@@ -63,7 +63,7 @@ class Session:
         self._print_connected()
         self._host.call("session")
         self._listener.pause_until_age(times.listening)
-        if self._in_trouble:
+        if self._disconnected:
             self._host.terminal.line(f"{stamp()}: Runner reconnected.")
         self._host.trace.write(self.source, "Session created.")
         self._host.count("SessionCreated")
@@ -78,12 +78,12 @@ class Session:
 
     def connect_error(self, message: str) -> None:
         """The connect error, if it is the first of its row."""
-        if not self._in_trouble:
+        if not self._disconnected:
             self._host.terminal.error(
                 f"{stamp()}: Runner connect error: {message}."
                 " Retrying until reconnected."
             )
-        self._in_trouble = True
+        self._disconnected = True
 
     def _print_connected(self) -> None:
         self._host.terminal.line()

@@ -300,7 +300,7 @@ IN_A_CLOUD = f"Environment=MIGLET_CLOUD=gce GCE_METADATA_HOST=127.0.0.1:{METADAT
 
 @pytest.mark.parametrize("more_of_the_unit", [IN_A_CLOUD])
 def test_a_start_that_fails_again_and_again_waits_and_systemd_shows_why(service, gce):
-    gce.trouble(403)
+    gce.fail(403)
     HERE.ran("systemctl", "start", "--no-block", "miglet")
 
     def shown(name: str) -> str:
@@ -342,7 +342,7 @@ def connections(pid: int) -> set[str]:
 def test_no_process_of_the_start_that_is_root_speaks_to_the_metadata_server(
     service, gce
 ):
-    gce.trouble(hang)
+    gce.fail(hang)
     HERE.ran("systemctl", "start", "--no-block", "miglet")
 
     def asking() -> psutil.Process | None:

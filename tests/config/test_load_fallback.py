@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from miglet.config.load import load, salvage
+from miglet.config.load import fallback_settings, load
 from miglet.config.schema import KEYS
 from miglet.config.sources import Layers, document_layer
 from miglet.config.sources import overlay_layer as layer
@@ -22,7 +22,7 @@ def over_needed(wrong):
     return Layers(environment=wrong, file=layer("base", NEEDED))
 
 
-def test_what_reaches_the_controller_is_salvaged_from_a_broken_configuration():
+def test_a_broken_configuration_leaves_what_reaches_the_controller():
     wrong = layer(
         "file",
         {
@@ -37,7 +37,7 @@ def test_what_reaches_the_controller_is_salvaged_from_a_broken_configuration():
             "nonsense": 1,
         },
     )
-    settings = salvage(over_needed(wrong))
+    settings = fallback_settings(over_needed(wrong))
     assert settings is not None
     assert settings.controller.auth.ca_path == "/ca"
     assert settings.controller.timeout == 30.0
@@ -46,7 +46,7 @@ def test_what_reaches_the_controller_is_salvaged_from_a_broken_configuration():
     assert settings.logging.level == "info"
     assert settings.metrics.listen == "127.0.0.1:1"
     assert set(settings) == set(KEYS)
-    load(Layers(file=layer("salvaged", settings.as_dict())))
+    load(Layers(file=layer("fallback", settings.as_dict())))
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,13 @@ def test_what_reaches_the_controller_is_salvaged_from_a_broken_configuration():
         {"controller.auth": "mtls"},
     ],
 )
-def test_nothing_is_salvaged_without_identity_endpoint_or_credentials(wrong):
-    assert salvage(over_needed(layer("environment", wrong))) is None
+def test_nothing_is_left_without_identity_endpoint_or_credentials(wrong):
+    assert fallback_settings(over_needed(layer("environment", wrong))) is None
 
 
-def test_nothing_is_salvaged_from_an_unusable_file_alone():
-    assert salvage(Layers(file=document_layer("f", "["))) is None
+def test_nothing_is_left_of_an_unusable_file_alone():
+    assert fallback_settings(Layers(file=document_layer("f", "["))) is None
     file = document_layer("f", "[")
-    assert salvage(Layers(environment=layer("e", NEEDED), file=file)) is not None
+    assert (
+        fallback_settings(Layers(environment=layer("e", NEEDED), file=file)) is not None
+    )
