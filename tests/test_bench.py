@@ -68,7 +68,7 @@ def test_what_forked_processes_share_counts_once_whoever_else_has_it() -> None:
         os.waitpid(child, 0)
 
 
-def test_the_clock_waits_as_long_as_it_is_told(clock: Clock) -> None:
+def test_the_clock_waits_as_long_as_it_is_asked_to(clock: Clock) -> None:
     began = time.monotonic()
     clock.wait(0.05, "nothing")
     assert time.monotonic() - began >= 0.05

@@ -262,7 +262,7 @@ def test_a_new_heartbeat_sender_gets_the_event_that_the_dead_one_had(world):
     assert [each.event["sequence"] for each in vm.told(DeliverEvent)] == [1, 1]
 
 
-def test_a_new_runner_watcher_is_told_what_the_dead_one_knew(world):
+def test_a_new_runner_watcher_receives_what_the_dead_one_knew(world):
     vm = idle(world)
     vm.supervisor.told.clear()
     vm.handle(WorkerStarted("runner-watcher", 101, 1, 1))

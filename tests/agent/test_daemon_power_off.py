@@ -33,13 +33,13 @@ def test_a_machine_whose_work_is_done_is_switched_off_if_it_should_be(
     ("script", "said"),
     [("exit 0", ""), ("echo not today >&2; exit 1", "not today")],
 )
-def test_an_order_that_is_not_taken_is_told_in_the_log(caplog, script, said):
+def test_an_order_that_is_not_taken_is_reported_in_the_log(caplog, script, said):
     power_off(("sh", "-c", script))
     failures = [each.message for each in caplog.records if each.levelname == "ERROR"]
     assert bool(failures) is bool(said)
     assert said in caplog.text
 
 
-def test_a_machine_that_has_no_such_command_is_told_of_in_the_log(caplog):
+def test_a_machine_that_has_no_such_command_is_reported_in_the_log(caplog):
     power_off(("/no/such/poweroff",))
     assert "cannot be switched off" in caplog.text

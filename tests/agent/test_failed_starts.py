@@ -86,7 +86,7 @@ class FakeNotifier:
         self.said.append("alive")
 
 
-def test_the_service_manager_is_told_why_a_start_waits_and_that_it_lives(monkeypatch):
+def test_the_service_manager_learns_why_a_start_waits_and_that_it_lives(monkeypatch):
     monkeypatch.setattr("miglet.agent.failed_starts.LONGEST_DELAY", 0.01)
     notifier = FakeNotifier()
     wait_before_start(notifier, "disk", 2)

@@ -11,7 +11,7 @@ from miglet.agent.start import AlreadyRunning, NoRoom, lock
 from miglet.errors import UNAVAILABLE, Misconfigured
 
 
-def test_a_second_miglet_is_told_that_there_is_one(tmp_path):
+def test_a_second_miglet_learns_that_there_is_one(tmp_path):
     with lock(tmp_path), pytest.raises(AlreadyRunning), lock(tmp_path):
         pass
 

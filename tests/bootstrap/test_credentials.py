@@ -29,7 +29,9 @@ def the_workers_stay_who_they_are(monkeypatch) -> None:
         ("token", 0o644, "everybody can read"),
     ],
 )
-def test_a_token_that_is_of_no_use_or_for_all_is_told(tmp_path, content, mode, told):
+def test_a_token_that_is_of_no_use_or_for_all_is_reported(
+    tmp_path, content, mode, told
+):
     settings = settings_of(tmp_path)
     path = tmp_path / "token"
     path.unlink()
@@ -63,7 +65,7 @@ def test_no_authentication_needs_nothing(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="modes do not bind us otherwise")
-def test_a_file_that_the_workers_may_not_read_is_told(tmp_path):
+def test_a_file_that_the_workers_may_not_read_is_reported(tmp_path):
     path = tmp_path / "secret" / "token"
     let_pass(path.parent)
     path.parent.mkdir(mode=0o700)
@@ -103,7 +105,7 @@ def test_a_certificate_with_its_key_is_fine(tmp_path, authority):
     assert (row["status"], row["detail"]) == ("ok", f"mtls: {certificate}, {key}")
 
 
-def test_a_key_that_everybody_can_read_is_told(tmp_path, authority):
+def test_a_key_that_everybody_can_read_is_reported(tmp_path, authority):
     certificate, key = authority.issue("client")
     certificate.chmod(0o644)
     key.chmod(0o644)
@@ -111,7 +113,7 @@ def test_a_key_that_everybody_can_read_is_told(tmp_path, authority):
     assert (row["status"], row["detail"]) == ("warn", f"everybody can read {key}")
 
 
-def test_a_key_of_another_certificate_is_told(tmp_path, authority):
+def test_a_key_of_another_certificate_is_reported(tmp_path, authority):
     certificate, _ = authority.issue("client")
     _, key = authority.issue("other")
     key.chmod(0o600)
@@ -121,7 +123,7 @@ def test_a_key_of_another_certificate_is_told(tmp_path, authority):
     assert "belong together" in row["hint"]
 
 
-def test_a_key_with_a_password_is_told_and_nobody_is_asked(tmp_path, authority):
+def test_a_key_with_a_password_is_reported_and_nobody_is_asked(tmp_path, authority):
     certificate, key = authority.issue("client", password=b"secret")
     key.chmod(0o600)
     row = look("controller_credential", mutual(tmp_path, certificate, key))
@@ -130,7 +132,7 @@ def test_a_key_with_a_password_is_told_and_nobody_is_asked(tmp_path, authority):
 
 
 @pytest.mark.parametrize("content", ["rubbish", "-----BEGIN CERTIFICATE-----\nx\n"])
-def test_authorities_that_are_none_are_told(tmp_path, content):
+def test_authorities_that_are_none_are_reported(tmp_path, content):
     path = tmp_path / "ca.pem"
     path.write_text(content)
     settings = settings_of(tmp_path, controller__auth__ca_path=path)

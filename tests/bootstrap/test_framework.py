@@ -106,7 +106,9 @@ def test_checks_run_side_by_side(tmp_path):
     assert [row["detail"] for row in rows] == ["met"] * 3
 
 
-def test_a_check_that_breaks_is_told_at_once_with_its_traceback(tmp_path, monkeypatch):
+def test_a_check_that_breaks_is_reported_at_once_with_its_traceback(
+    tmp_path, monkeypatch
+):
     told: queue.SimpleQueue[threading.ExceptHookArgs] = queue.SimpleQueue()
     monkeypatch.setattr(threading, "excepthook", told.put)
 

@@ -62,7 +62,7 @@ def test_without_a_configuration_the_timers_do_nothing(etc, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["control_groups", "init_system"])
-def test_what_the_machine_is_made_of_is_told(tmp_path, name):
+def test_what_the_machine_is_made_of_is_reported(tmp_path, name):
     row = look(name, settings_of(tmp_path))
     assert row["status"] == "ok"
     assert row["detail"]

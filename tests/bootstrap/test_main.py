@@ -71,7 +71,7 @@ def test_every_mistake_is_reported_with_settings_that_reach_the_controller(run):
     assert refused.exit_status == MISCONFIGURED
 
 
-def test_without_an_endpoint_nobody_can_be_told(run):
+def test_without_an_endpoint_nobody_can_be_notified(run):
     (refused,) = run("pool_id=p", "vm_id=v", "org_id=o")
     assert refused.settings is None
 

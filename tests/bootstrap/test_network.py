@@ -138,7 +138,7 @@ def test_a_name_that_nobody_knows_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("offset", "status"), [(0, "ok"), (250, "ok"), (400, "warn"), (-7200, "warn")]
 )
-def test_a_clock_that_is_off_is_told(tmp_path, offset, status):
+def test_a_clock_that_is_off_is_reported(tmp_path, offset, status):
     with served(answering(dated(offset))) as port:
         row = look("clock", online(tmp_path, f"http://127.0.0.1:{port}/base"))
     assert row["status"] == status

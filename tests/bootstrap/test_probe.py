@@ -20,7 +20,7 @@ def test_each_address_of_a_name_is_tried():
             assert connection.getpeername() == ("127.0.0.1", port)
 
 
-def test_every_address_that_failed_is_told():
+def test_every_address_that_failed_is_reported():
     both = at(("127.0.0.1", 1), ("127.0.0.2", 1))
     place = Place("controller.test", 1, None)
     with pytest.raises(CheckWarning) as caught:

@@ -125,7 +125,7 @@ def test_a_command_is_not_obeyed_after_it_was_answered():
     assert step(busy(), late, NOW) == (busy(), [])
 
 
-def test_a_new_heartbeat_sender_is_told_to_renew_the_credentials_again():
+def test_a_new_heartbeat_sender_is_ordered_to_renew_the_credentials_again():
     vm, _ = live(idle(), CommandValidated("c", "RotateCredentials", {}))
     new = WorkerStarted("heartbeat-sender", 4711, 1, 1)
     vm, effects = step(vm, new, NOW)

@@ -138,7 +138,7 @@ def test_an_update_is_judged_together_with_what_stays():
     assert "(40s < 50s)" in fault.reason
 
 
-def test_every_reason_against_an_update_is_told():
+def test_every_reason_against_an_update_is_reported():
     overlay = {
         "heartbeat": {"interval": "soon", "intervall": 1},
         "logging.level": "loud",

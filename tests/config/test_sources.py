@@ -174,7 +174,7 @@ def test_single_attributes_go_before_the_attribute_that_is_a_document():
     assert loaded.origins["heartbeat.timeout"].source == "metadata miglet-config:1"
 
 
-def test_every_mistake_is_told_at_once(tmp_path):
+def test_every_mistake_is_reported_at_once(tmp_path):
     file = tmp_path / "miglet.yaml"
     file.write_text("pool_id: a b\nheartbeat:\n  interval: soon\n  jitter: 1\n")
     environ = {"MIGLET_LOGGING_LEVEL": "loud", "MIGLET_POOL": "x"}

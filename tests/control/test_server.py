@@ -152,7 +152,7 @@ def test_a_request_is_answered_with_its_id(office):
     assert office.calls == [("echo", {"a": 1})]
 
 
-def test_the_peer_is_told_by_the_kernel(office):
+def test_the_peer_is_identified_by_the_kernel(office):
     office.caller().result("echo")
     assert office.peer[:3] == (os.getpid(), os.geteuid(), os.getegid())
     assert set(office.peer.groups) == set(os.getgroups())
@@ -187,7 +187,7 @@ def test_one_connections_many_requests_leave_the_others_their_turn(office):
         (b'{"jsonrpc":"2.0","method":"drain"}', rpc.INVALID_REQUEST),
     ],
 )
-def test_a_bad_request_is_told_and_the_next_one_answered(office, line, code):
+def test_a_bad_request_is_reported_and_the_next_one_answered(office, line, code):
     caller = office.caller()
     caller.say(line + b"\n")
     assert caller.code() == code
@@ -195,7 +195,7 @@ def test_a_bad_request_is_told_and_the_next_one_answered(office, line, code):
     assert ("drain", {}) not in office.calls
 
 
-def test_bad_params_are_told_with_the_requests_id(office):
+def test_bad_params_are_reported_with_the_requests_id(office):
     caller = office.caller()
     caller.say(b'{"jsonrpc":"2.0","id":"me","method":"echo","params":3}\n')
     assert caller.hear()["id"] == "me"
@@ -275,7 +275,7 @@ def test_a_silent_client_has_thirty_seconds_and_a_subscriber_for_ever(office):
     assert subscriber.hear()["params"] == {"state": "idle"}
 
 
-def test_subscribers_and_only_they_are_told_of_changes(office):
+def test_subscribers_and_only_they_are_notified_of_changes(office):
     one, two, other = office.caller(), office.caller(), office.caller()
     one.result("watch")
     two.result("watch")
@@ -645,7 +645,7 @@ def test_somebody_elses_socket_is_left_alone(tmp_path):
         Office(path)
 
 
-def test_a_path_that_does_not_fit_is_told(tmp_path):
+def test_a_path_that_does_not_fit_is_reported(tmp_path):
     path = str(tmp_path / ("x" * 120))
     with pytest.raises(control.SocketUnusable, match="longer than the 107 bytes"):
         Office(path)
@@ -661,7 +661,7 @@ def test_a_full_disk_is_no_mistake_in_the_configuration(tmp_path, monkeypatch):
     assert caught.value.exit_status == UNAVAILABLE
 
 
-def test_a_folder_that_cannot_be_is_told(tmp_path):
+def test_a_folder_that_cannot_be_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(control.SocketUnusable, match="control.sock: "):
         Office(str(tmp_path / "file" / "control.sock"))

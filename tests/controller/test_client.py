@@ -311,7 +311,7 @@ def test_authentication_may_be_off(controller, settings):
         ("", "redirect to another path not"),
     ],
 )
-def test_a_redirect_is_told_and_not_followed(controller, client, location, told):
+def test_a_redirect_is_reported_and_not_followed(controller, client, location, told):
     answers(controller, Call.EVENT, 307, headers={"Location": location})
     with pytest.raises(BadAnswer, match=told) as caught:
         client.post_event(EVENT)

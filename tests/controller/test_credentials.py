@@ -103,7 +103,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("make", "told"), UNUSABLE.values(), ids=UNUSABLE)
-def test_an_unusable_file_is_told_with_path_and_remedy(path, make, told):
+def test_an_unusable_file_is_reported_with_path_and_remedy(path, make, told):
     make(path)
     with pytest.raises(CredentialUnusable, match=told) as caught:
         BearerToken(path).headers()
@@ -114,7 +114,7 @@ def test_an_unusable_file_is_told_with_path_and_remedy(path, make, told):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_an_unreadable_file_is_told(path):
+def test_an_unreadable_file_is_reported(path):
     path.write_text("first-token")
     path.chmod(0)
     with pytest.raises(CredentialUnusable, match="Permission denied"):

@@ -96,14 +96,14 @@ def test_each_subcommand_asks_and_shows(path, calls, arguments, call, shown):
         ),
     ],
 )
-def test_a_refused_order_is_told_with_the_reason(path, calls, arguments, params):
+def test_a_refused_order_is_reported_with_the_reason(path, calls, arguments, params):
     done = ctl_at(path, *arguments)
     assert done.returncode == 1 and done.stdout == ""
     assert "refused: reason=already shutting down" in done.stderr
     assert json.loads(calls.readline()) == ["shutdown", params]
 
 
-def test_the_lack_of_a_sample_is_told(path):
+def test_the_lack_of_a_sample_is_reported(path):
     with agent(path, metrics=None):
         assert ctl_at(path, "metrics").stdout == "no sample yet\n"
 
@@ -155,7 +155,7 @@ def agent_pid_of(path: Path) -> int:
     return int.from_bytes(raw[:4], sys.byteorder)
 
 
-def test_wrong_arguments_are_told(path):
+def test_wrong_arguments_are_reported(path):
     assert "COMMAND" in ctl_at(path).stderr
     assert ctl_at(path, "explode").returncode == 2
     assert ctl_at(path, "log-level").returncode == 2

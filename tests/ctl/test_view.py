@@ -14,7 +14,7 @@ from tests.ctl.agent import STATUS
 pytestmark = pytest.mark.integration
 
 
-def test_the_boot_is_told_from_the_start_of_miglet():
+def test_the_boot_is_distinguished_from_the_start_of_miglet():
     (line,) = [each for each in view.status_lines(STATUS) if each.startswith("boot")]
     assert line.split(maxsplit=1)[1] == "7 h 12 min after the kernel, idle +0.4 s"
 

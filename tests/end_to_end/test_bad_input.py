@@ -16,7 +16,7 @@ from tests.launching import as_root
 from tests.support import eventually
 
 
-def test_every_mistake_is_reported_at_once_and_told_to_the_controller(machine):
+def test_every_mistake_is_reported_at_once_also_to_the_controller(machine):
     vm = machine(IDLE)
     text = vm.agent.config.read_text()
     text = text.replace("interval: 500ms", "interval: soon").replace(
@@ -68,7 +68,7 @@ def test_a_proc_that_shows_processes_only_is_a_named_mistake(machine):
     ],
     ids=["no listener", "not executable", "no folder"],
 )
-def test_a_runner_that_is_none_is_told_before_it_is_tried(machine, break_it, part):
+def test_a_runner_that_is_none_is_reported_before_it_is_tried(machine, break_it, part):
     vm = machine(IDLE)
     break_it(vm.double.root)
     vm.agent.start()
@@ -204,7 +204,7 @@ def test_every_log_line_is_json_and_says_who_and_where(machine):
 
 
 @pytest.mark.parametrize("scenario", ["flood", "stdout_closed", "stdout_held"])
-def test_a_runner_that_prints_rubbish_still_has_its_job_told(machine, scenario):
+def test_a_runner_that_prints_rubbish_still_has_its_job_reported(machine, scenario):
     vm = machine({"scenario": scenario, "seconds": 0.3, "result": "Failed"})
     vm.agent.start()
     assert vm.agent.wait(40) == 0

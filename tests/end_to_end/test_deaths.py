@@ -59,7 +59,7 @@ def test_a_new_miglet_adopts_the_job_of_a_killed_one(machine):
 
 
 @pytest.mark.parametrize("result", ["Succeeded", "Failed"])
-def test_a_job_that_ends_while_nobody_is_there_is_told_truly(machine, result):
+def test_a_job_that_ends_while_nobody_is_there_is_reported_truly(machine, result):
     vm = machine({**HELD, "result": result})
     vm.agent.start()
     vm.event("RunnerRegistered")

@@ -67,7 +67,7 @@ def test_the_job_is_known_by_its_numbers(machine):
         ("Canceled", "cancelled", "cancelled"),
     ],
 )
-def test_the_result_is_the_one_that_the_runner_told(machine, result, told, cause):
+def test_the_result_is_the_one_that_the_runner_reported(machine, result, told, cause):
     vm = machine(job(result))
     vm.agent.start()
     assert vm.agent.wait() == 0
@@ -232,7 +232,7 @@ def test_a_worker_that_never_ends_is_killed_after_the_finish_timeout(machine):
     assert vm.agent.wait() == 0
 
 
-def test_a_result_that_the_service_does_not_take_is_told_as_such(machine):
+def test_a_result_that_the_service_does_not_take_is_reported_as_such(machine):
     vm = machine({"scenario": "completion_fails", "seconds": 0.1})
     vm.agent.start()
     data = vm.event("JobCompleted", 30)["data"]
@@ -244,7 +244,7 @@ def test_a_result_that_the_service_does_not_take_is_told_as_such(machine):
     assert vm.agent.wait() == 0
 
 
-def test_long_lines_and_a_killed_runner_do_not_keep_a_job_from_being_told(machine):
+def test_long_lines_and_a_killed_runner_do_not_keep_a_job_from_being_reported(machine):
     script = f"""{FIND_RUNNER}
         for line in {{1..20}}; do
             printf 'x%.0s' {{1..8000}}
@@ -262,7 +262,7 @@ def test_long_lines_and_a_killed_runner_do_not_keep_a_job_from_being_told(machin
     assert "BadMessage" not in vm.agent.log()
 
 
-def test_sparse_logs_of_terabytes_do_not_keep_a_job_from_being_told(machine):
+def test_sparse_logs_of_terabytes_do_not_keep_a_job_from_being_reported(machine):
     script = """
         stamp=$(date -u +%Y%m%d-%H%M%S)
         truncate -s 8T "../../../_diag/Worker_$stamp-utc.log"

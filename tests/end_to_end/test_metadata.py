@@ -137,7 +137,7 @@ def test_a_start_that_needs_no_metadata_goes_on_and_tells_of_the_lack(machine, g
     vm.event("RunnerRegistered")
 
 
-def test_a_wrong_attribute_is_told_to_the_controller(machine, cloud):
+def test_a_wrong_attribute_is_reported_to_the_controller(machine, cloud):
     vm = moved(machine(IDLE), cloud, miglet_logging_level="shrill")
     vm.agent.start()
     told = vm.event("Error")["data"]

@@ -245,7 +245,7 @@ def test_a_changed_file_is_read_again_on_sighup(machine):
     eventually(lambda: len(vm.controller.heartbeats(vm.vm)) > before + 8)
 
 
-def test_a_changed_file_is_heeded_without_being_told(machine):
+def test_a_changed_file_is_applied_without_a_signal(machine):
     vm = idle(machine, heartbeat={"interval": "30s", "timeout": "60s"})
     before = len(vm.controller.heartbeats(vm.vm))
     fresh = vm.agent.config.with_suffix(".fresh")

@@ -82,7 +82,7 @@ def test_killed_at_any_step_nothing_is_lost_or_repeated(machine, point, number, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(1, STEPS_WITH_TWO_JOBS + 1))
-def test_killed_at_any_step_between_two_jobs_both_are_told_once(machine, number):
+def test_killed_at_any_step_between_two_jobs_both_are_reported_once(machine, number):
     vm = life_with_two_jobs(machine)
     plan = deadly(vm, f"journal.recorded {number} kill")
     check(vm, live_on(vm), jobs=2)
@@ -92,7 +92,7 @@ def test_killed_at_any_step_between_two_jobs_both_are_told_once(machine, number)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", WATCHER[1:])
-def test_a_watcher_that_dies_between_two_jobs_has_both_told_once(machine, point):
+def test_a_watcher_that_dies_between_two_jobs_has_both_reported_once(machine, point):
     vm = life_with_two_jobs(machine)
     plan = deadly(vm, f"{point} 2 kill")
     check(vm, live_on(vm), jobs=2)
@@ -101,7 +101,7 @@ def test_a_watcher_that_dies_between_two_jobs_has_both_told_once(machine, point)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(1, ACKNOWLEDGEMENTS + 1))
-def test_killed_at_any_acknowledgement_no_event_is_told_twice(machine, number):
+def test_killed_at_any_acknowledgement_no_event_is_reported_twice(machine, number):
     vm = life(machine)
     plan = deadly(vm, f"journal.delivered {number} kill")
     check(vm, live_on(vm))
@@ -129,7 +129,7 @@ def test_a_watcher_that_dies_at_any_point_is_replaced(machine, point, action):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", WATCHER)
-def test_what_a_runner_does_before_there_is_a_watcher_again_is_told(machine, point):
+def test_what_a_runner_does_before_there_is_a_watcher_again_is_reported(machine, point):
     vm = life(machine, "Failed")
     plan = deadly(vm, f"{point} 1 kill-with-parent")
     check(vm, live_on(vm, ended=True))
@@ -152,7 +152,7 @@ def test_a_removal_that_dies_at_any_point_leaves_no_registration(
 
 
 @pytest.mark.slow
-def test_another_life_does_not_tell_again_what_the_last_one_told(machine):
+def test_another_life_does_not_report_again_what_the_last_one_reported(machine):
     vm = machine(job("Failed"), IDLE, runner={"idle_timeout": "300ms"})
     for _ in range(2):
         vm.agent.start()

@@ -55,7 +55,7 @@ def test_a_full_disk_costs_no_event(machine, disk, moment):
 
 @as_root
 @pytest.mark.slow
-def test_a_disk_that_becomes_read_only_is_told_and_costs_no_event(machine, disk):
+def test_a_disk_that_becomes_read_only_is_reported_and_costs_no_event(machine, disk):
     vm = machine(HELD, paths={"state": str(disk)})
     vm.agent.start()
     vm.event("RunnerRegistered")
@@ -104,7 +104,7 @@ needs_tracer = pytest.mark.skipif(
 @needs_tracer
 @pytest.mark.slow
 @pytest.mark.parametrize("calls", WRITING)
-def test_a_device_that_begins_to_fail_is_told_and_costs_no_event(machine, calls):
+def test_a_device_that_begins_to_fail_is_reported_and_costs_no_event(machine, calls):
     vm = machine({**HELD, "result": "Failed"})
     vm.agent.start()
     vm.event("RunnerRegistered")
@@ -195,7 +195,7 @@ def test_a_journal_that_is_damaged_in_between_costs_neither_runner_nor_numbers(
 
 
 @pytest.mark.slow
-def test_a_journal_that_is_lost_at_rest_is_told(machine):
+def test_a_journal_that_is_lost_at_rest_is_reported(machine):
     vm = machine(job("Failed"), IDLE, runner={"idle_timeout": "300ms"})
     vm.agent.start()
     assert vm.agent.wait() == 0

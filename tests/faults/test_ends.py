@@ -182,7 +182,9 @@ def test_a_terminal_fault_ends_in_time_whatever_hangs(machine, way, hanging):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_preempted_machine_has_told_all_within_25_seconds(machine, tmp_path, busy):
+def test_a_preempted_machine_has_reported_all_within_25_seconds(
+    machine, tmp_path, busy
+):
     with running_controller(tmp_path) as own, FAKES["gce"]() as cloud:
         vm = in_cloud(on(machine, own), cloud, DEAF_JOB if busy else IDLE, **SETTINGS)
         vm.agent.start()

@@ -47,7 +47,7 @@ def completed(vm) -> tuple[str, str]:
         ("token_revoked", "registration_gone", "listener exited with 0"),
     ],
 )
-def test_a_runner_that_is_of_no_use_is_replaced_and_told(
+def test_a_runner_that_is_of_no_use_is_replaced_and_reported(
     machine, scenario, code, evidence
 ):
     vm = machine(
@@ -72,7 +72,7 @@ def test_a_runner_that_is_of_no_use_is_replaced_and_told(
         ("clock_skew", "clock may be out of sync"),
     ],
 )
-def test_a_runner_that_crashes_is_told_with_its_last_words(
+def test_a_runner_that_crashes_is_reported_with_its_last_words(
     machine, scenario, last_words
 ):
     settings = {"max_restarts": 3, "ready_timeout": "3s"}
@@ -147,7 +147,7 @@ def busy_with(machine, **work):
 
 @as_root
 @pytest.mark.slow
-def test_a_job_that_eats_all_memory_is_told_as_such(machine):
+def test_a_job_that_eats_all_memory_is_reported_as_such(machine):
     vm, listener = busy_with(machine, allocate_mb=500, seconds=1)
     with group_of("memory") as group:
         group.limit(150 * MEBIBYTE)
@@ -172,7 +172,7 @@ def test_a_job_that_outlives_its_listener_too_long_ends_unknown(machine):
 @as_root
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["listener", "worker"])
-def test_a_runner_that_is_killed_for_memory_is_told_as_such(machine, victim):
+def test_a_runner_that_is_killed_for_memory_is_reported_as_such(machine, victim):
     vm, listener = busy_with(machine, hold_step=True)
     vm.double.release_job()
     vm.event("JobStarted")

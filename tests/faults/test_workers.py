@@ -22,7 +22,7 @@ def restarts(vm: Machine, name: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics-sampler", "command-poller"])
-def test_a_worker_that_always_dies_is_told_and_the_job_goes_on(machine, name):
+def test_a_worker_that_always_dies_is_reported_and_the_job_goes_on(machine, name):
     vm = machine(HELD)
     deadly(vm, f"{name}.opening 1+ exit")
     vm.agent.start()

@@ -186,7 +186,7 @@ def test_a_plain_server_is_not_spoken_to(client_of, ours):
     peer.close()
 
 
-def test_an_authority_that_is_none_is_told(ours, serve, client_of, tmp_path):
+def test_an_authority_that_is_none_is_reported(ours, serve, client_of, tmp_path):
     peer = serve(server_context(*ours.issue("server")))
     (tmp_path / "text.pem").write_text("no certificate")
     for name in ("text.pem", "missing.pem"):
@@ -285,7 +285,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("damage", "told"), UNUSABLE.values(), ids=UNUSABLE)
-def test_files_that_never_were_usable_are_told(ours, damage, told):
+def test_files_that_never_were_usable_are_reported(ours, damage, told):
     pair = ours.issue("vm-1")
     damage(pair, ours.issue("vm-2"))
     with pytest.raises(CredentialUnusable, match=told) as caught:

@@ -198,7 +198,7 @@ def test_a_switch_of_protocols_that_nobody_asked_for_is_no_answer(facing):
         client.post_event(EVENT)
 
 
-def test_a_late_answer_is_told_as_such(facing):
+def test_a_late_answer_is_reported_as_such(facing):
     client, _ = facing(DRAGGING["slow body"], timeout=0.2)
     with pytest.raises(DeadlinePassed, match=r"within 0\.2 s") as caught:
         client.post_event(EVENT)
@@ -273,7 +273,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("script", "told"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_answer_is_told_and_survived(facing, script, told):
+def test_a_broken_answer_is_reported_and_survived(facing, script, told):
     client, peer = facing(script, says(answer(b"{}")))
     with pytest.raises(ControllerUnreachable, match=told) as caught:
         client.registration_token({})
@@ -306,7 +306,7 @@ def test_identity_as_an_encoding_is_none(facing):
 # ---- reachability --------------------------------------------------------------
 
 
-def test_a_closed_port_is_told_in_a_few_words(settings):
+def test_a_closed_port_is_reported_in_a_few_words(settings):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         settings.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(ControllerUnreachable) as caught:
@@ -315,7 +315,7 @@ def test_a_closed_port_is_told_in_a_few_words(settings):
     assert str(caught.value) == f"POST {url} failed: Connection refused"
 
 
-def test_a_name_that_does_not_resolve_is_told(settings):
+def test_a_name_that_does_not_resolve_is_reported(settings):
     settings.endpoint = "http://controller.invalid"
     told = "POST http://controller.invalid/.* failed: name resolution failed: "
     with pytest.raises(ControllerUnreachable, match=told):

@@ -144,7 +144,7 @@ def test_no_alarm_is_left_whenever_it_rings():
     assert min(ended.values()) > 0
 
 
-def test_another_thread_is_told_that_it_may_not():
+def test_another_thread_learns_that_it_may_not():
     told = []
 
     def elsewhere():

@@ -94,7 +94,7 @@ def test_the_installed_unit_is_confined_enough(machine, capsys):
     assert level <= EXPOSURE_LIMIT
 
 
-def test_a_job_with_sudo_is_told_of_from_start_to_end(machine):
+def test_a_job_with_sudo_is_reported_from_start_to_end(machine):
     machine.until("idle")
     machine.double.push_job({"steps": [{"script": STEP}], "check_run_id": 777001})
     machine.ended()

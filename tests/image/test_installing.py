@@ -59,7 +59,9 @@ def test_what_the_administrator_disabled_stays_so_over_an_upgrade(boot: Boot):
     )
 
 
-def test_removed_it_leaves_what_it_was_told_and_purged_it_leaves_nothing(boot: Boot):
+def test_removed_it_leaves_configuration_and_state_and_purged_it_leaves_nothing(
+    boot: Boot,
+):
     _, machine = boot("golden", "base")
     machine.in_a_job()
     machine.ends_well()

@@ -191,7 +191,7 @@ def test_a_full_disk_is_an_error_and_no_words(line, shown):
     assert isinstance(sign, signs.DiskFull) == shown
 
 
-def test_a_worker_that_is_told_to_stop_says_whether_its_listener_stops():
+def test_a_worker_that_is_ordered_to_stop_says_whether_its_listener_stops():
     cancel = logged("Worker", "Cancellation/Shutdown message received.").rstrip()
     stop = logged("HostContext", "Runner will be shutdown for UserCancelled").rstrip()
     assert isinstance(parse_log_line(cancel, SEEN, "worker_log"), signs.CancelReceived)

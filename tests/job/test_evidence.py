@@ -38,7 +38,7 @@ def test_evidence_only_grows(history, sign):
 
 
 @given(HISTORIES)
-def test_a_sign_that_is_told_again_changes_nothing(history):
+def test_a_sign_that_is_reported_again_changes_nothing(history):
     told_once = of(history)
     assert of(history + history) == told_once
 
@@ -96,7 +96,7 @@ def test_the_most_trusted_source_describes_the_job_whoever_speaks_first():
         )
 
 
-def test_the_first_sign_of_a_job_is_the_earliest_not_the_first_told():
+def test_the_first_sign_of_a_job_is_the_earliest_not_the_first_reported():
     found = of([running(), signs.WorkerStarted(AT + 0.5, "perflog"), listening()])
     assert (found.job_seen_at, found.job_source) == (AT + 0.5, "perflog")
     assert of([listening(), signs.JobRequested(AT, "perflog")]).job_seen_at is None

@@ -319,7 +319,7 @@ def test_no_content_breaks_the_reader(directory, content):
     assert isinstance(report(directory), (HookReport, Refusal))
 
 
-def test_each_report_is_told_once(directory):
+def test_each_report_is_passed_on_once(directory):
     reports = HookReports(directory)
     run(STARTED, environment(directory))
     assert [type(sign) for sign in reports.read()] == [
@@ -332,7 +332,7 @@ def test_each_report_is_told_once(directory):
     assert reports.read() == []
 
 
-def test_a_refusal_is_told_once(directory, caplog):
+def test_a_refusal_is_reported_once(directory, caplog):
     reports = HookReports(directory)
     lay(directory, "no")
     (sign,) = reports.read()
@@ -431,7 +431,7 @@ def test_what_still_writes_into_the_old_folder_does_not_reach_the_new_one(tmp_pa
     assert list(job.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told_with_its_reason():
+def test_a_folder_that_cannot_be_made_is_reported_with_its_reason():
     with pytest.raises(JobDirectoryUnusable, match="/proc/nowhere/job"):
         prepare(Path("/proc/nowhere/job"), None)
 

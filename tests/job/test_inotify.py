@@ -90,7 +90,7 @@ def test_the_descriptor_is_not_inherited_and_does_not_block(inotify):
     assert not os.get_blocking(inotify.fileno())
 
 
-def test_an_overflow_is_told(inotify, tmp_path):
+def test_an_overflow_is_reported(inotify, tmp_path):
     with open("/proc/sys/fs/inotify/max_queued_events") as limit:
         room = int(limit.read())
     if room > 50_000:

@@ -171,7 +171,7 @@ def test_crlf_is_a_line_end(tail, output):
     assert [type(sign) for sign in tail.read(SEEN)] == [signs.Listening]
 
 
-def test_listening_carries_the_version_told_before(tail, output):
+def test_listening_carries_the_version_reported_before(tail, output):
     write(output, f"Current runner version: '2.336.0'\n{TS}: Listening for Jobs\n")
     assert tail.read(SEEN)[-1] == signs.Listening(AT, "output", "2.336.0")
 

@@ -356,7 +356,7 @@ def test_a_cancelled_job_waits_for_whether_its_lock_was_lost(play):
     assert result(play.end) == ("abandoned", "lock_lost", 103)
 
 
-def test_a_cancelled_job_is_told_when_no_line_follows(play):
+def test_a_cancelled_job_is_reported_when_no_line_follows(play):
     play.begin().end(103)
     play.look()
     play.look(CONFIRM_SECONDS)

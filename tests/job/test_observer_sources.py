@@ -102,7 +102,9 @@ JOB = {
 }
 
 
-def test_all_sources_are_read_and_what_was_logged_first_is_told_first(traces, opened):
+def test_all_sources_are_read_and_what_was_logged_first_is_reported_first(
+    traces, opened
+):
     reader = opened(traces.reader())
     a_job(traces)
     found = kinds(reader.read())

@@ -611,7 +611,7 @@ def test_every_rule_decides_some_case_of_the_table():
     assert fixed <= decided
 
 
-def test_the_grounds_are_told_in_words():
+def test_the_grounds_are_reported_in_words():
     seen = evidence(*BEGAN, told("Failed"))
     grounds = verdict(seen, exited(worker_signal=9, oom_kill_delta=1)).reasons
     assert {

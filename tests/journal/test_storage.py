@@ -115,7 +115,7 @@ def test_a_death_within_a_step_leaves_the_old_state(filled: Path, stage: str):
         assert journal.record(None, [event()])[0]["sequence"] == 11
 
 
-def test_kills_at_random_moments_lose_no_step_that_was_told(tmp_path: Path):
+def test_kills_at_random_moments_lose_no_step_that_was_reported(tmp_path: Path):
     path, chance = tmp_path / "journal.db", random.Random(3)
     with opened(path):
         pass

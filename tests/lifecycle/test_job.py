@@ -68,7 +68,7 @@ def test_a_job_shorter_than_its_announcement_has_both_events_in_order():
     assert types(effects)[:2] == ["JobStarted", "JobCompleted"]
 
 
-def test_the_end_of_a_runner_that_had_told_its_result_changes_nothing_more():
+def test_the_end_of_a_runner_that_had_reported_its_result_changes_nothing_more():
     vm, _ = live(busy(), finished())
     after, effects = live(vm, gone(evidence()))
     assert types(effects) == []
@@ -84,7 +84,7 @@ def test_a_runner_that_vanishes_with_its_job_is_a_crash_and_never_a_success():
     assert vm.state is State.SHUTTING_DOWN
 
 
-def test_a_job_is_completed_once_whatever_is_told_twice():
+def test_a_job_is_completed_once_whatever_is_reported_twice():
     vm, effects = live(busy(), finished(), finished(), gone(evidence()), SEEN)
     assert types(effects).count("JobCompleted") == 1
     assert vm.job is None
@@ -100,7 +100,7 @@ def test_a_run_that_is_over_is_not_taken_for_the_next_one():
     assert live(vm, LISTENING, SEEN, IDENTIFIED, finished()) == (vm, [])
 
 
-def test_a_run_whose_job_is_told_is_not_launched_again():
+def test_a_run_whose_job_is_reported_is_not_launched_again():
     vm, _ = live(busy(after_job="register"), finished())
     assert live(vm, LAUNCHED, LISTENING, SEEN, finished()) == (vm, [])
 

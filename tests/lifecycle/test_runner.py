@@ -65,7 +65,7 @@ def test_a_runner_that_ends_idle_is_provided_again_with_growing_delay():
     assert told(effects)[-1].delay_seconds == 2.0
 
 
-def test_a_run_that_is_over_is_named_so_that_an_untold_one_is_known_from_it():
+def test_a_run_that_is_over_is_named_so_that_an_unreported_one_is_distinguished():
     vm, effects = live(idle(), gone(exit_code=2))
     assert told(effects)[0].former_run == RUN
     assert standing_orders(vm, 50.0)[0].former_run == RUN
@@ -112,7 +112,7 @@ def test_a_registration_that_cannot_be_had_is_an_error():
     ],
     ids=["idle", "busy", "drain", "stop", "registering", "launched", "flushing"],
 )
-def test_a_new_watcher_is_told_what_the_dead_one_knew(vm, orders):
+def test_a_new_watcher_receives_what_the_dead_one_knew(vm, orders):
     assert standing_orders(vm, 50.0) == orders
 
 

@@ -51,7 +51,7 @@ def test_a_machine_that_never_had_a_runner_has_nothing_to_stop():
     assert live(vm, EventsFlushed())[1] == [Exit(0)]
 
 
-def test_an_error_that_cannot_be_told_does_not_put_the_end_off():
+def test_an_error_that_cannot_be_reported_does_not_put_the_end_off():
     failed = RegistrationFailed("permanent", "refused", "no", "ask them", 77)
     vm, _ = live(
         fresh(), PREPARED, ACKNOWLEDGED, failed, DeadlinePassed("error"), REMOVED

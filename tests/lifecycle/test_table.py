@@ -72,7 +72,7 @@ def test_every_state_can_be_reached():
         ("other", False, ["Error"]),
     ],
 )
-def test_an_event_that_is_set_aside_is_told_once(code, last, told):
+def test_an_event_that_is_set_aside_is_reported_once(code, last, told):
     fact = EventSetAside(7, "JobCompleted", code, "500", last)
     _, effects = live(fresh(), PREPARED, ACKNOWLEDGED, fact)
     assert [name for name in types(effects) if name != "VMStarted"] == told

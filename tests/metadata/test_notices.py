@@ -134,7 +134,7 @@ def test_gce_a_maintenance_that_ends_the_machine_is_one(gce):
     assert abs(found[0].deadline - (time.time() + 60)) < 2
 
 
-def test_gce_what_stood_before_the_first_poll_is_told(gce):
+def test_gce_what_stood_before_the_first_poll_is_reported(gce):
     fake, notices = gce
     fake.change("instance/preempted", "TRUE")
     assert len(notices.poll(20.0)) == 1
@@ -176,7 +176,7 @@ def test_aws_is_looked_at_every_five_seconds(aws):
     assert notices.interval == 5.0
 
 
-def test_aws_a_spot_notice_that_changed_is_told_again(aws):
+def test_aws_a_spot_notice_that_changed_is_reported_again(aws):
     fake, notices = aws
     fake.change(SPOT, '{"action": "stop", "time": "2026-01-15T10:32:00Z"}')
     assert len(notices.poll(2.0)) == 1
@@ -316,7 +316,7 @@ def test_gce_without_its_flavour_is_believed_nothing(gce, mischief):
     assert "something else answers" in notices.error
 
 
-def test_what_was_missed_is_told_after_the_failure(gce):
+def test_what_was_missed_is_reported_after_the_failure(gce):
     fake, notices = gce
     fake.fail(503, times=3)
     fake.change("instance/preempted", "TRUE")

@@ -211,7 +211,7 @@ def test_user_data_of_others_is_left_alone(with_user_data, content):
     assert sources(with_user_data).loaded().settings.pool_id == "pool-1"
 
 
-def test_a_mistake_in_user_data_is_told_with_its_line(with_user_data):
+def test_a_mistake_in_user_data_is_reported_with_its_line(with_user_data):
     text = "#cloud-config\nruncmd: []\nmiglet:\n  pol_id: x\nusers: []\n"
     give(with_user_data, text.encode())
     told = faults(sources(with_user_data))
@@ -258,7 +258,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("attributes, words", BAD.values(), ids=BAD)
-def test_bad_attributes_are_told_in_one_short_line(fake, attributes, words):
+def test_bad_attributes_are_reported_in_one_short_line(fake, attributes, words):
     told = faults(sources(fake, {**NEEDED, **attributes}))
     assert len(told) == 1
     assert words in told[0]

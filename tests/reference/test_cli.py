@@ -149,7 +149,7 @@ def test_refusals_are_one_line(controller, vm):
         assert len(ended.stderr.splitlines()) == 1
 
 
-def test_a_controller_that_does_not_answer_is_told_in_one_line(tmp_path):
+def test_a_controller_that_does_not_answer_is_reported_in_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     token = tmp_path / "token"

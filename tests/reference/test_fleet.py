@@ -137,7 +137,7 @@ def test_registration_tokens_are_handed_out_in_turn(tmp_path, vm):
         assert first not in controller.log()
 
 
-def test_without_tokens_to_hand_out_the_agent_is_told_when_to_ask_again(tmp_path, vm):
+def test_without_tokens_to_hand_out_the_agent_learns_when_to_ask_again(tmp_path, vm):
     request = {"org_id": "o", "pool_id": "p", "runner_group": "g", "labels": []}
     removal = {"org_id": "o", "pool_id": "p"}
     options = {"registration_token_file": None, "removal_token_file": None}

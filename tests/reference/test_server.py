@@ -99,7 +99,7 @@ def start(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=20)
 
 
-def test_options_that_cannot_be_are_told_in_one_line(tmp_path, authority):
+def test_options_that_cannot_be_are_reported_in_one_line(tmp_path, authority):
     db = tmp_path / "c.db"
     token, empty, not_a_db = tmp_path / "t", tmp_path / "empty", tmp_path / "no.db"
     token.write_text("T")
@@ -125,7 +125,7 @@ def test_options_that_cannot_be_are_told_in_one_line(tmp_path, authority):
         assert "Traceback" not in ended.stderr
 
 
-def test_a_port_or_a_database_in_use_is_told(tmp_path, controller):
+def test_a_port_or_a_database_in_use_is_reported(tmp_path, controller):
     port = controller.endpoint.rpartition(":")[2]
     token = ("--token-file", controller.token_path)
     ended = start(

@@ -71,7 +71,7 @@ def test_the_environment_is_complete_and_exact(tmp_path):
 
 
 @as_root
-def test_only_root_is_told_that_root_may_run_it(tmp_path):
+def test_only_root_is_allowed_to_run_it_as_root(tmp_path):
     assert "RUNNER_ALLOW_RUNASROOT" not in runner_environment(
         account("nobody"), {}, tmp_path
     )

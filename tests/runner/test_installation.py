@@ -159,7 +159,7 @@ def test_a_good_folder_has_no_problem(installed):
     assert check_folder(installed, None) == []
 
 
-def test_all_that_is_wrong_with_a_folder_is_told_at_once(installed):
+def test_all_that_is_wrong_with_a_folder_is_reported_at_once(installed):
     (installed / "config.sh").unlink()
     (installed / "bin/Runner.Listener").chmod(0o644)
     problems = check_folder(installed, None)

@@ -198,7 +198,7 @@ def test_half_a_run_whose_starter_died_makes_way(place):
 
 
 @pytest.mark.parametrize("python", ["/bin/false", "/no/such/python"])
-def test_a_shim_that_does_not_come_up_is_told_and_leaves_no_run(
+def test_a_shim_that_does_not_come_up_is_reported_and_leaves_no_run(
     place, monkeypatch, python
 ):
     monkeypatch.setattr(sys, "executable", python)

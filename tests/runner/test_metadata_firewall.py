@@ -288,7 +288,7 @@ def test_the_check_has_the_kernel_judge_and_changes_nothing(cloud, tmp_path):
 
 
 @real
-def test_a_kernel_that_refuses_is_told_of_by_the_check_and_at_the_launch(
+def test_a_kernel_that_refuses_is_reported_by_the_check_and_at_the_launch(
     cloud, tmp_path, monkeypatch
 ):
     wrong = ("192.0.2.1/99",)

@@ -60,7 +60,7 @@ NEXT = {
 
 
 @pytest.mark.parametrize("kind", SAID)
-def test_each_failure_is_told_from_the_others(kind):
+def test_each_failure_is_distinguished_from_the_others(kind):
     outcome = interpret(1, f"\n{80 * '-'}\n\n# Authentication\n\n{SAID[kind]}\n", ())
     assert outcome.kind == kind
     expected = [then for then, kinds in NEXT.items() if kind in kinds] or [Next.RETRY]

@@ -91,7 +91,7 @@ def test_what_is_printed_is_kept_byte_by_byte_across_a_rotation(launcher, tmp_pa
     assert numbers == list(range(numbers[0], 90000))
 
 
-def test_the_last_words_are_on_the_disk_before_the_end_is_told(launcher, tmp_path):
+def test_the_last_words_are_on_the_disk_before_the_end_is_reported(launcher, tmp_path):
     words = "import os; os.write(1, b'a' * 60000 + b'\\nresult\\n'); os._exit(3)"
     run = started(launcher, tmp_path, words)
     while run.ended() is None:
@@ -254,7 +254,7 @@ def test_who_may_not_protect_the_runner_launches_it_all_the_same(tmp_path):
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_a_process_is_told_from_its_successor():
+def test_a_process_is_distinguished_from_its_successor():
     pid = os.fork()
     if pid == 0:
         signal.pause()

@@ -82,7 +82,7 @@ sys.stdin.read()
         process.kill()
 
 
-def test_memory_is_the_resident_set_and_cpu_time_is_told_to_the_millisecond():
+def test_memory_is_the_resident_set_and_cpu_time_is_reported_to_the_millisecond():
     with process_with(50 * MIB, 0.2) as pid:
         used = usage_of(snapshot(), [pid], None)
     assert 50 * MIB < used.max_memory_bytes < 150 * MIB

@@ -94,7 +94,7 @@ def test_variants_of_a_good_configuration(
         ("500", 3, "500 (Internal Server Error)."),
     ],
 )
-def test_a_refused_token_is_told_on_stderr(
+def test_a_refused_token_is_reported_on_stderr(
     stage: Stage, outcome: str, times: int, message: str
 ) -> None:
     double = stage.lay_out(tokens={"AAAA-TOKEN": outcome})

@@ -175,7 +175,7 @@ def test_leftovers_are_found_by_their_tracking_id(
     assert double.pids() == []
 
 
-def test_a_step_uses_what_it_is_told_to(stage: Stage) -> None:
+def test_a_step_uses_what_it_is_given(stage: Stage) -> None:
     wishes = {"burn_cpu": 0.05, "allocate_mb": 20, "write_mb": 2}
     double = stage.ready({"scenario": "job", **wishes})
     run(double, "run.sh")

@@ -152,7 +152,7 @@ def test_the_double_does_what_was_recorded(play: Play) -> None:
     assert configured_files(play.double) == scenario.left
 
 
-def test_the_service_is_told_of_the_job_what_was_recorded(play: Play) -> None:
+def test_the_service_receives_of_the_job_what_was_recorded(play: Play) -> None:
     scenario = play.scenario
     told = [(each["result"], each["by"]) for each in play.double.truth("reported")]
     assert told == ([scenario.told] if scenario.told else [])

@@ -12,7 +12,7 @@ __all__ = ["stage"]
 DEPRECATED = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE"
 
 
-def test_a_session_conflict_is_told_eight_times(stage: Stage) -> None:
+def test_a_session_conflict_is_reported_eight_times(stage: Stage) -> None:
     ended = run(stage.ready({"scenario": "session_conflict"}), "run.sh")
     assert ended.stdout.count("√ Connected to GitHub\n") == 8
     assert ended.stderr.count("A session for this runner already exists.\n") == 8
@@ -66,7 +66,7 @@ def test_an_update_ends_in_a_restart(stage: Stage, flag: bool) -> None:
 
 
 @pytest.mark.parametrize(("value", "code"), [("1", 7), ("true", 0)])
-def test_a_deprecated_version_can_be_told_by_code_7(
+def test_a_deprecated_version_can_exit_with_code_7(
     stage: Stage, value: str, code: int
 ) -> None:
     double = stage.ready({"scenario": "deprecated"})

@@ -111,7 +111,7 @@ def test_a_worker_can_take_its_parent_along(plan):
     assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGKILL
 
 
-def test_a_process_that_is_stopped_goes_on_when_it_is_told_to(plan):
+def test_a_process_that_is_stopped_goes_on_when_it_is_asked_to(plan):
     plan.write_text("a.point 1 stop\n")
     pid = os.fork()
     if pid == 0:

@@ -72,7 +72,7 @@ def test_dropped_privileges_do_not_come_back():
 
 
 @needs_root
-def test_a_privilege_that_could_come_back_is_told():
+def test_a_privilege_that_could_come_back_is_reported():
     nobody = privileges.account("nobody")
 
     def work():
@@ -87,7 +87,7 @@ def test_a_privilege_that_could_come_back_is_told():
 
 
 @needs_root
-def test_who_may_not_become_another_is_told():
+def test_who_may_not_become_another_is_reported():
     nobody, root = privileges.account("nobody"), privileges.account("root")
 
     def work():

@@ -60,5 +60,5 @@ def test_children_do_not_inherit_what_is_meant_for_the_parent(manager):
     assert manager.recv(4096) == b"WATCHDOG=1"
 
 
-def test_a_machine_without_systemd_is_told_nothing():
+def test_a_machine_without_systemd_is_sent_nothing():
     Notifier({}).ready("idle")

@@ -92,7 +92,7 @@ def test_the_units_sandbox_is_no_hindrance(sandboxed):
         assert [path.name for path in RUNTIME.iterdir()] == ([MARKER] if block else [])
 
 
-def test_what_nft_complains_of_outside_is_told_inside(sandboxed):
+def test_what_nft_complains_of_outside_is_reported_inside(sandboxed):
     fake = Path("/usr/local/sbin/nft")
     fake.write_text("#!/bin/sh\necho no such filter >&2\nexit 1\n")
     fake.chmod(0o755)

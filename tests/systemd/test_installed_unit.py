@@ -241,7 +241,7 @@ def returned(machine: Machine, tmp_path: Path) -> Iterator[Machine]:
 
 
 @pytest.mark.parametrize("settings", [LAST])
-def test_what_the_controller_misses_is_on_the_console_and_told_by_a_later_start(
+def test_what_the_controller_misses_is_on_the_console_and_reported_by_a_later_start(
     machine, console, power, tmp_path
 ):
     machine.in_a_job()

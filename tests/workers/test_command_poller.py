@@ -194,7 +194,7 @@ def test_a_failure_is_reported_and_retried_with_back_off():
     assert poller.poll() == []
 
 
-def test_after_max_attempts_the_controller_is_told_once():
+def test_after_max_attempts_the_controller_is_notified_once():
     poller = Poller(ControllerUnreachable("no answer in time"))
     facts = [fact for _ in range(10) for fact in poller.poll()]
     (noted,) = [fact for fact in facts if isinstance(fact, FaultNoted)]

@@ -207,7 +207,7 @@ def test_a_shorter_grace_period_of_the_order_wins(watcher):
     assert run.kills
 
 
-def test_a_worker_that_hangs_is_killed_and_the_job_told_by_its_cause(watcher):
+def test_a_worker_that_hangs_is_killed_and_the_job_reported_with_its_cause(watcher):
     run, worker = busy(watcher)
     log = run.diag_directory / run.log_name("Runner")
     append(log, "[2026-01-01 00:00:00Z INFO Listener] Version: 2.336.0\n")
