@@ -66,7 +66,7 @@ def sandboxed():
         code.write_text(PROGRAM.format(**words))
         begin = f"Type=oneshot\nExecStart=/usr/bin/python3 -IB {code}\n"
         # The checkout may be in /tmp, of which the unit has one of its own.
-        begin += f"BindReadOnlyPaths={ROOT}\n"
+        begin += f'BindReadOnlyPaths="{ROOT}"\n'
         UNIT.write_text(sandbox().replace("[Service]\n", f"[Service]\n{begin}"))
         subprocess.run(["systemctl", "daemon-reload"], check=True)
         command = ["systemctl", "start", UNIT.name]

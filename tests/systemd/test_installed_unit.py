@@ -65,7 +65,7 @@ QUICKER = f"""\
 TimeoutStartSec=60s
 WatchdogSec=5s
 RestartSec=100ms
-BindReadOnlyPaths={ROOT}
+BindReadOnlyPaths="{ROOT}"
 """
 
 test_the_agent_is_confined_and_its_jobs_are_not = (
