@@ -85,7 +85,7 @@ FIGURES = (
     ("processor", f"processor at rest, over {REST_SECONDS:.0f} s", "0.3 %"),
     ("commits", "journal commits per second", ""),
     ("runner_message", "  runner: job taken -> its message in the log", ""),
-    ("runner_result", "  runner: last step -> result told to GitHub", ""),
+    ("runner_result", "  runner: last step -> result reported to GitHub", ""),
     ("runner_line", "  runner: Worker's end -> result printed", ""),
     ("runner_end", "  runner: result printed -> Listener's end", ""),
 )
@@ -342,13 +342,13 @@ def latencies(controller: ReferenceController, double: Double) -> Figures:
         return [end - start for start, end in zip(first, second, strict=False)]
 
     message, gone, printed = map(happened, ("job_message", "worker_gone", "result"))
-    told, completed = happened("reported"), stored("JobCompleted")
+    reported, completed = happened("reported"), stored("JobCompleted")
     return {
         "started": quantiles(gaps(message, stored("JobStarted"))),
         "completed": quantiles(gaps(gone, completed)),
         "result": quantiles(gaps(printed, completed)),
         "runner_message": quantiles(gaps(happened("running_job"), message)),
-        "runner_result": quantiles(gaps(happened("step_exit"), told)),
+        "runner_result": quantiles(gaps(happened("step_exit"), reported)),
         "runner_line": quantiles(gaps(gone, printed)),
         "runner_end": quantiles(gaps(printed, happened("listener_exit"))),
     }

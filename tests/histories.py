@@ -103,13 +103,13 @@ def types(effects: Iterable[Effect]) -> list[str]:
     return [event.type for event in events(effects)]
 
 
-def told(effects: Iterable[Effect]) -> list[Order]:
+def orders(effects: Iterable[Effect]) -> list[Order]:
     """The orders that were given, in order."""
     return [each.order for each in effects if isinstance(each, GiveOrder)]
 
 
 def evidence(result: str | None = "Succeeded", code: int | None = 100) -> Evidence:
-    """What a runner shows that ran a job and told this result."""
+    """What a runner shows that ran a job and reported this result."""
     shown: list[signs.Sign] = [
         signs.Listening(AT, "output"),
         signs.JobRunning(AT, "output", "build"),

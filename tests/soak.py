@@ -55,8 +55,8 @@ SETTINGS: dict[str, Any] = {
     "metrics": {"collection_interval": "100ms"},
 }
 
-#: What each result of the double is to be told as, where nothing was killed.
-TOLD = {"Succeeded": "succeeded", "Failed": "failed", "Canceled": "cancelled"}
+#: What each result of the double is to be reported as, where nothing was killed.
+RESULTS = {"Succeeded": "succeeded", "Failed": "failed", "Canceled": "cancelled"}
 
 
 @dataclass
@@ -225,13 +225,13 @@ def check_jobs(soak: Soak, events: list[dict[str, Any]]) -> list[str]:
     ran = {each["name"] for each in soak.double.truth("running_job")}
     if len(ran) != len(started):
         broken.append(f"{len(ran)} jobs ran, {len(started)} were started")
-    told = {each["name"]: each["result"] for each in soak.double.truth("result")}
+    printed = {each["name"]: each["result"] for each in soak.double.truth("result")}
     starts = [each for each in events if each["type"] == "JobStarted"]
     names = {each["trace_id"]: each["data"]["name"] for each in starts}
     for event in (each for each in events if each["type"] == "JobCompleted"):
         name, result = names[event["trace_id"]], event["data"]["result"]
-        truth = TOLD.get(told.get(name, ""), "unknown")
-        if result not in (truth, "unknown" if name not in told else truth):
+        truth = RESULTS.get(printed.get(name, ""), "unknown")
+        if result not in (truth, "unknown" if name not in printed else truth):
             broken.append(f"{name}: {result}, in truth {truth}")
     return broken
 

@@ -1,4 +1,4 @@
-"""A controller that can be told how to misbehave, for what the real one never does.
+"""A controller that misbehaves on request, for what the real one never does.
 
 It speaks the API just well enough for a machine to boot, and keeps every request with
 its time of arrival.
@@ -74,9 +74,9 @@ class Stub:
 
     def reply(self, call: str, body: Any) -> Reply:
         """The stub's own answer."""
-        told = self.script(call, body)
-        if told != GO_ON:
-            return told
+        action = self.script(call, body)
+        if action != GO_ON:
+            return action
         if call == "registration-token":
             return answer(
                 {
@@ -147,9 +147,9 @@ class Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def stub_controller(port: int = 0, **told: Any) -> Iterator[Stub]:
+def stub_controller(port: int = 0, **options: Any) -> Iterator[Stub]:
     """A running stub."""
-    stub = Stub(**told)
+    stub = Stub(**options)
     handler = type("OwnHandler", (Handler,), {"stub": stub})
     with Server(("127.0.0.1", port), handler) as server:
         stub.port = server.server_port

@@ -102,7 +102,7 @@ def key_of(command: Command) -> str:
 
 
 def is_covered(command: Command) -> bool:
-    """Whether something runs a command, or the reader is told that nothing does."""
+    """Whether something runs a command, or the reader learns that nothing does."""
     if command.not_run:
         return True
     if key_of(command) in what_runs(command.block.tests):

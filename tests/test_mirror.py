@@ -1,7 +1,7 @@
 """The tests mirror the product: what tests a module is where its name says.
 
 Every module has ``tests/<package>/test_<module>.py``; several files about one module
-are told apart by what follows its name: ``test_<module>_<aspect>.py``.
+are distinguished by what follows its name: ``test_<module>_<aspect>.py``.
 """
 
 from __future__ import annotations

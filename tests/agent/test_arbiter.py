@@ -58,11 +58,11 @@ UPLINK = "heartbeat-sender"
 
 
 class FakeSupervisor:
-    """Remembers what the workers were told; runs none."""
+    """Records the orders to the workers; runs none."""
 
     def __init__(self, selector, inbox):
         self.inbox = inbox
-        self.told = []
+        self.sent = []
         self.released = []
         self.started = []
 
@@ -70,10 +70,10 @@ class FakeSupervisor:
         self.started.append(name)
 
     def send(self, name, order):
-        self.told.append((name, order))
+        self.sent.append((name, order))
 
     def broadcast(self, order):
-        self.told.append(("all", order))
+        self.sent.append(("all", order))
 
     def stop_workers(self, names):
         self.released += names
@@ -193,8 +193,8 @@ class World:
     def events(self):
         return [each["type"] for each in self.journal.undelivered()]
 
-    def told(self, kind):
-        return [order for _, order in self.supervisor.told if isinstance(order, kind)]
+    def orders(self, kind):
+        return [order for _, order in self.supervisor.sent if isinstance(order, kind)]
 
     @property
     def state(self):
@@ -243,10 +243,10 @@ def test_one_event_at_a_time_is_handed_over_and_the_oldest_first(world):
     vm = world()
     vm.handle(PREPARED)
     vm.arbiter.emit(Error("infrastructure", "x", "y", "z"))
-    (first,) = vm.told(DeliverEvent)
+    (first,) = vm.orders(DeliverEvent)
     assert first.event["type"] == "VMStarted"
     vm.handle(EventDelivered(1, "VMStarted"))
-    assert [each.event["sequence"] for each in vm.told(DeliverEvent)] == [1, 2]
+    assert [each.event["sequence"] for each in vm.orders(DeliverEvent)] == [1, 2]
 
 
 def test_a_refused_event_leaves_the_queue_and_is_counted(world):
@@ -259,14 +259,14 @@ def test_a_refused_event_leaves_the_queue_and_is_counted(world):
 def test_a_new_heartbeat_sender_gets_the_event_that_the_dead_one_had(world):
     vm = world()
     vm.handle(PREPARED, WorkerStarted(UPLINK, 101, 1))
-    assert [each.event["sequence"] for each in vm.told(DeliverEvent)] == [1, 1]
+    assert [each.event["sequence"] for each in vm.orders(DeliverEvent)] == [1, 1]
 
 
 def test_a_new_runner_watcher_receives_what_the_dead_one_knew(world):
     vm = idle(world)
-    vm.supervisor.told.clear()
+    vm.supervisor.sent.clear()
     vm.handle(WorkerStarted("runner-watcher", 101, 1, 1))
-    assert [type(order) for _, order in vm.supervisor.told[:3]] == [
+    assert [type(order) for _, order in vm.supervisor.sent[:3]] == [
         FollowJob,
         UpdateHeartbeat,
         WatchRunner,
@@ -276,7 +276,7 @@ def test_a_new_runner_watcher_receives_what_the_dead_one_knew(world):
 def test_a_change_of_state_is_in_a_heartbeat_at_once(world):
     vm = world()
     vm.handle(PREPARED)
-    beat = vm.told(UpdateHeartbeat)[-1]
+    beat = vm.orders(UpdateHeartbeat)[-1]
     assert beat.at_once
     assert beat.content["miglet_state"] == "waiting_for_controller"
 
@@ -284,7 +284,7 @@ def test_a_change_of_state_is_in_a_heartbeat_at_once(world):
 def test_a_sample_is_in_the_next_heartbeat_without_haste(world):
     vm = world()
     vm.handle(MachineSampled({"load1": 0.5}))
-    beat = vm.told(UpdateHeartbeat)[-1]
+    beat = vm.orders(UpdateHeartbeat)[-1]
     assert not beat.at_once
     assert beat.content["vm_health"]["load1"] == 0.5
 
@@ -322,7 +322,7 @@ def test_credentials_are_renewed_again_by_the_next_heartbeat_sender(world):
     vm.handle(CommandReceived("c", "RotateCredentials", {}))
     vm.handle(CommandValidated("c", "RotateCredentials", {}))
     vm.handle(WorkerStarted(UPLINK, 101, 1, 1))
-    assert vm.told(RenewCredentials) == [RenewCredentials("c")] * 2
+    assert vm.orders(RenewCredentials) == [RenewCredentials("c")] * 2
 
 
 def test_changed_settings_reach_every_worker_and_the_timers_that_run(world):
@@ -330,7 +330,7 @@ def test_changed_settings_reach_every_worker_and_the_timers_that_run(world):
     changed = vm.settings.replaced({"runner.idle_timeout": 9.0}).as_dict()
     vm.handle(CommandReceived("c", "UpdateConfig", {}))
     vm.handle(CommandValidated("c", "UpdateConfig", {}, settings=changed))
-    assert vm.told(ApplySettings) == [ApplySettings(changed)]
+    assert vm.orders(ApplySettings) == [ApplySettings(changed)]
     vm.clock.now += 9.0
     vm.arbiter._check_time()
     vm.handle()
@@ -342,7 +342,7 @@ def test_settings_that_need_a_restart_change_nothing(world):
     changed = vm.settings.replaced({"runner.user": "root"}).as_dict()
     vm.handle(CommandReceived("c", "UpdateConfig", {}))
     vm.handle(CommandValidated("c", "UpdateConfig", {}, settings=changed))
-    assert vm.told(ApplySettings) == []
+    assert vm.orders(ApplySettings) == []
     (answer,) = [
         each for each in vm.journal.undelivered() if each["type"] == "CommandCompleted"
     ]
@@ -352,14 +352,14 @@ def test_settings_that_need_a_restart_change_nothing(world):
 def test_a_reload_whose_child_is_lost_changes_nothing_and_is_logged(world, caplog):
     vm = idle(world)
     vm.handle(reload_task({}, {}).fallback)
-    assert vm.told(ApplySettings) == []
+    assert vm.orders(ApplySettings) == []
     assert "UpdateConfig by SIGHUP failed: the process that" in caplog.text
 
 
 def test_a_level_is_set_in_every_process(world):
     vm = idle(world)
     vm.handle(CommandValidated("", "SetLogLevel", {"level": "info"}))
-    assert vm.told(SetLevel) == [SetLevel("info")]
+    assert vm.orders(SetLevel) == [SetLevel("info")]
 
 
 def test_signals_reach_the_lifecycle_and_a_reload_a_child(world):
@@ -384,7 +384,7 @@ def test_a_changed_configuration_file_is_read_again_once(world, tmp_path):
 def test_the_loop_ends_when_every_event_is_delivered(world):
     vm = idle(world)
     vm.handle(SignalReceived("SIGTERM"), gone(), RunnerRemoved("", "removed"))
-    assert vm.told(StopRunner)
+    assert vm.orders(StopRunner)
     assert UPLINK not in vm.supervisor.released
     vm.arbiter.inbox.extend(
         EventDelivered(each["sequence"], each["type"])
@@ -414,7 +414,7 @@ def test_events_that_are_left_when_time_is_up_end_with_75(world):
 def test_a_runner_is_asked_for_under_a_name_of_this_boot(world):
     vm = world()
     vm.handle(PREPARED, EventDelivered(1, "VMStarted"))
-    assert vm.told(ProvideRunner)[0].name == "vm-1-b00t"
+    assert vm.orders(ProvideRunner)[0].name == "vm-1-b00t"
 
 
 def test_commands_that_another_boot_left_open_are_answered(world):
@@ -498,11 +498,11 @@ def test_a_worker_that_floods_delays_no_timer_and_fills_no_journal(world, fact):
         vm.arbiter._check_time()
         vm.handle()
     assert time.monotonic() - began < 3.0
-    told = [
+    faults = [
         each["data"]
         for each in vm.journal.undelivered()
         if each["type"] == "Error" and each["data"]["code"] == "protocol_violation"
     ]
-    assert 1 <= len(told) <= 5
-    assert "faster than they may" in told[0]["message"]
+    assert 1 <= len(faults) <= 5
+    assert "faster than they may" in faults[0]["message"]
     assert len(vm.events()) < 300

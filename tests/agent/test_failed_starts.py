@@ -74,7 +74,7 @@ def test_the_more_starts_fail_alike_the_longer_the_next_one_waits(repeats, secon
 
 
 class FakeNotifier:
-    """Remembers what the service manager was told."""
+    """Records what was sent to the service manager."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

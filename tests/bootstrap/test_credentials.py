@@ -22,7 +22,7 @@ def the_workers_stay_who_they_are(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "mode", "told"),
+    ("content", "mode", "expected"),
     [
         (None, 0o600, "No such file"),
         ("", 0o600, "empty"),
@@ -30,7 +30,7 @@ def the_workers_stay_who_they_are(monkeypatch) -> None:
     ],
 )
 def test_a_token_that_is_of_no_use_or_for_all_is_reported(
-    tmp_path, content, mode, told
+    tmp_path, content, mode, expected
 ):
     settings = settings_of(tmp_path)
     path = tmp_path / "token"
@@ -40,7 +40,7 @@ def test_a_token_that_is_of_no_use_or_for_all_is_reported(
         path.chmod(mode)
     row = look("controller_credential", settings)
     assert row["status"] == "warn"
-    assert told in row["detail"]
+    assert expected in row["detail"]
     assert str(path) in row["detail"]
 
 

@@ -150,7 +150,7 @@ def test_docker_that_is_optional_and_silent_is_a_warning_after_two_seconds(
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "expected"),
     [
         (b"HTTP/1.0 500 Oops 200\r\n\r\n", "HTTP/1.0 500 Oops 200"),
         (b"SSH-2.0-OpenSSH 200\r\n\r\n", "SSH-2.0-OpenSSH 200"),
@@ -160,12 +160,12 @@ def test_docker_that_is_optional_and_silent_is_a_warning_after_two_seconds(
     ],
     ids=["error", "ssh", "binary", "short", "empty"],
 )
-def test_what_is_not_docker_is_quoted(optional, path, answer, told):
+def test_what_is_not_docker_is_quoted(optional, path, answer, expected):
     with docker_at(path, (answer,)):
         row = look("docker", optional, seconds=0.3)
     assert row["status"] == "warn"
     assert f"{path}: answered " in row["detail"]
-    assert told in row["detail"]
+    assert expected in row["detail"]
 
 
 def test_an_answer_without_end_is_given_up(optional, path):
@@ -208,8 +208,8 @@ def test_docker_that_keeps_us_out_is_not_waited_for(required, path):
             try:
                 os.setresuid(65534, 65534, 65534)
                 row = look("docker", required, seconds=60)
-                told = row["status"] == "fail" and "may not use it" in row["detail"]
-                status = 0 if told and row["milliseconds"] < 10000 else 1
+                refused = row["status"] == "fail" and "may not use it" in row["detail"]
+                status = 0 if refused and row["milliseconds"] < 10000 else 1
             finally:
                 os._exit(status)
         assert os.waitpid(pid, 0)[1] == 0

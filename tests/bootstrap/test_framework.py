@@ -109,8 +109,8 @@ def test_checks_run_side_by_side(tmp_path):
 def test_a_check_that_breaks_is_reported_at_once_with_its_traceback(
     tmp_path, monkeypatch
 ):
-    told: queue.SimpleQueue[threading.ExceptHookArgs] = queue.SimpleQueue()
-    monkeypatch.setattr(threading, "excepthook", told.put)
+    raised: queue.SimpleQueue[threading.ExceptHookArgs] = queue.SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", raised.put)
 
     def broken(settings: Settings, deadline: float) -> str:
         raise ZeroDivisionError
@@ -121,7 +121,7 @@ def test_a_check_that_breaks_is_reported_at_once_with_its_traceback(
     assert watch.seconds() < 5
     assert rows[0]["status"] == "fail"
     assert rows[0]["detail"] == "the check itself failed"
-    assert told.get(timeout=5).exc_type is ZeroDivisionError
+    assert raised.get(timeout=5).exc_type is ZeroDivisionError
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(None, "fail"), (1.0, "warn")])

@@ -37,7 +37,7 @@ def online(folder, endpoint, **more):
 
 
 @pytest.mark.parametrize(
-    ("how", "status", "told", "hint"),
+    ("how", "status", "expected", "hint"),
     [
         ({}, "ok", "TLSv1.3 to 127.0.0.1:", ""),
         ({"until": NOW - DAY}, "warn", "certificate has expired", "timedatectl"),
@@ -45,7 +45,7 @@ def online(folder, endpoint, **more):
     ],
 )
 def test_what_is_wrong_with_the_controllers_certificate_is_named(
-    tmp_path, authority, how, status, told, hint
+    tmp_path, authority, how, status, expected, hint
 ):
     pair = authority.issue("controller", **how)
     with served(over_tls(*pair, silent)) as port:
@@ -56,7 +56,7 @@ def test_what_is_wrong_with_the_controllers_certificate_is_named(
         )
         row = look("controller_reachable", settings)
     assert row["status"] == status
-    assert told in row["detail"]
+    assert expected in row["detail"]
     assert hint in row["hint"]
 
 
@@ -166,8 +166,8 @@ def test_a_controller_without_a_clock_is_no_fault(tmp_path, text):
 
 def test_a_controller_that_cannot_be_reached_leaves_the_clock_alone(tmp_path):
     row = look("clock", online(tmp_path, "http://127.0.0.1:1"))
-    told = "not known: the controller does not answer"
-    assert (row["status"], row["detail"]) == ("ok", told)
+    expected = "not known: the controller does not answer"
+    assert (row["status"], row["detail"]) == ("ok", expected)
 
 
 def test_a_silent_controller_holds_the_boot_up_for_three_seconds_only(tmp_path):

@@ -17,7 +17,7 @@ def test_the_runner_and_its_version_are_seen(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "expected"),
     [
         (lambda root: (root / "bin" / "Runner.Listener").unlink(), "Runner.Listener"),
         (lambda root: (root / "bin" / "Runner.Worker").unlink(), "Runner.Worker"),
@@ -27,12 +27,12 @@ def test_the_runner_and_its_version_are_seen(tmp_path):
         (lambda root: shutil.rmtree(root / "bin"), "Runner.Listener"),
     ],
 )
-def test_a_runner_that_is_not_whole_is_a_misconfiguration(tmp_path, damage, told):
+def test_a_runner_that_is_not_whole_is_a_misconfiguration(tmp_path, damage, expected):
     settings = settings_of(tmp_path)
     damage(tmp_path / "runner")
     row = look("runner_folder", settings)
     assert (row["status"], row["category"]) == ("fail", "misconfig")
-    assert told in row["detail"]
+    assert expected in row["detail"]
     assert row["hint"]
 
 

@@ -283,9 +283,9 @@ def test_subscribers_and_only_they_are_notified_of_changes(office):
     for number in range(3):
         office.server.publish({"number": number})
     for subscriber in (one, two):
-        told = [subscriber.hear() for _ in range(3)]
-        assert [message["params"]["number"] for message in told] == [0, 1, 2]
-        assert told[0]["method"] == "changed" and "id" not in told[0]
+        received = [subscriber.hear() for _ in range(3)]
+        assert [message["params"]["number"] for message in received] == [0, 1, 2]
+        assert received[0]["method"] == "changed" and "id" not in received[0]
     assert one.result("echo") == {}
     office.settle()
     assert not other.listen()
@@ -405,7 +405,7 @@ def test_no_bytes_of_one_client_disturb_another(office, pieces):
 
 
 def test_answering_may_publish(tmp_path):
-    """A change that a request makes is told to who asked for it, in whole lines."""
+    """A change that a request makes is published to its sender, in whole lines."""
     office = Office(str(tmp_path / "control.sock"))
     caller = office.caller()
     caller.result("watch")
@@ -417,8 +417,8 @@ def test_answering_may_publish(tmp_path):
     office.server._answer = answer
     caller.ask("echo", id=1)
     caller.ask("echo", id=2)
-    told = [caller.hear() for _ in range(4)]
-    assert [message.get("id", "changed") for message in told] == [
+    received = [caller.hear() for _ in range(4)]
+    assert [message.get("id", "changed") for message in received] == [
         "changed",
         1,
         "changed",

@@ -1,4 +1,4 @@
-"""Every call of the client, and a controller that answers as it is told."""
+"""Every call of the client, and a controller that answers as a test wants."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def test_no_time_and_times_before_1970_01_02_mean_no_expiry(controller, client, 
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
         ("labels", ["linux", "a,b"], "label 'a,b' cannot"),
         ("labels", [""], "label '' cannot"),
@@ -204,10 +204,10 @@ def test_no_time_and_times_before_1970_01_02_mean_no_expiry(controller, client, 
     ],
 )
 def test_labels_and_groups_that_config_sh_misreads_are_named(
-    controller, client, name, value, told
+    controller, client, name, value, expected
 ):
     answers(controller, Call.REGISTRATION_TOKEN, 200, {**TOKEN, name: value})
-    with pytest.raises(BadRegistration, match=told) as caught:
+    with pytest.raises(BadRegistration, match=expected) as caught:
         client.registration_token({}, TRACE)
     assert caught.value.category == "permanent"
 

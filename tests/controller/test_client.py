@@ -303,7 +303,7 @@ def test_authentication_may_be_off(controller, settings):
 
 
 @pytest.mark.parametrize(
-    ("location", "told"),
+    ("location", "expected"),
     [
         ("https://user:password@evil.example/x", "redirect to evil.example not"),
         ("/elsewhere", "redirect to another path not"),
@@ -311,9 +311,11 @@ def test_authentication_may_be_off(controller, settings):
         ("", "redirect to another path not"),
     ],
 )
-def test_a_redirect_is_reported_and_not_followed(controller, client, location, told):
+def test_a_redirect_is_reported_and_not_followed(
+    controller, client, location, expected
+):
     answers(controller, Call.EVENT, 307, headers={"Location": location})
-    with pytest.raises(BadAnswer, match=told) as caught:
+    with pytest.raises(BadAnswer, match=expected) as caught:
         client.post_event(EVENT)
     assert "password" not in str(caught.value)
     assert len(controller.calls) == 1

@@ -1,4 +1,4 @@
-"""The token's file: read when it changes, and told about when it is unusable."""
+"""The token's file: read when it changes, and reported when it is unusable."""
 
 from __future__ import annotations
 
@@ -102,10 +102,10 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize(("make", "told"), UNUSABLE.values(), ids=UNUSABLE)
-def test_an_unusable_file_is_reported_with_path_and_remedy(path, make, told):
+@pytest.mark.parametrize(("make", "expected"), UNUSABLE.values(), ids=UNUSABLE)
+def test_an_unusable_file_is_reported_with_path_and_remedy(path, make, expected):
     make(path)
-    with pytest.raises(CredentialUnusable, match=told) as caught:
+    with pytest.raises(CredentialUnusable, match=expected) as caught:
         BearerToken(path).headers()
     assert str(path) in str(caught.value)
     assert "controller.auth.token_path" in str(caught.value)

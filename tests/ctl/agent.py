@@ -78,17 +78,17 @@ ANSWERS = {
 }
 
 
-def serve_for_ever(path: str, answers: dict, told: int) -> None:
-    """Answer from `answers`, and write each call to the descriptor `told`."""
+def serve_for_ever(path: str, answers: dict, record_fd: int) -> None:
+    """Answer from `answers`, and write each call to the descriptor `record_fd`."""
 
     def answer(method, params, peer):
-        os.write(told, json.dumps([method, params]).encode() + b"\n")
+        os.write(record_fd, json.dumps([method, params]).encode() + b"\n")
         if method not in answers:
             raise rpc.RpcError(rpc.UNKNOWN_METHOD, f"there is no method {method}")
         return answers[method]
 
     server = ControlServer(path, answer, frozenset({"drain", "shutdown"}))
-    os.write(told, b"ready\n")
+    os.write(record_fd, b"ready\n")
     while True:
         if select.select([server], [], [], 0.05)[0]:
             server.serve()

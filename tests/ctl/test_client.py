@@ -36,8 +36,8 @@ def test_no_access_says_what_to_do(path, calls, capfd):
         os.setresuid(65534, 65534, 65534)
         os._exit(ctl.main(["--socket", str(path), "status"]))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4
-    told = capfd.readouterr().err
-    assert "no access" in told and "sudo" in told and "group miglet" in told
+    printed = capfd.readouterr().err
+    assert "no access" in printed and "sudo" in printed and "group miglet" in printed
 
 
 def say_and_close(listener: socket.socket, answer: bytes) -> None:
@@ -50,7 +50,7 @@ def say_and_close(listener: socket.socket, answer: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer, told",
+    "answer, expected",
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not JSON"),
         (b"\xff\xfe\n", "not JSON"),
@@ -67,14 +67,14 @@ def say_and_close(listener: socket.socket, answer: bytes) -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_a_strange_answer_is_unknown(path, answer, told):
+def test_a_strange_answer_is_unknown(path, answer, expected):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
         with forked(say_and_close, listener, answer):
             done = ctl_at(path, "status")
     assert done.returncode == 4
-    assert told in done.stderr and done.stderr.count("\n") == 1
+    assert expected in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_what_was_said_before_the_door_closed_is_heard(path):

@@ -47,10 +47,10 @@ ILLS = {
 }
 
 
-@pytest.mark.parametrize("told", ILLS)
-def test_the_doctor_finds_it(told):
-    [problem] = view.problems({**STATUS, **ILLS[told]})
-    assert told in problem
+@pytest.mark.parametrize("expected", ILLS)
+def test_the_doctor_finds_it(expected):
+    [problem] = view.problems({**STATUS, **ILLS[expected]})
+    assert expected in problem
     assert problem.endswith(".") and "  " not in problem
 
 

@@ -51,12 +51,12 @@ def test_a_proc_that_shows_processes_only_is_a_named_mistake(machine):
     mounted = "mount -t proc -o subset=pid proc /proc && exec"
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
     command += [f'{mounted} "$0" --config "$1"', vm.agent.commands / "miglet"]
-    told = subprocess.run(
+    completed = subprocess.run(
         [*map(str, command), str(vm.agent.config)], capture_output=True, text=True
     )
-    assert told.returncode == 78
-    assert "boot_id" in told.stderr and "subset=pid" in told.stderr
-    assert "Traceback" not in told.stderr
+    assert completed.returncode == 78
+    assert "boot_id" in completed.stderr and "subset=pid" in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_the_job_is_known_by_its_numbers(machine):
 
 
 @pytest.mark.parametrize(
-    ("result", "told", "cause"),
+    ("result", "expected", "cause"),
     [
         ("Succeeded", "succeeded", "success"),
         ("SucceededWithIssues", "succeeded", "success"),
@@ -67,12 +67,14 @@ def test_the_job_is_known_by_its_numbers(machine):
         ("Canceled", "cancelled", "cancelled"),
     ],
 )
-def test_the_result_is_the_one_that_the_runner_reported(machine, result, told, cause):
+def test_the_result_is_the_one_that_the_runner_reported(
+    machine, result, expected, cause
+):
     vm = machine(job(result))
     vm.agent.start()
     assert vm.agent.wait() == 0
     data = vm.events("JobCompleted")[0]["data"]
-    assert (data["result"], data["cause"]) == (told, cause)
+    assert (data["result"], data["cause"]) == (expected, cause)
 
 
 def test_a_job_without_hooks_and_logs_is_announced_within_two_seconds(machine):

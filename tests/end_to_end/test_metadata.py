@@ -98,10 +98,10 @@ def test_without_its_metadata_the_start_says_why(machine, gce):
     gce.fail(403)
     vm.agent.start()
     assert vm.agent.wait() == 69
-    told = [line for line in vm.agent.log().splitlines() if "is required" in line]
-    assert len(told) == 4
-    assert all("metadata was unavailable: 127.0.0.1:" in line for line in told)
-    assert all("403 Forbidden" in line for line in told)
+    lines = [line for line in vm.agent.log().splitlines() if "is required" in line]
+    assert len(lines) == 4
+    assert all("metadata was unavailable: 127.0.0.1:" in line for line in lines)
+    assert all("403 Forbidden" in line for line in lines)
 
 
 def test_a_start_without_settings_that_fails_again_waits_and_says_why(machine, gce):
@@ -129,9 +129,9 @@ def test_a_start_that_needs_no_metadata_goes_on_and_tells_of_the_lack(machine, g
     vm.agent.environment.update(gce.environment)
     gce.fail(404)
     vm.agent.start()
-    told = vm.event("Error")["data"]
-    assert told["code"] == "metadata_unavailable"
-    assert "404, which this cloud always has" in told["message"]
+    error = vm.event("Error")["data"]
+    assert error["code"] == "metadata_unavailable"
+    assert "404, which this cloud always has" in error["message"]
     started = vm.event("VMStarted")["data"]
     assert (started["cloud"], started["zone"]) == ("gce", None)
     vm.event("RunnerRegistered")
@@ -140,9 +140,9 @@ def test_a_start_that_needs_no_metadata_goes_on_and_tells_of_the_lack(machine, g
 def test_a_wrong_attribute_is_reported_to_the_controller(machine, cloud):
     vm = moved(machine(IDLE), cloud, miglet_logging_level="shrill")
     vm.agent.start()
-    told = vm.event("Error")["data"]
-    assert told["category"] == "misconfig"
-    assert "logging.level (metadata miglet-logging-level)" in told["message"]
+    error = vm.event("Error")["data"]
+    assert error["category"] == "misconfig"
+    assert "logging.level (metadata miglet-logging-level)" in error["message"]
     assert vm.agent.wait() == 78
 
 
@@ -179,9 +179,9 @@ def test_a_machine_that_cannot_keep_a_job_from_a_secret_in_metadata_takes_none(
     assert vm.agent.wait() == 78
     assert "set runner.user to a user of its own" in vm.agent.log()
     assert not vm.double.truth("config_start")
-    told = said_by_command(vm, "check")
-    assert told.returncode == 78
-    assert "fail  runner_metadata" in told.stdout
+    completed = said_by_command(vm, "check")
+    assert completed.returncode == 78
+    assert "fail  runner_metadata" in completed.stdout
 
 
 def test_a_token_that_comes_after_the_machine_is_taken_within_seconds(machine, cloud):

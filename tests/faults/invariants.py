@@ -1,6 +1,6 @@
 """What must hold of a machine's life, whatever was done to it: one function a promise.
 
-The double's truth is the judge: what the controller was told is held against it.
+The double's truth is the judge: what was reported to the controller is held against it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from tests.end_to_end.conftest import Machine
 
-#: What the results that the double prints are to be told as.
-TOLD = {"Succeeded": "succeeded", "Failed": "failed", "Canceled": "cancelled"}
+#: What the results that the double prints are to be reported as.
+RESULTS = {"Succeeded": "succeeded", "Failed": "failed", "Canceled": "cancelled"}
 
 
 def kept(events: list[dict[str, Any]], vm: Machine, jobs: int = 1) -> None:
@@ -42,9 +42,9 @@ def complete(events: list[dict[str, Any]], jobs: int) -> None:
 
 
 def true_to(events: list[dict[str, Any]], truth: list[dict[str, Any]]) -> None:
-    """The results are those that the runner told, one by one."""
-    told = [e["data"]["result"] for e in events if e["type"] == "JobCompleted"]
-    assert told == [TOLD[each["result"]] for each in truth]
+    """The results are those that the runner reported, one by one."""
+    reported = [e["data"]["result"] for e in events if e["type"] == "JobCompleted"]
+    assert reported == [RESULTS[each["result"]] for each in truth]
 
 
 def one_registration_at_a_time(history: list[dict[str, Any]]) -> None:

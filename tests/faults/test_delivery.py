@@ -216,20 +216,20 @@ def test_what_the_controller_misses_at_the_end_is_delivered_by_the_next_start(
 
 @pytest.mark.slow
 def test_a_controller_that_asks_for_an_age_is_given_five_minutes(machine):
-    told: list[float] = []
+    notified: list[float] = []
 
     def script(call, body):
         if call != "events":
             return GO_ON
-        told.append(time.monotonic())
+        notified.append(time.monotonic())
         return answer({}, 429, Retry_After="1000000000")
 
     with stub_controller(script=script) as stub:
         vm = pointed_at(machine(IDLE, **SETTINGS), stub.endpoint)
         vm.agent.start()
-        eventually(lambda: told)
+        eventually(lambda: notified)
         eventually(lambda: len(stub.calls("heartbeat")) > 8)
-        assert len(told) == 1
+        assert len(notified) == 1
         pauses = re.findall(r"/events failed: .*; retrying in (\S+) s", vm.agent.log())
         assert len(pauses) == 1
         assert 300 <= float(pauses[0]) <= 360

@@ -154,10 +154,14 @@ def check(vm: Machine, began: float, most: float = LIMIT) -> None:
     status = vm.agent.wait(most + MARGIN)
     print(f"ended after {time.monotonic() - began:.1f} s, at most {most:.1f}")
     assert status in (0, 69, 75), vm.agent.log()[-2000:]
-    told = last_words(vm)
+    reported = last_words(vm)
     # What the service manager starts again is no end of the machine.
-    assert told.count("VMShuttingDown") == told.count("VMStopped") == (status != 69)
-    assert told.count("JobStarted") == told.count("JobCompleted") <= 1
+    assert (
+        reported.count("VMShuttingDown")
+        == reported.count("VMStopped")
+        == (status != 69)
+    )
+    assert reported.count("JobStarted") == reported.count("JobCompleted") <= 1
     assert not vm.double.pids()
 
 

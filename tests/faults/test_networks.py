@@ -112,8 +112,8 @@ def by_name(vm: Machine, port: int) -> Machine:
 def insecure(vm: Machine) -> Machine:
     """The machine, which may speak plain HTTP beyond the loopback."""
     text = vm.agent.config.read_text()
-    told = text.replace("endpoint:", "allow_insecure: true\n  endpoint:")
-    vm.agent.config.write_text(told)
+    changed = text.replace("endpoint:", "allow_insecure: true\n  endpoint:")
+    vm.agent.config.write_text(changed)
     return vm
 
 

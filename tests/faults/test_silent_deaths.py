@@ -1,6 +1,6 @@
 """Runners that die, or live on uselessly, without saying so.
 
-Each is told with its cause, in JobCompleted, RunnerCrashed or Error, and with what
+Each is reported with its cause, in JobCompleted, RunnerCrashed or Error, and with what
 there is to show for it; and none of them costs the machine.
 """
 
@@ -56,8 +56,8 @@ def test_a_runner_that_is_of_no_use_is_replaced_and_reported(
     vm.agent.start()
     assert vm.agent.wait() == 0
     assert completed(vm) == ("succeeded", "success")
-    told = errors(vm)
-    assert evidence in told[code], told
+    reported = errors(vm)
+    assert evidence in reported[code], reported
     invariants.one_listener_at_a_time(vm.double.truth())
     invariants.whole(vm.events())
 

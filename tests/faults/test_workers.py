@@ -27,9 +27,9 @@ def test_a_worker_that_always_dies_is_reported_and_the_job_goes_on(machine, name
     deadly(vm, f"{name}.opening 1+ exit")
     vm.agent.start()
     vm.event("RunnerRegistered")
-    told = vm.event("Error")["data"]
-    assert told["code"] == "worker_crash_loop"
-    assert told["message"].startswith(f"{name} died 5 times in a row: exit status 1")
+    error = vm.event("Error")["data"]
+    assert error["code"] == "worker_crash_loop"
+    assert error["message"].startswith(f"{name} died 5 times in a row: exit status 1")
     assert vm.agent.status()["degraded"]
     assert not vm.agent.status()["workers"][name]["healthy"]
     told_often = restarts(vm, name)

@@ -88,8 +88,8 @@ def client_of():
         yield make
 
 
-def refused(client, told):
-    with pytest.raises(TlsFailed, match=told) as caught:
+def refused(client, expected):
+    with pytest.raises(TlsFailed, match=expected) as caught:
         client.heartbeat({})
     assert caught.value.transient
     assert caught.value.category == "infrastructure"
@@ -284,11 +284,11 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize(("damage", "told"), UNUSABLE.values(), ids=UNUSABLE)
-def test_files_that_never_were_usable_are_reported(ours, damage, told):
+@pytest.mark.parametrize(("damage", "expected"), UNUSABLE.values(), ids=UNUSABLE)
+def test_files_that_never_were_usable_are_reported(ours, damage, expected):
     pair = ours.issue("vm-1")
     damage(pair, ours.issue("vm-2"))
-    with pytest.raises(CredentialUnusable, match=told) as caught:
+    with pytest.raises(CredentialUnusable, match=expected) as caught:
         TlsFiles(*pair, ours.path).context()
     assert str(pair[0]) in str(caught.value)
     assert caught.value.transient

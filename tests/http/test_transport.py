@@ -272,10 +272,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("script", "told"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_answer_is_reported_and_survived(facing, script, told):
+@pytest.mark.parametrize(("script", "expected"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_answer_is_reported_and_survived(facing, script, expected):
     client, peer = facing(script, says(answer(b"{}")))
-    with pytest.raises(ControllerUnreachable, match=told) as caught:
+    with pytest.raises(ControllerUnreachable, match=expected) as caught:
         client.registration_token({})
     assert caught.value.transient
     assert len(str(caught.value)) < 400
@@ -317,8 +317,8 @@ def test_a_closed_port_is_reported_in_a_few_words(settings):
 
 def test_a_name_that_does_not_resolve_is_reported(settings):
     settings.endpoint = "http://controller.invalid"
-    told = "POST http://controller.invalid/.* failed: name resolution failed: "
-    with pytest.raises(ControllerUnreachable, match=told):
+    expected = "POST http://controller.invalid/.* failed: name resolution failed: "
+    with pytest.raises(ControllerUnreachable, match=expected):
         Client(settings, "vm-1").heartbeat({})
 
 
@@ -328,8 +328,8 @@ def test_a_proxy_that_cannot_be_reached_is_named(settings, proxy):
         closed = f"http://us:er@127.0.0.1:{listener.getsockname()[1]}"
     settings.endpoint = "http://controller.example"
     settings.proxy = proxy.format(closed=closed)
-    told = r"controller.example/.* failed: .*\(proxy (proxy.invalid|127.0.0.1)\)"
-    with pytest.raises(ControllerUnreachable, match=told) as caught:
+    expected = r"controller.example/.* failed: .*\(proxy (proxy.invalid|127.0.0.1)\)"
+    with pytest.raises(ControllerUnreachable, match=expected) as caught:
         Client(settings, "vm-1").heartbeat({})
     assert "us:er" not in str(caught.value)
 

@@ -145,15 +145,15 @@ def test_no_alarm_is_left_whenever_it_rings():
 
 
 def test_another_thread_learns_that_it_may_not():
-    told = []
+    refusals = []
 
     def elsewhere():
         try:
             within(1, lambda: 7)
         except ValueError as error:
-            told.append(str(error))
+            refusals.append(str(error))
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join()
-    assert "main thread" in told[0]
+    assert "main thread" in refusals[0]

@@ -84,10 +84,12 @@ def boot(controller, metadata) -> Iterator[Boot]:
         def make(*layers: str, **attributes: str | None) -> tuple[Box, Machine]:
             number = next(_numbers)
             spelt = {name.replace("_", "-"): text for name, text in attributes.items()}
-            told = {**pool(controller), **spelt}
+            named = {**pool(controller), **spelt}
             metadata.change("instance/id", number)
             metadata.change("instance/attributes", {})
-            metadata.describe({k: text for k, text in told.items() if text is not None})
+            metadata.describe(
+                {k: text for k, text in named.items() if text is not None}
+            )
             box = stack.enter_context(booted(*layers))
             double = Double(box.path("/opt/actions-runner"))
             vm = str(number)

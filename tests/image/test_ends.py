@@ -12,8 +12,8 @@ OFF_SECONDS = 30.0
 JOB = ["JobStarted", "JobCompleted"]
 
 
-def told(machine: Machine) -> list[str]:
-    """What the controller was told since the job began."""
+def event_types(machine: Machine) -> list[str]:
+    """The types of the events since the job began."""
     events = machine.controller.events(machine.vm)
     kinds = [each["type"] for each in events if each["type"] != "JobHeartbeat"]
     return kinds[kinds.index("JobStarted") :]
@@ -30,7 +30,7 @@ def test_a_machine_whose_job_is_done_switches_itself_off(boot: Boot):
     machine.in_a_job()
     machine.double.finish_step()
     box.switched_off(OFF_SECONDS)
-    assert told(machine) == [
+    assert event_types(machine) == [
         "JobStarted",
         "JobCompleted",
         "VMShuttingDown",
@@ -47,7 +47,7 @@ def test_a_machine_that_is_switched_off_lets_its_job_finish(boot: Boot):
     assert not machine.double.truth("signal") and not machine.double.truth("step_exit")
     machine.double.finish_step()
     box.switched_off(OFF_SECONDS)
-    assert told(machine) == [
+    assert event_types(machine) == [
         "JobStarted",
         "JobCompleted",
         "VMShuttingDown",
@@ -61,7 +61,7 @@ def test_a_job_that_does_not_finish_in_time_ends_with_its_machine(boot: Boot):
     machine.in_a_job()
     machine.console.done("systemctl", "--no-block", "poweroff")
     box.switched_off(OFF_SECONDS)
-    assert sorted(told(machine)) == [
+    assert sorted(event_types(machine)) == [
         "JobCompleted",
         "JobStarted",
         "VMShuttingDown",

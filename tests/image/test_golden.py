@@ -87,8 +87,8 @@ def test_a_person_reads_the_units_status(machine):
 
 
 def test_the_installed_unit_is_confined_enough(machine, capsys):
-    told = machine.console.done("systemd-analyze", "security", "--no-pager", SERVICE)
-    level = float(told.rpartition(f"exposure level for {SERVICE}: ")[2].split()[0])
+    printed = machine.console.done("systemd-analyze", "security", "--no-pager", SERVICE)
+    level = float(printed.rpartition(f"exposure level for {SERVICE}: ")[2].split()[0])
     with capsys.disabled():
         print(f"\nexposure {level}", end=" ")
     assert level <= EXPOSURE_LIMIT

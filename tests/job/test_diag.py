@@ -548,8 +548,8 @@ def test_what_another_run_logged_in_the_same_second_is_not_read_again(tmp_path):
     assert logs.read(STARTED) == []
     with (folder / shared).open("a") as log:
         log.write(f"{line}137\n")
-    told = logs.read(STARTED + 20)
-    codes = [sign.code for sign in told if isinstance(sign, signs.WorkerEnded)]
+    found = logs.read(STARTED + 20)
+    codes = [sign.code for sign in found if isinstance(sign, signs.WorkerEnded)]
     assert codes == [137]
     logs.close()
 
@@ -564,6 +564,6 @@ def test_a_log_of_another_run_that_is_gone_does_not_hide_the_others(tmp_path):
     logs = followed(folder, existing_logs(folder))
     (folder / gone).unlink()
     (folder / shared).write_text("[2026-01-02 03:04:05Z INFO Worker] Hello\n")
-    told = logs.read(STARTED + 20)
-    assert [type(sign) for sign in told] == [signs.WorkerStarted]
+    found = logs.read(STARTED + 20)
+    assert [type(sign) for sign in found] == [signs.WorkerStarted]
     logs.close()

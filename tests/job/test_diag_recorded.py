@@ -1,7 +1,7 @@
 """Runs as the official runner was seen to show them: lines, their order, the verdict.
 
 The shapes are those of release 2.336.0, in both of its flows; `worker` and `listener`
-are how the two processes end. Each run is told with the Worker's exit status and, where
+are how the two processes end. Each run has the Worker's exit status and, where
 that makes a difference, without it.
 """
 

@@ -84,8 +84,8 @@ def test_both_hooks_report_who_the_job_is(directory):
     before = time.time()
     for script in (STARTED, COMPLETED):
         run(script, environment(directory))
-        told = report(directory, script.stem)
-        assert told.identity == JobIdentity(
+        found = report(directory, script.stem)
+        assert found.identity == JobIdentity(
             run_id="4711",
             run_attempt=2,
             repository="o/r",
@@ -95,7 +95,7 @@ def test_both_hooks_report_who_the_job_is(directory):
             actor="octocat",
             event_name="push",
         )
-        assert before <= told.at <= time.time()
+        assert before <= found.at <= time.time()
 
 
 def test_no_secret_of_the_job_is_reported(directory):

@@ -116,8 +116,8 @@ def test_all_sources_are_read_and_what_was_logged_first_is_reported_first(
 def test_a_reader_made_anew_tells_every_sign_again(traces, opened):
     first = opened(traces.reader())
     a_job(traces)
-    told = kinds(first.read())
-    assert kinds(opened(traces.reader()).read()) == told
+    expected = kinds(first.read())
+    assert kinds(opened(traces.reader()).read()) == expected
 
 
 @pytest.mark.parametrize(

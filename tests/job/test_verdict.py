@@ -51,7 +51,7 @@ def identified():
     return signs.JobIdentified(AT + 2, "worker_log", JobIdentity(job_id="1"))
 
 
-def told(result, source="output"):
+def shown(result, source="output"):
     return signs.JobResult(AT + 4, source, result)
 
 
@@ -76,14 +76,14 @@ SIGNALLED = (
 
 TABLE = {
     "success": (
-        (*RAN, told("Succeeded")),
+        (*RAN, shown("Succeeded")),
         exited(worker_exit_code=100),
         "succeeded",
         "success",
         0,
     ),
     "success with issues": (
-        (*RAN, told("SucceededWithIssues")),
+        (*RAN, shown("SucceededWithIssues")),
         exited(worker_exit_code=101),
         "succeeded",
         "success",
@@ -97,14 +97,14 @@ TABLE = {
         0,
     ),
     "success before the stop": (
-        (*RAN, told("Succeeded")),
+        (*RAN, shown("Succeeded")),
         exited(worker_exit_code=100, stopped_by="shutdown"),
         "succeeded",
         "success",
         0,
     ),
     "success, then the Listener is killed": (
-        (*RAN, told("Succeeded")),
+        (*RAN, shown("Succeeded")),
         signalled(worker_exit_code=100),
         "succeeded",
         "success",
@@ -132,63 +132,63 @@ TABLE = {
         137,
     ),
     "a Worker without its Listener ends as nobody knows": (
-        (*RAN, told("Succeeded", "worker_log")),
+        (*RAN, shown("Succeeded", "worker_log")),
         signalled(orphaned=True),
         "unknown",
         "runner_crash",
         None,
     ),
     "failure": (
-        (*RAN, told("Failed")),
+        (*RAN, shown("Failed")),
         exited(worker_exit_code=102),
         "failed",
         "failure",
         102,
     ),
     "the Worker failed, whatever was printed": (
-        (*RAN, told("Succeeded")),
+        (*RAN, shown("Succeeded")),
         exited(worker_exit_code=102),
         "failed",
         "failure",
         102,
     ),
     "a success that the job wrote before it killed its runner": (
-        (*BEGAN, told("Succeeded")),
+        (*BEGAN, shown("Succeeded")),
         signalled(worker_signal=9),
         "unknown",
         "runner_crash",
         137,
     ),
     "a success that the job wrote before it killed its Worker": (
-        (*BEGAN, told("Succeeded")),
+        (*BEGAN, shown("Succeeded")),
         exited(worker_signal=9),
         "unknown",
         "worker_crash",
         137,
     ),
     "a hook of ours fails or is missing": (
-        (running(), steps(), told("Failed")),
+        (running(), steps(), shown("Failed")),
         exited(worker_exit_code=102),
         "failed",
         "failure",
         102,
     ),
     "cancelled by the server": (
-        (*RAN, signs.CancelReceived(AT, "perflog"), told("Canceled")),
+        (*RAN, signs.CancelReceived(AT, "perflog"), shown("Canceled")),
         exited(worker_exit_code=103),
         "cancelled",
         "cancelled",
         103,
     ),
     "cancelled by the server, the Worker killed in the end": (
-        (*BEGAN, told("Canceled")),
+        (*BEGAN, shown("Canceled")),
         exited(worker_signal=9),
         "cancelled",
         "cancelled",
         137,
     ),
     "a signal to the Listener makes the Worker report a failure": (
-        (*BEGAN, *SIGNALLED, told("Canceled")),
+        (*BEGAN, *SIGNALLED, shown("Canceled")),
         exited(worker_exit_code=102),
         "failed",
         "shutdown",
@@ -202,7 +202,7 @@ TABLE = {
         102,
     ),
     "a name says that the Listener exits": (
-        (*RAN, signs.ShutdownSignalled(AT, "runner_log"), told("Canceled")),
+        (*RAN, signs.ShutdownSignalled(AT, "runner_log"), shown("Canceled")),
         exited(worker_exit_code=103),
         "cancelled",
         "cancelled",
@@ -239,56 +239,56 @@ TABLE = {
         None,
     ),
     "the Worker is killed": (
-        (*BEGAN, told("Failed")),
+        (*BEGAN, shown("Failed")),
         exited(worker_signal=9),
         "failed",
         "worker_crash",
         137,
     ),
     "the Worker dies of an exception": (
-        (*BEGAN, told("Failed")),
+        (*BEGAN, shown("Failed")),
         exited(worker_exit_code=1),
         "failed",
         "worker_crash",
         1,
     ),
     "GitHub does not take the result": (
-        (*RAN, told("Succeeded", "worker_log"), told("Failed")),
+        (*RAN, shown("Succeeded", "worker_log"), shown("Failed")),
         exited(worker_exit_code=1),
         "failed",
         "result_not_reported",
         1,
     ),
     "the Worker is killed, and then we stop": (
-        (*BEGAN, told("Failed")),
+        (*BEGAN, shown("Failed")),
         exited(worker_signal=9, stopped_by="termination_notice"),
         "failed",
         "termination_notice",
         137,
     ),
     "the Worker is taken by the OOM killer": (
-        (*BEGAN, told("Failed")),
+        (*BEGAN, shown("Failed")),
         exited(worker_signal=9, oom_kill_delta=2),
         "failed",
         "oom_runner",
         137,
     ),
     "the Worker dies of an exception while a step is taken": (
-        (*BEGAN, told("Failed")),
+        (*BEGAN, shown("Failed")),
         exited(worker_exit_code=1, oom_kill_delta=1),
         "failed",
         "worker_crash",
         1,
     ),
     "the Worker has no room to write": (
-        (*BEGAN, signs.DiskFull(AT, "worker_log"), told("Failed")),
+        (*BEGAN, signs.DiskFull(AT, "worker_log"), shown("Failed")),
         exited(worker_signal=6),
         "failed",
         "disk_full",
         134,
     ),
     "a step is about full disks": (
-        (*RAN, signs.DiskFull(AT, "worker_log"), told("Failed")),
+        (*RAN, signs.DiskFull(AT, "worker_log"), shown("Failed")),
         exited(worker_exit_code=102, disk_free_bytes=10**10),
         "failed",
         "failure",
@@ -309,7 +309,7 @@ TABLE = {
         137,
     ),
     "the Worker hangs and is killed by us": (
-        (running(), told("Failed")),
+        (running(), shown("Failed")),
         exited(worker_signal=9, worker_stuck=True),
         "failed",
         "worker_stuck",
@@ -330,28 +330,28 @@ TABLE = {
         0,
     ),
     "a step is taken by the OOM killer": (
-        (*RAN, told("Failed")),
+        (*RAN, shown("Failed")),
         exited(worker_exit_code=102, oom_kill_delta=1),
         "failed",
         "oom_job",
         102,
     ),
     "a step is taken and the job succeeds all the same": (
-        (*RAN, told("Succeeded")),
+        (*RAN, shown("Succeeded")),
         exited(worker_exit_code=100, oom_kill_delta=1),
         "succeeded",
         "success",
         0,
     ),
     "the job fills the disk": (
-        (*RAN, told("Failed")),
+        (*RAN, shown("Failed")),
         exited(worker_exit_code=102, disk_free_bytes=DISK_FULL_BYTES - 1),
         "failed",
         "disk_full",
         102,
     ),
     "the job fails with room on the disk": (
-        (*RAN, told("Failed")),
+        (*RAN, shown("Failed")),
         exited(worker_exit_code=102, disk_free_bytes=DISK_FULL_BYTES),
         "failed",
         "failure",
@@ -371,7 +371,7 @@ TABLE = {
         "version_deprecated",
         None,
     ),
-    "deprecated, told by the exit status": (
+    "deprecated, shown by the exit status": (
         (),
         exited(7),
         "unknown",
@@ -379,7 +379,7 @@ TABLE = {
         None,
     ),
     "the registration goes while a job runs": (
-        (*BEGAN, signs.RegistrationGone(AT, "output", "gone"), told("Canceled")),
+        (*BEGAN, signs.RegistrationGone(AT, "output", "gone"), shown("Canceled")),
         exited(worker_exit_code=103),
         "cancelled",
         "registration_gone",
@@ -390,7 +390,7 @@ TABLE = {
             *BEGAN,
             signs.NameOfSeveralLines(AT, "worker_log"),
             signs.RegistrationGone(AT, "output", "gone"),
-            told("Canceled"),
+            shown("Canceled"),
         ),
         exited(worker_exit_code=103),
         "cancelled",
@@ -412,7 +412,7 @@ TABLE = {
         None,
     ),
     "no ghost, for the job runs": (
-        (*BEGAN, told("Failed"), completed()),
+        (*BEGAN, shown("Failed"), completed()),
         exited(ghost=True, worker_exit_code=102),
         "failed",
         "failure",
@@ -426,28 +426,28 @@ TABLE = {
         None,
     ),
     "the set-up fails, by the silent hooks": (
-        (running(), told("Failed")),
+        (running(), shown("Failed")),
         exited(worker_exit_code=102),
         "failed",
         "setup_failed",
         102,
     ),
     "the set-up fails on a full disk": (
-        (running(), told("Failed")),
+        (running(), shown("Failed")),
         exited(worker_exit_code=102, disk_free_bytes=0),
         "failed",
         "disk_full",
         102,
     ),
     "hooks that were refused prove nothing by their silence": (
-        (running(), signs.HookRefused(AT, "hook", "no"), told("Failed")),
+        (running(), signs.HookRefused(AT, "hook", "no"), shown("Failed")),
         exited(worker_exit_code=102),
         "failed",
         "failure",
         102,
     ),
     "the lock is lost": (
-        (*RAN, told("Abandoned")),
+        (*RAN, shown("Abandoned")),
         exited(worker_exit_code=103),
         "abandoned",
         "lock_lost",
@@ -461,21 +461,21 @@ TABLE = {
         105,
     ),
     "abandoned, claims somebody, and the Worker succeeded": (
-        (*RAN, told("Abandoned")),
+        (*RAN, shown("Abandoned")),
         exited(worker_exit_code=100),
         "succeeded",
         "success",
         0,
     ),
     "abandoned while we were stopping": (
-        (*RAN, told("Abandoned")),
+        (*RAN, shown("Abandoned")),
         exited(worker_exit_code=103, stopped_by="termination_notice"),
         "abandoned",
         "termination_notice",
         103,
     ),
     "skipped": (
-        (running(), told("Skipped")),
+        (running(), shown("Skipped")),
         exited(worker_exit_code=104),
         "cancelled",
         "cancelled",
@@ -491,7 +491,7 @@ TABLE = {
     "no job at all": ((), exited(), "unknown", "unknown", None),
     # From here on the Worker's exit status cannot be had.
     "success, by what was printed": (
-        (running(), told("Succeeded")),
+        (running(), shown("Succeeded")),
         exited(),
         "succeeded",
         "success",
@@ -505,27 +505,27 @@ TABLE = {
         0,
     ),
     "success, by what was printed, and the Listener killed": (
-        (*RAN, told("Succeeded")),
+        (*RAN, shown("Succeeded")),
         signalled(),
         "unknown",
         "runner_crash",
         None,
     ),
     "success before the machine restarted": (
-        (*RAN, told("Succeeded")),
+        (*RAN, shown("Succeeded")),
         RunnerExit(boot_changed=True),
         "succeeded",
         "success",
         0,
     ),
     "failure, by what was printed": (
-        (*RAN, told("Failed")),
+        (*RAN, shown("Failed")),
         exited(),
         "failed",
         "failure",
         None,
     ),
-    "failure told by the Listener's exit status": (
+    "failure shown by the Listener's exit status": (
         RAN,
         exited(102),
         "failed",
@@ -540,21 +540,21 @@ TABLE = {
         None,
     ),
     "a signal to the Listener, by the Worker's log": (
-        (*BEGAN, *SIGNALLED, told("Failed", "worker_log"), told("Canceled")),
+        (*BEGAN, *SIGNALLED, shown("Failed", "worker_log"), shown("Canceled")),
         exited(),
         "failed",
         "shutdown",
         None,
     ),
     "the Worker is killed, by the Listener's log": (
-        (*BEGAN, told("Failed"), worker(137)),
+        (*BEGAN, shown("Failed"), worker(137)),
         exited(),
         "failed",
         "worker_crash",
         None,
     ),
     "the Worker is killed, by the hook that did not run": (
-        (*BEGAN, told("Failed")),
+        (*BEGAN, shown("Failed")),
         exited(),
         "failed",
         "worker_crash",
@@ -585,23 +585,23 @@ def test_what_is_printed_does_not_change_a_result_that_the_worker_reported(
     result, code
 ):
     plain = verdict(evidence(*RAN), exited(worker_exit_code=code))
-    printed = verdict(evidence(*RAN, told(result)), exited(worker_exit_code=code))
+    printed = verdict(evidence(*RAN, shown(result)), exited(worker_exit_code=code))
     if (code, result) != (103, "Abandoned"):
         assert printed.result == plain.result
         assert printed.exit_code == plain.exit_code
 
 
 def test_a_status_that_cannot_be_had_is_named_in_the_evidence():
-    judged = verdict(evidence(*RAN, told("Failed")), exited())
+    judged = verdict(evidence(*RAN, shown("Failed")), exited())
     assert judged.reasons[0] == "worker_status_unknown"
-    known = verdict(evidence(*RAN, told("Failed")), exited(worker_exit_code=102))
+    known = verdict(evidence(*RAN, shown("Failed")), exited(worker_exit_code=102))
     assert "worker_status_unknown" not in known.reasons
 
 
 def test_without_hooks_their_silence_proves_nothing():
-    failed = evidence(running(), told("Failed"), hooks_expected=False)
+    failed = evidence(running(), shown("Failed"), hooks_expected=False)
     assert verdict(failed, exited()).cause == "failure"
-    begun = evidence(*BEGAN, told("Failed"), hooks_expected=False)
+    begun = evidence(*BEGAN, shown("Failed"), hooks_expected=False)
     assert verdict(begun, exited()).cause == "failure"
 
 
@@ -612,7 +612,7 @@ def test_every_rule_decides_some_case_of_the_table():
 
 
 def test_the_grounds_are_reported_in_words():
-    seen = evidence(*BEGAN, told("Failed"))
+    seen = evidence(*BEGAN, shown("Failed"))
     grounds = verdict(seen, exited(worker_signal=9, oom_kill_delta=1)).reasons
     assert {
         "result Failed (output)",
@@ -702,7 +702,7 @@ CRASH_TABLE = {
     "killed with a job": (BEGAN, signalled(), "runner_crash", REREGISTER, True),
     "job lost": (BEGAN, exited(), "runner_crash", REREGISTER, True),
     "worker killed": (
-        (*BEGAN, told("Failed")),
+        (*BEGAN, shown("Failed")),
         exited(worker_signal=9),
         "worker_crash",
         REREGISTER,
@@ -783,7 +783,7 @@ def test_the_listeners_end(case):
 
 @pytest.mark.parametrize("result", RESULTS)
 def test_an_end_after_a_result_is_in_order(result):
-    assert crash(exited(), evidence(*RAN, told(result))) is None
+    assert crash(exited(), evidence(*RAN, shown(result))) is None
 
 
 @pytest.mark.parametrize("stop", STOPS)

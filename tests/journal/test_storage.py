@@ -119,7 +119,7 @@ def test_kills_at_random_moments_lose_no_step_that_was_reported(tmp_path: Path):
     path, chance = tmp_path / "journal.db", random.Random(3)
     with opened(path):
         pass
-    told = 0
+    reported = 0
     for _ in range(25):
         reading, writing = os.pipe()
         pid = os.fork()
@@ -138,10 +138,10 @@ def test_kills_at_random_moments_lose_no_step_that_was_reported(tmp_path: Path):
         with opened(path) as journal:
             assert codes(journal) == []
             recorded = journal.storages.storage.counters.sequence
-            assert len(pending(journal)) == recorded > told
+            assert len(pending(journal)) == recorded > reported
             assert not lines or recorded >= int(lines[-1])
             assert add_up(journal)
-        told = recorded
+        reported = recorded
 
 
 def test_an_unfinished_new_file_is_no_journal(tmp_path: Path):

@@ -35,7 +35,7 @@ from tests.histories import (
     gone,
     idle,
     live,
-    told,
+    orders,
     types,
 )
 
@@ -118,7 +118,7 @@ def test_a_job_over_its_limit_is_stopped_as_a_timeout():
     vm, effects = live(idle(max_job_duration=60.0), SEEN, IDENTIFIED)
     assert SetTimer("max_job", 60.0) in effects
     vm, effects = live(vm, DeadlinePassed("max_job"))
-    assert told(effects) == [StopRunner(cause="timeout")]
+    assert orders(effects) == [StopRunner(cause="timeout")]
     vm, effects = live(vm, gone(evidence("Canceled", 102)))
     assert events(effects)[0].cause == "timeout"
 
@@ -143,7 +143,7 @@ def test_an_orphaned_job_goes_on_and_is_completed_with_its_true_result():
 def test_an_orphan_that_outlives_its_lock_is_killed_as_a_crash_of_the_runner():
     vm, _ = live(busy(), ListenerDied(RUN, None, 9, []))
     vm, effects = live(vm, DeadlinePassed("orphan"))
-    assert told(effects) == [StopRunner(grace_seconds=0.0, cause="orphan_timeout")]
+    assert orders(effects) == [StopRunner(grace_seconds=0.0, cause="orphan_timeout")]
     _, effects = live(vm, finished("unknown", "orphan_timeout", None))
     assert (events(effects)[0].result, events(effects)[0].cause) == (
         "unknown",

@@ -34,7 +34,7 @@ from tests.histories import (
     gone,
     idle,
     live,
-    told,
+    orders,
     types,
 )
 from tests.lifecycle.facts import PREEMPTED, REMOVED, TERM, reborn
@@ -43,14 +43,14 @@ from tests.lifecycle.facts import PREEMPTED, REMOVED, TERM, reborn
 def test_after_its_job_the_machine_shuts_down():
     vm, effects = live(busy(), finished())
     assert vm.state is State.SHUTTING_DOWN
-    assert told(effects) == [StopRunner(settle_seconds=5.0)]
+    assert orders(effects) == [StopRunner(settle_seconds=5.0)]
     assert vm.end.reason == "job_completed"
 
 
 def test_or_registers_again_under_a_new_name():
     vm, effects = live(busy(after_job="register"), finished())
     assert vm.state is State.REGISTERING_RUNNER
-    (order,) = told(effects)
+    (order,) = orders(effects)
     assert order.name == "vm-1-b00t-2"
     assert not order.keep_registration
 
@@ -59,15 +59,15 @@ def test_a_runner_that_ends_idle_is_provided_again_with_growing_delay():
     vm, effects = live(idle(), gone(exit_code=2))
     assert vm.state is State.REGISTERING_RUNNER
     assert types(effects) == ["RunnerCrashed"]
-    (order,) = told(effects)
+    (order,) = orders(effects)
     assert (order.delay_seconds, order.keep_registration) == (1.0, True)
     vm, effects = live(vm, LAUNCHED, LISTENING, gone(exit_code=2))
-    assert told(effects)[-1].delay_seconds == 2.0
+    assert orders(effects)[-1].delay_seconds == 2.0
 
 
 def test_a_run_that_is_over_is_named_so_that_an_unreported_one_is_distinguished():
     vm, effects = live(idle(), gone(exit_code=2))
-    assert told(effects)[0].former_run == RUN
+    assert orders(effects)[0].former_run == RUN
     assert standing_orders(vm, 50.0)[0].former_run == RUN
     again = reborn(vm).replace(state=vm.state)
     assert standing_orders(again, 50.0)[0].former_run == RUN
@@ -84,7 +84,7 @@ def test_but_not_for_ever():
 def test_a_ghost_is_replaced():
     vm, effects = live(idle(), RunnerFailing(RUN, "ghost", "a job never came"))
     assert vm.state is State.REGISTERING_RUNNER
-    assert told(effects)[0].instead_of == RUN
+    assert orders(effects)[0].instead_of == RUN
 
 
 def test_a_registration_that_cannot_be_had_is_an_error():
@@ -97,7 +97,7 @@ def test_a_registration_that_cannot_be_had_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("vm", "orders"),
+    ("vm", "standing"),
     [
         (idle(), [WatchRunner(RUN)]),
         (busy(), [WatchRunner(RUN)]),
@@ -112,8 +112,8 @@ def test_a_registration_that_cannot_be_had_is_an_error():
     ],
     ids=["idle", "busy", "drain", "stop", "registering", "launched", "flushing"],
 )
-def test_a_new_watcher_receives_what_the_dead_one_knew(vm, orders):
-    assert standing_orders(vm, 50.0) == orders
+def test_a_new_watcher_receives_what_the_dead_one_knew(vm, standing):
+    assert standing_orders(vm, 50.0) == standing
 
 
 def test_a_new_watcher_is_no_more_patient_than_the_machine_can_be():
@@ -125,7 +125,7 @@ def test_a_new_watcher_is_no_more_patient_than_the_machine_can_be():
 def test_a_watcher_that_died_three_times_is_replaced_by_one_that_reads_no_logs():
     for deaths, minimal in ((2, False), (3, True)):
         _, effects = live(busy(), WorkerStarted("runner-watcher", 4711, 3, deaths))
-        assert told(effects) == [WatchRunner(RUN, minimal)]
+        assert orders(effects) == [WatchRunner(RUN, minimal)]
 
 
 def test_a_registration_that_may_succeed_later_is_tried_again_but_not_for_ever():
@@ -135,7 +135,7 @@ def test_a_registration_that_may_succeed_later_is_tried_again_but_not_for_ever()
     for _ in range(2):
         vm, effects = live(vm, failed)
         assert types(effects) == ["Error"]
-        delays += [each.delay_seconds for each in told(effects)]
+        delays += [each.delay_seconds for each in orders(effects)]
     assert delays == [1.0, 2.0]
     assert (live(vm, failed)[0]).state is State.ERROR
 

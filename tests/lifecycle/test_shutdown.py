@@ -38,7 +38,7 @@ from tests.histories import (
     gone,
     idle,
     live,
-    told,
+    orders,
     types,
 )
 from tests.lifecycle.facts import HISTORY, PREEMPTED, REMOVED, TERM
@@ -46,7 +46,7 @@ from tests.lifecycle.facts import HISTORY, PREEMPTED, REMOVED, TERM
 
 def test_a_machine_that_never_had_a_runner_has_nothing_to_stop():
     vm, effects = live(fresh(), PREPARED, TERM)
-    assert told(effects) == []
+    assert orders(effects) == []
     assert StopWorkers() in effects
     assert live(vm, EventsFlushed())[1] == [Exit(0)]
 
@@ -78,7 +78,7 @@ def test_drain_wins_over_registering_again():
 
 def test_a_job_that_slips_into_a_drain_is_reported():
     vm, effects = live(idle(), CommandValidated("c1", "Drain", {}))
-    assert told(effects) == [DrainRunner()]
+    assert orders(effects) == [DrainRunner()]
     vm, effects = live(vm, SEEN, IDENTIFIED, finished())
     assert types(effects) == ["JobStarted", "JobCompleted", "VMShuttingDown"]
 
@@ -96,7 +96,7 @@ def test_an_immediate_shutdown_names_its_cause_in_the_job():
     command = CommandValidated("c1", "Shutdown", {"mode": "immediate"})
     vm, effects = live(busy(), command)
     assert vm.state is State.SHUTTING_DOWN
-    assert told(effects) == [StopRunner()]
+    assert orders(effects) == [StopRunner()]
     vm, effects = live(vm, finished("failed", "shutdown", 102), REMOVED)
     completed, stopped = events(effects)
     assert (completed.result, completed.cause) == ("failed", "shutdown")
@@ -118,7 +118,7 @@ def test_first_signal_finishes_the_job_second_stops_it_third_goes():
     assert SetTimer("force", 300.0) in effects
     vm, effects = live(vm, TERM)
     assert vm.state is State.SHUTTING_DOWN
-    assert told(effects) == [StopRunner()]
+    assert orders(effects) == [StopRunner()]
     vm, effects = live(vm, TERM)
     assert effects[-1] == Exit(75)
     assert types(effects) == ["JobCompleted"]
@@ -141,7 +141,7 @@ def test_a_job_that_outlasts_force_after_is_stopped():
     vm, _ = live(busy(), TERM)
     vm, effects = live(vm, DeadlinePassed("force"))
     assert vm.state is State.SHUTTING_DOWN
-    assert told(effects) == [StopRunner()]
+    assert orders(effects) == [StopRunner()]
 
 
 @pytest.mark.parametrize("state", list(State), ids=lambda each: each.value)
@@ -177,7 +177,7 @@ def test_a_notice_drains_an_idle_machine_at_once():
     vm, effects = live(idle(), PREEMPTED)
     assert vm.state is State.DRAINING
     assert types(effects) == ["TerminationNotice"]
-    assert told(effects) == [DrainRunner()]
+    assert orders(effects) == [DrainRunner()]
     vm, effects = live(vm, gone(), REMOVED)
     assert events(effects)[0].reason == "termination_notice"
 
@@ -185,7 +185,7 @@ def test_a_notice_drains_an_idle_machine_at_once():
 def test_a_notice_lets_the_job_go_on_while_time_allows():
     vm, effects = live(busy(), PREEMPTED)
     assert SetTimer("notice", 15.0) in effects
-    assert told(effects) == [DrainRunner()]
+    assert orders(effects) == [DrainRunner()]
     _, effects = live(vm, finished())
     assert events(effects)[0].cause == "success"
 
@@ -213,7 +213,7 @@ def test_the_earliest_of_several_announced_ends_counts():
 def test_a_job_that_is_stopped_for_a_notice_has_it_as_its_cause():
     vm, effects = live(busy(), PREEMPTED, DeadlinePassed("notice"))
     notice = "termination_notice"
-    assert told(effects)[-1] == StopRunner(grace_seconds=23.0, cause=notice)
+    assert orders(effects)[-1] == StopRunner(grace_seconds=23.0, cause=notice)
 
 
 def test_a_job_that_is_killed_for_a_notice_is_not_given_up_before_its_end_is_seen():

@@ -36,7 +36,7 @@ from tests.histories import (
     finished,
     fresh,
     live,
-    told,
+    orders,
     types,
 )
 from tests.lifecycle.facts import LOADED, REMOVED, reborn
@@ -46,7 +46,7 @@ def test_a_boot_leads_to_a_listening_runner():
     vm, effects = live(fresh(), PREPARED, ACKNOWLEDGED, LAUNCHED, LISTENING)
     assert vm.state is State.IDLE
     assert types(effects) == ["VMStarted", "RunnerRegistered"]
-    assert told(effects) == [ProvideRunner("vm-1-b00t")]
+    assert orders(effects) == [ProvideRunner("vm-1-b00t")]
 
 
 def test_each_step_of_a_boot_is_timed_once():
@@ -77,7 +77,7 @@ def test_each_step_of_a_boot_is_timed_once():
 def test_nothing_is_registered_before_the_start_is_acknowledged():
     vm, effects = live(fresh(), PREPARED, EventDelivered(2, "Error"))
     assert vm.state is State.WAITING_FOR_CONTROLLER
-    assert told(effects) == []
+    assert orders(effects) == []
 
 
 def test_a_failed_check_ends_the_start_with_an_error_each():
@@ -115,7 +115,7 @@ def test_with_a_token_in_its_metadata_a_machine_registers_without_a_controller()
     assert SetTimer("unattended", 30.0) in effects
     vm, effects = live(vm, DeadlinePassed("unattended"))
     assert vm.state is State.REGISTERING_RUNNER
-    assert ProvideRunner in map(type, told(effects))
+    assert ProvideRunner in map(type, orders(effects))
     assert StopTimer("give_up") in effects
     vm, effects = live(vm, LAUNCHED, LISTENING)
     assert vm.state is State.IDLE
@@ -127,14 +127,14 @@ def test_with_a_token_in_its_metadata_a_machine_registers_without_a_controller()
 def test_without_one_a_machine_waits_for_its_controller():
     vm, effects = live(fresh(), PREPARED)
     assert "unattended" not in due_times(vm)
-    assert ProvideRunner not in map(type, told(effects))
+    assert ProvideRunner not in map(type, orders(effects))
 
 
 def test_an_acknowledgement_that_comes_after_the_registration_changes_nothing_else():
     vm, _ = live(fresh(token_in_metadata=True), PREPARED, DeadlinePassed("unattended"))
     vm, effects = live(vm, LAUNCHED, LISTENING, ACKNOWLEDGED)
     assert vm.acknowledged and vm.state is State.IDLE
-    assert ProvideRunner not in map(type, told(effects))
+    assert ProvideRunner not in map(type, orders(effects))
 
 
 def test_the_group_is_the_one_that_github_gave():
@@ -181,7 +181,7 @@ def test_a_start_that_has_only_events_to_deliver_registers_nothing():
     vm, effects = live(vm, DeadlinePassed("flush"))
     assert effects == [Exit(75)]
     vm, effects = live(reborn(vm), LOADED, PREPARED, LISTENING, now=9000.0)
-    assert (types(effects), told(effects)) == ([], [])
+    assert (types(effects), orders(effects)) == ([], [])
     assert effects == [SetTimer("flush", 600.0)]
     assert live(vm, EventsFlushed())[1] == [Exit(0)]
 

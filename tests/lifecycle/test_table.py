@@ -64,7 +64,7 @@ def test_every_state_can_be_reached():
 
 
 @pytest.mark.parametrize(
-    "code, last, told",
+    "code, last, expected",
     [
         ("", False, ["Error"]),
         ("", True, []),
@@ -72,10 +72,10 @@ def test_every_state_can_be_reached():
         ("other", False, ["Error"]),
     ],
 )
-def test_an_event_that_is_set_aside_is_reported_once(code, last, told):
+def test_an_event_that_is_set_aside_is_reported_once(code, last, expected):
     fact = EventSetAside(7, "JobCompleted", code, "500", last)
     _, effects = live(fresh(), PREPARED, ACKNOWLEDGED, fact)
-    assert [name for name in types(effects) if name != "VMStarted"] == told
+    assert [name for name in types(effects) if name != "VMStarted"] == expected
 
 
 @MANY_EXAMPLES

@@ -83,12 +83,12 @@ class World(NamedTuple):
     """What happens around the machine, and the score of what it has promised."""
 
     run: Run = Run()
-    #: What the present runner-watcher was told and has not done.
+    #: What the present runner-watcher was ordered to do and has not done.
     providing: str = ""
     watching: bool = False
     stopping: bool = False
     draining: bool = False
-    #: Whether a launch was under way when it was told to stop.
+    #: Whether a launch was under way when it was ordered to stop.
     late_launch: bool = False
     #: Which facts of the start are still to come in this life.
     checks_pending: bool = True
@@ -265,7 +265,7 @@ def pass_time(node: Node, happening: Any) -> Node:
 
 
 def launch(node: Node) -> tuple[Node, Fact]:
-    """The runner-watcher does as it was told, or adopts what it finds."""
+    """The runner-watcher obeys its orders, or adopts what it finds."""
     vm, world, moment = node
     run = world.run
     if not (run.alive and run.name == vm.name):
@@ -309,7 +309,7 @@ def forget_orders(world: World) -> World:
 
 
 def before(world: World, vm: Vm, fact: Fact) -> World:
-    """The world in which the fact is told."""
+    """The world in which the fact is reported."""
     change = CHANGES.get(type(fact))
     return change(world, vm, fact) if change else world
 

@@ -24,7 +24,7 @@ from tests.histories import (
     gone,
     idle,
     live,
-    told,
+    orders,
     types,
 )
 from tests.lifecycle.facts import LOADED, PREEMPTED, REMOVED, reborn
@@ -32,7 +32,7 @@ from tests.lifecycle.facts import LOADED, PREEMPTED, REMOVED, reborn
 
 def test_a_new_miglet_adopts_the_job_of_the_old_one():
     vm, effects = live(reborn(busy()), LOADED)
-    assert told(effects) == [WatchRunner(RUN)]
+    assert orders(effects) == [WatchRunner(RUN)]
     vm, effects = live(vm, LISTENING, SEEN, IDENTIFIED)
     assert vm.state is State.JOB_RUNNING
     assert types(effects) == []

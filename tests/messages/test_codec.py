@@ -14,7 +14,7 @@ class Point(Value):
     """Something small."""
 
     x: int
-    told: str = field(default="s3cret", repr=False)
+    secret: str = field(default="s3cret", repr=False)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -22,7 +22,7 @@ class Other(Value):
     """Of another kind with the same contents."""
 
     x: int
-    told: str = "s3cret"
+    secret: str = "s3cret"
 
 
 def test_the_same_contents_are_equal_and_of_one_kind_only():

@@ -214,8 +214,8 @@ def test_user_data_of_others_is_left_alone(with_user_data, content):
 def test_a_mistake_in_user_data_is_reported_with_its_line(with_user_data):
     text = "#cloud-config\nruncmd: []\nmiglet:\n  pol_id: x\nusers: []\n"
     give(with_user_data, text.encode())
-    told = faults(sources(with_user_data))
-    assert told == [
+    reported = faults(sources(with_user_data))
+    assert reported == [
         "pol_id (metadata user data:4): is not a known setting; did you mean pool_id?"
     ]
 
@@ -259,18 +259,20 @@ BAD = {
 
 @pytest.mark.parametrize("attributes, words", BAD.values(), ids=BAD)
 def test_bad_attributes_are_reported_in_one_short_line(fake, attributes, words):
-    told = faults(sources(fake, {**NEEDED, **attributes}))
-    assert len(told) == 1
-    assert words in told[0]
-    assert len(told[0]) < 400
+    reported = faults(sources(fake, {**NEEDED, **attributes}))
+    assert len(reported) == 1
+    assert words in reported[0]
+    assert len(reported[0]) < 400
 
 
 def test_a_huge_document_is_read_or_refused_but_never_kills(gce):
     labels = ", ".join(f"label-{number}" for number in range(30_000))
-    told = faults(sources(gce, {**NEEDED, "miglet-github-labels": labels}))
-    assert len(told) == 1
-    assert told[0].startswith("github.labels (metadata miglet-github-labels): expected")
-    assert told[0].endswith("found more than 64 KiB")
+    reported = faults(sources(gce, {**NEEDED, "miglet-github-labels": labels}))
+    assert len(reported) == 1
+    assert reported[0].startswith(
+        "github.labels (metadata miglet-github-labels): expected"
+    )
+    assert reported[0].endswith("found more than 64 KiB")
 
 
 def test_more_than_a_mebibyte_is_no_metadata(gce):
@@ -295,16 +297,16 @@ def test_more_than_a_mebibyte_is_no_metadata(gce):
 )
 def test_no_message_repeats_a_secret(fake, attributes, caplog):
     found = sources(fake, attributes)
-    told = "\n".join(faults(found)) + caplog.text + repr(found)
-    assert SECRET not in told
-    assert "ghp_" not in told
+    reported = "\n".join(faults(found)) + caplog.text + repr(found)
+    assert SECRET not in reported
+    assert "ghp_" not in reported
 
 
 def test_what_a_reload_judges_has_no_secret_in_its_faults_either(fake):
     attributes = {"miglet-controller-token": SECRET, "miglet-config": f"a: *{SECRET}"}
-    told = sources(fake, attributes).layers.metadata.faults
-    assert len(told) == 1
-    assert "an alias (****)" in str(told[0])
+    reported = sources(fake, attributes).layers.metadata.faults
+    assert len(reported) == 1
+    assert "an alias (****)" in str(reported[0])
 
 
 def test_a_token_is_masked_from_the_moment_it_is_known(fake):
@@ -350,16 +352,16 @@ def test_without_metadata_the_other_sources_serve(fake):
 def test_what_is_missing_says_that_there_was_no_metadata(fake):
     fake.fail(hang)
     limits = Limits(attempt_seconds=0.2, tries=1, overall_seconds=0.3)
-    told = faults(sources(fake, NEEDED, limits=limits))
-    assert len(told) == 4
-    assert all("(metadata was unavailable: 127.0.0.1:" in each for each in told)
-    assert all("no complete answer within" in each for each in told)
+    reported = faults(sources(fake, NEEDED, limits=limits))
+    assert len(reported) == 4
+    assert all("(metadata was unavailable: 127.0.0.1:" in each for each in reported)
+    assert all("no complete answer within" in each for each in reported)
 
 
 def test_other_mistakes_say_nothing_of_the_metadata(fake):
     fake.fail(503)
-    told = faults(sources(fake, NEEDED, {"MIGLET_LOGGING_LEVEL": "shrill"}))
-    loud = [each for each in told if "shrill" in each]
+    reported = faults(sources(fake, NEEDED, {"MIGLET_LOGGING_LEVEL": "shrill"}))
+    loud = [each for each in reported if "shrill" in each]
     assert len(loud) == 1
     assert "unavailable" not in loud[0]
 
@@ -373,10 +375,12 @@ def test_a_reload_insists_on_the_metadata(fake):
 
 def test_the_machine_and_the_check_say_what_is_known(fake):
     found = sources(fake)
-    told = found.identity()
-    assert told["cloud"] == fake.environment["MIGLET_CLOUD"]
-    assert all(text for name, text in told.items() if name != "instance_name")
-    assert told["hostname"] == (found.metadata.machine.hostname or socket.gethostname())
+    identity = found.identity()
+    assert identity["cloud"] == fake.environment["MIGLET_CLOUD"]
+    assert all(text for name, text in identity.items() if name != "instance_name")
+    assert identity["hostname"] == (
+        found.metadata.machine.hostname or socket.gethostname()
+    )
     check = found.checks()[0]
     assert (check["id"], check["status"]) == ("metadata", "ok")
     assert found.metadata
@@ -450,18 +454,18 @@ def test_a_token_that_cannot_be_kept_is_a_mistake_without_the_token(gce, tmp_pat
     found = with_token(gce, blocked / "run")
     with pytest.raises(Misconfigured) as caught:
         keep_token(found, found.loaded().settings)
-    told = str(caught.value)
-    assert "controller.auth.token_path (metadata miglet-controller-token)" in told
-    assert "cannot be kept in" in told
-    assert SECRET not in told
+    reported = str(caught.value)
+    assert "controller.auth.token_path (metadata miglet-controller-token)" in reported
+    assert "cannot be kept in" in reported
+    assert SECRET not in reported
 
 
 @pytest.mark.parametrize("token", ["", "  ", "two words", "ümläut", "x" * 10_000])
 def test_a_token_that_is_none_is_a_mistake_without_a_word_of_it(gce, token):
-    told = faults(sources(gce, {**NEEDED, "miglet-controller-token": token}))
-    assert len(told) == 1
-    assert "expected one printable ASCII word of at most 8192 characters" in told[0]
-    assert len(token.strip()) == 0 or token.strip() not in told[0]
+    reported = faults(sources(gce, {**NEEDED, "miglet-controller-token": token}))
+    assert len(reported) == 1
+    assert "expected one printable ASCII word of at most 8192 characters" in reported[0]
+    assert len(token.strip()) == 0 or token.strip() not in reported[0]
 
 
 def test_a_broken_configuration_still_has_the_token_to_tell_of_it(gce, tmp_path):

@@ -1,7 +1,7 @@
 """The metadata services of three clouds, as real HTTP servers on loopback.
 
 They behave as documented: statuses, headers, etags and waiting at Google, tokens and
-their lives at Amazon, versions at Microsoft; and they misbehave when told to. What
+their lives at Amazon, versions at Microsoft; and they misbehave on request. What
 they serve may change while they run; what they were asked is in `asked`.
 """
 

@@ -94,7 +94,7 @@ class FakeAzure(Fake):
             reason = "Bad request. api-version is invalid or was not specified"
             return wrong(reason, **{"newest-versions": list(VERSIONS[:3])})
         if asked.path == "/metadata/scheduledevents":
-            return told(
+            return json_reply(
                 {"DocumentIncarnation": self.incarnation, "Events": self.events}
             )
         return self._instance(asked)
@@ -105,7 +105,7 @@ class FakeAzure(Fake):
         if root != "instance" or not found:
             return Reply(404, b'{"error": "Not found"}')
         if isinstance(node, dict | list):
-            return told(node)
+            return json_reply(node)
         if asked.query.get("format") != "text":
             return wrong("Bad request. The leaf is only available as format=text")
         return Reply(200, str(node).encode(), {"Content-Type": "text/plain"})
@@ -123,7 +123,7 @@ def lookup(node: Any, path: str) -> tuple[bool, Any]:
     return True, node
 
 
-def told(tree: Any) -> Reply:
+def json_reply(tree: Any) -> Reply:
     kind = {"Content-Type": "application/json; charset=utf-8"}
     return Reply(200, json.dumps(tree).encode(), kind)
 

@@ -195,7 +195,7 @@ GOOGLE_AUTH = """
         request, "https://controller.example", use_metadata_identity_endpoint=True
     )
     identity.refresh(request)
-    told = {
+    found = {
         "there": _metadata.ping(request),
         "project": _metadata.get_project_id(request),
         "email": _metadata.get_service_account_info(request)["email"],
@@ -215,7 +215,7 @@ BOTOCORE = """
     config = {"ec2_metadata_service_endpoint": address}
     session = botocore.session.get_session()
     found = session.get_credentials().get_frozen_credentials()
-    told = {
+    found = {
         "key": found.access_key,
         "token": found.token,
         "region": InstanceMetadataRegionFetcher(config=config).retrieve_region(),
@@ -238,7 +238,7 @@ def installed(name: str) -> bool:
 
 def told_by(script: str, fake: Fake, home: Path) -> dict[str, Any]:
     """What a library's user learns, in a process that knows of the fake alone."""
-    code = textwrap.dedent(script) + "\nimport json\nprint(json.dumps(told))\n"
+    code = textwrap.dedent(script) + "\nimport json\nprint(json.dumps(found))\n"
     environ = {"PATH": os.environ["PATH"], "HOME": str(home), **fake.environment}
     environ["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
     done = subprocess.run(

@@ -201,9 +201,9 @@ def test_types_are_matched_without_case_and_underscores(controller, vm, name):
     ],
 )
 def test_a_command_that_cannot_be_obeyed_is_refused(controller, vm, body, detail):
-    status, told = refused(controller, vm, body)
+    status, message = refused(controller, vm, body)
     assert status == 422
-    assert detail in told
+    assert detail in message
     assert poll(controller, vm) == []
 
 

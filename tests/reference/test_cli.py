@@ -109,7 +109,7 @@ def test_command_prints_the_id_of_what_it_queued(controller, vm):
 
 
 @pytest.mark.parametrize(
-    "type, outcome, exit_status, printed, told",
+    "type, outcome, exit_status, printed, message",
     [
         ("Drain", "done", 0, ["accepted"], ""),
         ("shutdown", "done", 0, ["accepted"], ""),
@@ -118,7 +118,7 @@ def test_command_prints_the_id_of_what_it_queued(controller, vm):
     ],
 )
 def test_command_waits_for_the_outcome(
-    controller, vm, type, outcome, exit_status, printed, told
+    controller, vm, type, outcome, exit_status, printed, message
 ):
     command = words(controller, "command", vm, type, "--wait")
     waiting = subprocess.Popen(
@@ -131,7 +131,7 @@ def test_command_waits_for_the_outcome(
     stdout, stderr = waiting.communicate(timeout=20)
     assert stdout.splitlines() == [queued["id"], *printed]
     assert waiting.returncode == exit_status
-    assert told in stderr
+    assert message in stderr
 
 
 def test_refusals_are_one_line(controller, vm):
@@ -142,10 +142,10 @@ def test_refusals_are_one_line(controller, vm):
         (("command", "nobody", "Drain"), 77, "no machine 'nobody'"),
         (("events", "nobody"), 77, "no machine 'nobody'"),
     ]
-    for verb, exit_status, told in cases:
+    for verb, exit_status, message in cases:
         ended = typed(controller, *verb)
         assert (ended.returncode, ended.stdout) == (exit_status, ""), verb
-        assert told in ended.stderr
+        assert message in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
 
 
@@ -159,11 +159,11 @@ def test_a_controller_that_does_not_answer_is_reported_in_one_line(tmp_path):
         (("--token-file", str(token)), 78, "cannot read the token"),
         (("--ca", str(token)), 78, "cannot use the certificates"),
     ]
-    for options, exit_status, told in cases:
+    for options, exit_status, message in cases:
         command = [*COMMAND, "vms", *options]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
         assert ended.returncode == exit_status, ended
-        assert told in ended.stderr
+        assert message in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
 
 

@@ -118,10 +118,10 @@ def test_options_that_cannot_be_are_reported_in_one_line(tmp_path, authority):
         (("--database", db, "--listen", "nowhere"), 2, "not HOST:PORT"),
         (("--database", db, "--heartbeat-interval", "0"), 2, "number of seconds"),
     ]
-    for words, exit_status, told in cases:
+    for words, exit_status, message in cases:
         ended = start(*words)
         assert ended.returncode == exit_status, (words, ended)
-        assert told in ended.stderr.splitlines()[-1], (words, ended.stderr)
+        assert message in ended.stderr.splitlines()[-1], (words, ended.stderr)
         assert "Traceback" not in ended.stderr
 
 

@@ -146,14 +146,14 @@ def test_a_starter_killed_at_any_moment_leaves_one_run_or_none(place, nth):
 
 def test_of_two_concurrent_starts_one_wins(place):
     spec = place.spec("echo x >> started; exec sleep 60")
-    verdicts, told = os.pipe()
+    verdicts, writer = os.pipe()
 
     def attempt() -> None:
         try:
             place.launcher.start(spec)
-            os.write(told, b"+")
+            os.write(writer, b"+")
         except RunnerPresent:
-            os.write(told, b"-")
+            os.write(writer, b"-")
 
     starters = [forked(attempt) for _ in range(4)]
     heard = b""
@@ -163,7 +163,7 @@ def test_of_two_concurrent_starts_one_wins(place):
     for pid in starters:
         killed(pid)
     os.close(verdicts)
-    os.close(told)
+    os.close(writer)
     assert sorted(heard) == sorted(b"+---")
     eventually(lambda: starts(place), what="the program")
     assert starts(place) == "x\n"

@@ -64,8 +64,8 @@ def no_network() -> str:
     if missing:
         return f"there is no {', '.join(missing)}"
     probe = ["unshare", "--net", "nft", "add table inet probe"]
-    told = subprocess.run(probe, capture_output=True, text=True)
-    return f"no packet filter: {told.stderr}" if told.returncode else ""
+    completed = subprocess.run(probe, capture_output=True, text=True)
+    return f"no packet filter: {completed.stderr}" if completed.returncode else ""
 
 
 real = pytest.mark.skipif(bool(no_network()), reason=no_network())
@@ -73,9 +73,9 @@ real = pytest.mark.skipif(bool(no_network()), reason=no_network())
 
 def done(*command: str, given: str = "") -> str:
     """What a command that must succeed printed."""
-    told = subprocess.run(command, capture_output=True, text=True, input=given)
-    assert told.returncode == 0, (command, told.stderr)
-    return told.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, input=given)
+    assert completed.returncode == 0, (command, completed.stderr)
+    return completed.stdout
 
 
 def rules() -> str:
@@ -141,7 +141,7 @@ def answer(place: str, uid: int, port: int = 80) -> str:
         printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3
         cat <&3
     """
-    told = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-c", script],
         capture_output=True,
         text=True,
@@ -151,16 +151,16 @@ def answer(place: str, uid: int, port: int = 80) -> str:
         extra_groups=[],
         timeout=LOST_SECONDS,
     )
-    return told.stdout.splitlines()[-1] if told.stdout else told.stderr
+    return completed.stdout.splitlines()[-1] if completed.stdout else completed.stderr
 
 
 def sent(place: str, uid: int, port: int) -> str:
     """Why the second of two datagrams could not be sent; empty when it was."""
     script = f"exec 3>/dev/udp/{place}/{port}; echo 1 >&3; echo 2 >&3"
-    told = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, cwd="/", user=uid
     )
-    return told.stderr
+    return completed.stderr
 
 
 def counted() -> int:

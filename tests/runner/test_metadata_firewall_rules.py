@@ -31,19 +31,19 @@ as_root = pytest.mark.skipif(
 
 @pytest.fixture
 def nft(tmp_path, monkeypatch):
-    """A program in the place of nft; answers with the status it is told to."""
+    """A program in the place of nft; answers with the status it is given."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "nft"
 
     def ends_with(status: int) -> Path:
-        told = tmp_path / "told"
+        calls = tmp_path / "calls"
         program.write_text(
-            f'#!/bin/sh\n{{ echo "$@"; cat; }} >>{told}\n'
+            f'#!/bin/sh\n{{ echo "$@"; cat; }} >>{calls}\n'
             f'[ "$1" = --check ] && exit 0\necho no such filter >&2\nexit {status}\n'
         )
         program.chmod(0o755)
-        return told
+        return calls
 
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return ends_with
@@ -77,9 +77,9 @@ def test_the_rules_replace_our_table_and_name_no_other():
 
 @as_root
 def test_the_rules_reach_nft_as_one_document(nft, tmp_path):
-    told = nft(0)
+    calls = nft(0)
     block(settings(tmp_path, True), NOBODY)
-    assert told.read_text() == "-f -\n" + metadata_firewall.ruleset(
+    assert calls.read_text() == "-f -\n" + metadata_firewall.ruleset(
         ["65534"], metadata_addresses()
     )
 
@@ -91,13 +91,13 @@ def test_a_machine_that_never_blocked_runs_nothing(no_nft, tmp_path):
 
 @as_root
 def test_what_was_once_blocked_is_taken_away_once(nft, tmp_path):
-    told = nft(0)
+    calls = nft(0)
     block(settings(tmp_path, True), NOBODY)
-    told.unlink()
+    calls.unlink()
     block(settings(tmp_path, False), NOBODY)
-    assert told.read_text() == "-f -\n" + metadata_firewall.REMOVAL
+    assert calls.read_text() == "-f -\n" + metadata_firewall.REMOVAL
     block(settings(tmp_path, False), NOBODY)
-    assert told.read_text().count("-f -") == 1
+    assert calls.read_text().count("-f -") == 1
 
 
 @as_root
@@ -107,25 +107,25 @@ def test_what_could_not_be_taken_away_is_tried_again(nft, tmp_path):
     nft(1)
     with pytest.raises(MetadataOpen, match="no such filter"):
         block(settings(tmp_path, False), NOBODY)
-    told = nft(0)
-    told.unlink()
+    calls = nft(0)
+    calls.unlink()
     block(settings(tmp_path, False), NOBODY)
-    assert metadata_firewall.REMOVAL in told.read_text()
+    assert metadata_firewall.REMOVAL in calls.read_text()
 
 
 @as_root
 @pytest.mark.parametrize("status", [0, 1])
 def test_a_load_that_was_cut_short_is_taken_away_too(nft, tmp_path, status):
     """The kernel may have taken what nft could not tell us of."""
-    told = nft(status)
+    calls = nft(status)
     try:
         block(settings(tmp_path, True), NOBODY)
     except MetadataOpen:
         assert status
-    told = nft(0)
-    told.unlink()
+    calls = nft(0)
+    calls.unlink()
     block(settings(tmp_path, False), NOBODY)
-    assert told.exists()
+    assert calls.exists()
 
 
 def test_without_nft_the_check_says_what_to_install(no_nft, tmp_path):
@@ -192,10 +192,10 @@ class Watcher:
         self.settings = wanted
         directory = Path(wanted.runner.directory)
         self.folder = FolderRecord(directory.parent, directory)
-        self.told: list[object] = []
+        self.reported: list[object] = []
 
     def report(self, fact: object) -> None:
-        self.told.append(fact)
+        self.reported.append(fact)
 
     def extend_liveness(self, seconds: float) -> None:
         """The test is."""
@@ -212,5 +212,5 @@ def test_where_it_cannot_be_loaded_no_runner_is_registered(nft, tmp_path):
     fact = caught.value.fact
     assert (fact.category, fact.exit_status) == ("infrastructure", 69)
     assert "no such filter" in fact.message and fact.hint
-    assert not watcher.told
+    assert not watcher.reported
     assert not (tmp_path / "run" / "configuration").exists()

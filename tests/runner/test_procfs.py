@@ -89,5 +89,5 @@ def test_processes_that_are_hidden_from_us_are_none(option):
     mounted = f"mount -t proc -o {option} proc /proc && exec /usr/bin/python3 -IB"
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
     command += [f'{mounted} -c "$0" "$1"', AS_NOBODY, str(ROOT)]
-    told = subprocess.run(command, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
+    completed = subprocess.run(command, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr

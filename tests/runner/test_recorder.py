@@ -37,12 +37,12 @@ def recorded(folder: Path) -> dict | None:
 
 
 def test_the_recorder_tells_how_a_unit_ended_whose_shim_was_killed(ended):
-    told = recorded(ended)
-    assert told and (told["result"], told["status"]) == ("oom-kill", "KILL")
+    record = recorded(ended)
+    assert record and (record["result"], record["status"]) == ("oom-kill", "KILL")
     assert (ended / "stop.json").stat().st_mode & 0o777 == 0o600
     status = unknown_exit(ended)
     assert not status.known and status.reason == f"{SHIM_LOST} (systemd: oom-kill)"
-    assert status.ended_at == told["ended_at"]
+    assert status.ended_at == record["ended_at"]
 
 
 @pytest.mark.parametrize("unit", [{"invocation_id": "ba5"}, None, {}])
@@ -67,7 +67,7 @@ def test_the_figures_of_the_group_are_recorded(tmp_path):
         io__stat="8:0 rbytes=7 wbytes=11\n",
         memory__events="oom_kill 1\n",
     )
-    told = recorder.stop_record({}, folder)
-    assert told["cpu_seconds"] == 1.5 and told["oom_kills"] == 1
-    assert (told["io_read_bytes"], told["io_write_bytes"]) == (7, 11)
+    record = recorder.stop_record({}, folder)
+    assert record["cpu_seconds"] == 1.5 and record["oom_kills"] == 1
+    assert (record["io_read_bytes"], record["io_write_bytes"]) == (7, 11)
     assert "oom_kills" not in recorder.stop_record({}, None)

@@ -1,4 +1,4 @@
-"""What config.sh said, told as one outcome: the tables, row by row."""
+"""What config.sh said, classified as one outcome: the tables, row by row."""
 
 from __future__ import annotations
 

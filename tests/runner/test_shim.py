@@ -127,8 +127,8 @@ def test_the_end_is_recorded_on_a_full_disk(tmp_path):
     shim.reserve(folder, "exit.json")
     room = Path(shim.reserve(folder, "exit.json")).stat()
     shim.record(folder, "exit.json", {"exit_code": 3})
-    told = (tmp_path / "exit.json").stat()
-    assert (told.st_ino, told.st_size) == (room.st_ino, room.st_size)
+    found = (tmp_path / "exit.json").stat()
+    assert (found.st_ino, found.st_size) == (room.st_ino, room.st_size)
     assert json.loads((tmp_path / "exit.json").read_bytes()) == {"exit_code": 3}
 
 

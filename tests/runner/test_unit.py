@@ -1,4 +1,4 @@
-"""One invocation of a transient unit, told apart from all others of its name."""
+"""One invocation of a transient unit, distinguished from all others of its name."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def started(place: Place, worker: str, listener: str = "./Runner.Worker") -> Run
     return place.start(f"{listener}\nwait\nexit 0")
 
 
-#: A Worker's script: it says that it is up, and ends when it is told to.
+#: A Worker's script: it says that it is up, and ends on request.
 WAIT = "touch up; while ! [ -e go ]; do sleep 0.01; done; "
 
 
@@ -67,7 +67,7 @@ def status_of(worker: WorkerProcess) -> ExitStatus:
 
 
 def forked_parent(folder: Path, code: int) -> tuple[ProcessIdentity, Callable[[], int]]:
-    """A process of ours with a Worker that lives until it is told to end."""
+    """A process of ours with a Worker that lives until it is asked to end."""
     waiting, go = os.pipe()
     parent = os.fork()
     if parent == 0:
@@ -135,7 +135,7 @@ def test_the_shim_records_what_the_kernel_announces_of_the_end(place, no_exit_in
     assert status.exit_code == 102
 
 
-#: A Listener that does not collect its Worker before it is told to.
+#: A Listener that does not collect its Worker before it is asked to.
 LATE = """
 import os, pathlib
 worker = os.posix_spawn("./Runner.Worker", ["./Runner.Worker"], os.environ)

@@ -318,8 +318,8 @@ class Dispatcher:
             "JobDispatcher",
             f"finish job request for job {job['job_id']} with result: {result}",
         )
-        told = {"name": job["name"], "job_id": job["job_id"], "result": result}
-        self._host.record("result", **told)
+        fields = {"name": job["name"], "job_id": job["job_id"], "result": result}
+        self._host.record("result", **fields)
         self._host.terminal.line(
             f"{stamp()}: Job {job['name']} completed with result: {result}"
         )

@@ -252,8 +252,8 @@ def setup_text(root: Path) -> str:
 def report(host: Host, job: dict[str, Any], result: str, by: str) -> None:
     """Tell the service the result; it drops an ephemeral runner's registration."""
     host.call("complete" if host.plan.uses_broker else "event")
-    told = {"job_id": job["job_id"], "name": job["name"], "result": result}
-    host.record("reported", by=by, **told)
+    fields = {"job_id": job["job_id"], "name": job["name"], "result": result}
+    host.record("reported", by=by, **fields)
     settings = host.settings()
     if truthy(settings.get("ephemeral")):
         registry.drop(host.root, settings["agentname"], "consumed")

@@ -1,6 +1,6 @@
 """`Runner.Listener run`: connect, listen, take jobs, and end as the official one ends.
 
-A signal ends any wait but the one for a Worker; the Worker is told, and waited for.
+A signal ends any wait but the one for a Worker; the Worker is informed, and waited for.
 """
 
 from __future__ import annotations

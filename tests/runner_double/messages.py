@@ -108,7 +108,7 @@ def deprecated(listener: Listener, message: dict[str, Any]) -> int | None:
 
 
 def token_revoked(listener: Listener, message: dict[str, Any]) -> int | None:
-    """Told to the log alone."""
+    """Goes to the log alone."""
     listener.host.trace.write(
         "Runner", "Runner OAuth token has been revoked. Unable to pull message.", "ERR"
     )

@@ -88,9 +88,9 @@ def play_run(host: Host, options: Options) -> int:
 def play(host: Host, options: Options) -> int:
     """The exit code of what is asked."""
     warn_of_unknown(host, options)
-    told = answer_query(host, options)
-    if told is not None:
-        return told
+    status = answer_query(host, options)
+    if status is not None:
+        return status
     if options.command == "configure":
         return play_config(host, options, configure)
     if options.command == "remove":

@@ -1,7 +1,7 @@
 """What the official runner 2.336.0 did, scenario by scenario, as it was recorded.
 
 Only what MIGlet depends on: the lines of the Listener's output and of both logs in
-their order, exit statuses, files that stay, hooks, and what the service was told. The
+their order, exit statuses, files that stay, hooks, and what the service received. The
 double is held against this table, so that what MIGlet makes of the double it makes of
 the official runner as well. Lines are regular expressions of whole lines; STAMP stands
 for a time stamp. Polls, tokens and timeline records are left out of the calls.
@@ -53,8 +53,8 @@ class Recorded:
     worker_exit: int | None = None
     worker_log: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
-    #: Result of the job at the service, and the process that told it.
-    told: tuple[str, str] | None = None
+    #: Result of the job at the service, and the process that reported it.
+    reported: tuple[str, str] | None = None
     hooks: tuple[str, ...] = ()
     left: frozenset[str] = NOTHING
     #: What is in neither log although one could expect it.
@@ -262,7 +262,7 @@ def success(**more: Any) -> Recorded:
         "output": (*ran("Succeeded"), *REMOVED),
         "listener_exit": 0,
         "worker_exit": 100,
-        "told": ("Succeeded", "worker"),
+        "reported": ("Succeeded", "worker"),
         "runner_log": (
             *BEGUN,
             worker_gone(100),
@@ -303,7 +303,7 @@ SCENARIOS: dict[str, Recorded] = {
         output=(*ran("Failed"), *REMOVED),
         listener_exit=0,
         worker_exit=102,
-        told=("Failed", "worker"),
+        reported=("Failed", "worker"),
         runner_log=(
             *BEGUN,
             worker_gone(102),
@@ -332,7 +332,7 @@ SCENARIOS: dict[str, Recorded] = {
         output=(*ran("Canceled"), *REMOVED),
         listener_exit=0,
         worker_exit=103,
-        told=("Canceled", "worker"),
+        reported=("Canceled", "worker"),
         runner_log=(
             *BEGUN,
             logged("JobDispatcher", f"Job cancellation request {GUID} received, .*"),
@@ -367,7 +367,7 @@ SCENARIOS: dict[str, Recorded] = {
         ),
         listener_exit=0,
         worker_exit=102,
-        told=("Failed", "worker"),
+        reported=("Failed", "worker"),
         runner_log=(
             *BEGUN,
             *INTERRUPTED,
@@ -405,7 +405,7 @@ SCENARIOS: dict[str, Recorded] = {
         output=(*ran("Failed"), *REMOVED),
         listener_exit=0,
         worker_exit=137,
-        told=("Failed", "listener"),
+        reported=("Failed", "listener"),
         runner_log=(
             *BEGUN,
             *crashed(137),
@@ -429,7 +429,7 @@ SCENARIOS: dict[str, Recorded] = {
         output=(*START, RUNNING),
         listener_exit=-9,
         worker_exit=100,
-        told=("Succeeded", "worker"),
+        reported=("Succeeded", "worker"),
         runner_log=BEGUN,
         worker_log=(
             *IDENTIFIED,
@@ -462,7 +462,7 @@ SCENARIOS: dict[str, Recorded] = {
         errors=(GONE,),
         listener_exit=0,
         worker_exit=103,
-        told=("Canceled", "worker"),
+        reported=("Canceled", "worker"),
         runner_log=(
             *BEGUN,
             *UNREGISTERED,
@@ -592,7 +592,7 @@ SCENARIOS: dict[str, Recorded] = {
         ),
         listener_exit=0,
         worker_exit=102,
-        told=("Failed", "worker"),
+        reported=("Failed", "worker"),
         runner_log=(
             VERSION,
             logged("Terminal", f"WRITE LINE: {STAMP}: Running job: a"),
@@ -678,7 +678,7 @@ SCENARIOS: dict[str, Recorded] = {
         output=(*ran("Failed"), *REMOVED),
         listener_exit=0,
         worker_exit=102,
-        told=("Failed", "worker"),
+        reported=("Failed", "worker"),
         runner_log=(
             *BEGUN_PIPELINES,
             worker_gone(102),
@@ -704,7 +704,7 @@ SCENARIOS: dict[str, Recorded] = {
         output=(*ran("Canceled"), *REMOVED),
         listener_exit=0,
         worker_exit=103,
-        told=("Canceled", "worker"),
+        reported=("Canceled", "worker"),
         runner_log=(
             *BEGUN_PIPELINES,
             logged("JobDispatcher", f"Job cancellation request {GUID} received, .*"),
@@ -732,7 +732,7 @@ SCENARIOS: dict[str, Recorded] = {
         output=(*START, RUNNING),
         listener_exit=-9,
         worker_exit=100,
-        told=("Succeeded", "worker"),
+        reported=("Succeeded", "worker"),
         runner_log=BEGUN_PIPELINES,
         worker_log=(
             *IDENTIFIED,
@@ -754,7 +754,7 @@ SCENARIOS: dict[str, Recorded] = {
         output=(*ran("Failed"), *REMOVED),
         listener_exit=0,
         worker_exit=137,
-        told=None,
+        reported=None,
         runner_log=(
             *BEGUN_PIPELINES,
             *crashed(137),

@@ -95,7 +95,7 @@ class Play:
             assert self._process.poll() is None
             return None
         status = self._process.wait(30)
-        if self.scenario.told:
+        if self.scenario.reported:
             await_truth(self.double, "reported")
             eventually(self._worker_has_ended, what="the Worker's end")
         return status
@@ -154,8 +154,8 @@ def test_the_double_does_what_was_recorded(play: Play) -> None:
 
 def test_the_service_receives_of_the_job_what_was_recorded(play: Play) -> None:
     scenario = play.scenario
-    told = [(each["result"], each["by"]) for each in play.double.truth("reported")]
-    assert told == ([scenario.told] if scenario.told else [])
+    reported = [(each["result"], each["by"]) for each in play.double.truth("reported")]
+    assert reported == ([scenario.reported] if scenario.reported else [])
     known = set() if scenario.worker_exit is None else {scenario.worker_exit}
     assert worker_exits(play.double) == known
     survivors = play.leftovers if scenario.leaves_step else play.double.pids()

@@ -21,7 +21,7 @@ SPARED = [
 REPORT = "; print(json.dumps({}))"
 
 
-def told(script: str, value: str) -> Any:
+def evaluate(script: str, value: str) -> Any:
     """What `value` is in a fresh interpreter after `script`."""
     program = PROLOGUE + script + REPORT.format(value)
     command = [sys.executable, "-c", program]
@@ -33,7 +33,7 @@ def told(script: str, value: str) -> Any:
 @pytest.mark.parametrize("spared", SPARED)
 def test_what_nobody_needs_is_not_in_memory(spared):
     script = "lean_imports.import_for_workers(); import miglet.agent.daemon"
-    loaded = told(script, "sorted(sys.modules)")
+    loaded = evaluate(script, "sorted(sys.modules)")
     assert {"backoff", "requests", "urllib3"} <= set(loaded)
     assert spared not in loaded
 
@@ -41,12 +41,12 @@ def test_what_nobody_needs_is_not_in_memory(spared):
 @pytest.mark.parametrize("name", ["bz2", "idna", "importlib.metadata", "pickle"])
 def test_what_is_needed_after_all_is_the_real_thing(name):
     script = f"lean_imports.import_for_workers(); import {name}"
-    assert told(script, f"sys.modules[{name!r}].__file__").endswith(".py")
+    assert evaluate(script, f"sys.modules[{name!r}].__file__").endswith(".py")
 
 
 def test_what_is_wanted_late_is_fetched_and_then_stays():
     script = "import inspect; code = inspect.isfunction(lean_imports.late)"
-    assert told(script, "[code, hasattr(sys.modules['inspect'], '__file__')]") == [
+    assert evaluate(script, "[code, hasattr(sys.modules['inspect'], '__file__')]") == [
         True,
         True,
     ]
@@ -54,22 +54,22 @@ def test_what_is_wanted_late_is_fetched_and_then_stays():
 
 def test_a_class_without_a_docstring_is_described_as_ever():
     script = "import dataclasses; made = dataclasses.make_dataclass('A', ['b'])"
-    assert told(script, "made.__doc__").startswith("A(b:")
+    assert evaluate(script, "made.__doc__").startswith("A(b:")
 
 
 def test_a_host_name_that_is_not_ascii_is_still_understood():
     script = "lean_imports.import_for_workers(); import requests"
     script += "; from miglet.http.transport import prepared"
     url = "prepared(requests.Request('GET', 'http://b\\u00fccher.example/')).url"
-    assert told(script, url) == "http://xn--bcher-kva.example/"
+    assert evaluate(script, url) == "http://xn--bcher-kva.example/"
 
 
 def test_only_an_encoding_that_can_be_read_is_offered():
     script = "lean_imports.import_for_workers(); import requests"
-    offered = told(script, "requests.utils.default_headers()['Accept-Encoding']")
+    offered = evaluate(script, "requests.utils.default_headers()['Accept-Encoding']")
     assert set(offered.split(", ")) == {"gzip", "deflate"}
 
 
 def test_what_is_imported_already_is_left_alone():
     script = "import idna; lean_imports.import_for_workers()"
-    assert told(script, "sys.modules['idna'] is idna")
+    assert evaluate(script, "sys.modules['idna'] is idna")

@@ -1,4 +1,4 @@
-"""What systemd is told: one assignment a line, whoever wrote the text."""
+"""What systemd receives: one assignment a line, whoever wrote the text."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def notifier(manager: socket.socket) -> Notifier:
 )
 def test_the_name_of_a_job_is_no_message_to_systemd(manager, name):
     notifier(manager).status(f"job_running: octo/widget {name}, 3 min")
-    told = manager.recv(4096).decode()
-    assert told.startswith("STATUS=job_running: octo/widget build")
-    assert len(told.splitlines()) == 1
-    assert told.isprintable()
+    message = manager.recv(4096).decode()
+    assert message.startswith("STATUS=job_running: octo/widget build")
+    assert len(message.splitlines()) == 1
+    assert message.isprintable()
 
 
 def test_ready_is_said_with_the_status_below_it(manager):

@@ -25,9 +25,9 @@ class Console:
 
     def done(self, *command: str) -> str:
         """What a command that must succeed printed."""
-        told = self.ran(*command)
-        assert told.returncode == 0, (command, told.stdout, told.stderr)
-        return told.stdout
+        completed = self.ran(*command)
+        assert completed.returncode == 0, (command, completed.stdout, completed.stderr)
+        return completed.stdout
 
     def as_runner(self, *command: str) -> Ended:
         """The outcome of a command that the runner's user runs."""
@@ -55,5 +55,5 @@ class Console:
     def write(self, path: str, text: str) -> None:
         """A file with this text, its folder too."""
         self.done("mkdir", "--parents", str(Path(path).parent))
-        told = self.ran("tee", path, input=text)
-        assert told.returncode == 0, told.stderr
+        completed = self.ran("tee", path, input=text)
+        assert completed.returncode == 0, completed.stderr

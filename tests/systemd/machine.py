@@ -28,8 +28,8 @@ class Machine:
 
     def status(self) -> dict[str, Any]:
         """The status object; empty when nobody answers."""
-        told = self.console.ran("miglet-ctl", "--json", "status")
-        return json.loads(told.stdout) if told.returncode == 0 else {}
+        completed = self.console.ran("miglet-ctl", "--json", "status")
+        return json.loads(completed.stdout) if completed.returncode == 0 else {}
 
     def until(
         self, state: str, holds: Callable[[dict[str, Any]], Any] = bool
@@ -68,24 +68,24 @@ class Machine:
         return self.controller.events(self.vm, kind)
 
     def in_a_job(self) -> None:
-        """A job has begun that goes on until it is told to end."""
+        """A job has begun that goes on until it is asked to end."""
         self.until("idle")
         self.double.release_job()
         eventually(lambda: self.double.truth("step_start"), what="the job's step")
         self.until("job_running")
 
     def ends_well(self) -> dict[str, Any]:
-        """Let the job end: its JobCompleted, told once and with its true result."""
+        """Let the job end: its JobCompleted, reported once and with its true result."""
         assert not self.double.truth("step_exit")
         self.double.finish_step()
         self.ended()
-        (told,) = self.events("JobCompleted")
-        assert (told["data"]["result"], told["data"]["cause"]) == (
+        (event,) = self.events("JobCompleted")
+        assert (event["data"]["result"], event["data"]["cause"]) == (
             "succeeded",
             "success",
         )
         assert len(self.events("JobStarted")) == len(self.events("VMStarted")) == 1
-        return told
+        return event
 
     def ended(self) -> None:
         """Wait for the service's end."""

@@ -86,8 +86,8 @@ def log() -> str:
 
 def test_the_units_sandbox_is_no_hindrance(sandboxed):
     for block in (True, True, False, False):
-        told = sandboxed(block)
-        assert told.returncode == 0, log()
+        completed = sandboxed(block)
+        assert completed.returncode == 0, log()
         assert ("skuid 65534" in rules()) is block
         assert [path.name for path in RUNTIME.iterdir()] == ([MARKER] if block else [])
 
@@ -97,8 +97,8 @@ def test_what_nft_complains_of_outside_is_reported_inside(sandboxed):
     fake.write_text("#!/bin/sh\necho no such filter >&2\nexit 1\n")
     fake.chmod(0o755)
     try:
-        told = sandboxed(True)
+        completed = sandboxed(True)
     finally:
         fake.unlink()
-    assert told.returncode and "nft refuses the rules: no such filter" in log()
+    assert completed.returncode and "nft refuses the rules: no such filter" in log()
     assert not list(RUNTIME.iterdir())

@@ -250,8 +250,8 @@ def test_what_the_controller_misses_is_on_the_console_and_reported_by_a_later_st
     restarted = eventually(lambda: machine.shown("NRestarts") != "0", what="exit 75")
     assert restarted and "exit status 75" in machine.log() and not power()
     lines = console.read_text().splitlines()
-    told = [line.partition(PREFIX)[2] for line in lines if PREFIX in line]
-    assert json.loads(told[0])["type"] == "JobCompleted"
+    printed = [line.partition(PREFIX)[2] for line in lines if PREFIX in line]
+    assert json.loads(printed[0])["type"] == "JobCompleted"
     with returned(machine, tmp_path):
         machine.ended()
         (completed,) = machine.events("JobCompleted")

@@ -19,8 +19,8 @@ MOST_EXPOSED = 30
 def test_the_exposure_of_the_unit_stays_low():
     threshold = f"--threshold={MOST_EXPOSED}"
     command = ["systemd-analyze", "security", "--offline=true", threshold, str(UNIT)]
-    told = subprocess.run(command, capture_output=True, text=True)
-    assert told.returncode == 0, told.stdout[-2000:] + told.stderr
+    completed = subprocess.run(command, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stdout[-2000:] + completed.stderr
 
 
 def test_a_crash_leaves_no_secrets_on_disk():

@@ -34,8 +34,8 @@ def counts_memory() -> bool:
 def shown(unit: str, name: str) -> str:
     """A property of a unit, as systemd tells it."""
     command = ["systemctl", "show", "--value", "--property", name, unit]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
-    return told.stdout.strip()
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    return completed.stdout.strip()
 
 
 def launched(folder: Path, kind: TransientUnit, script: str) -> Run:
@@ -56,9 +56,9 @@ def test_a_run_knows_its_unit_by_its_invocation_for_life_and_after(tmp_path):
     assert Launcher(tmp_path / "runtime").find() == run
     assert run.kill() and not unit.present()
     assert read_record(run.folder / "exit.json")["signal"] == signal.SIGKILL
-    told = read_record(run.folder / "stop.json")
-    assert told["invocation_id"] == unit.invocation_id
-    assert (told["code"], told["status"]) == ("exited", "137")
+    record = read_record(run.folder / "stop.json")
+    assert record["invocation_id"] == unit.invocation_id
+    assert (record["code"], record["status"]) == ("exited", "137")
 
 
 @pytest.mark.skipif(not counts_memory(), reason="no memory controller in version 2")

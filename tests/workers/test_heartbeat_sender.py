@@ -308,16 +308,16 @@ def test_a_refused_heartbeat_of_a_job_is_no_failed_heartbeat(error):
 
 
 @pytest.mark.parametrize(
-    ("offset", "told"),
+    ("offset", "expected"),
     [(31.0, "is +31 s from"), (-95.4, "is -95 s from"), (30.0, None), (None, None)],
 )
-def test_a_clock_that_is_far_off_is_reported_once(offset, told):
+def test_a_clock_that_is_far_off_is_reported_once(offset, expected):
     sender = Sender()
     sender.client.clock_offset_seconds = offset
     sender.beat()
     noted = of(FaultNoted, sender.run(5 * INTERVAL))
-    assert [fact.code for fact in noted] == (["clock_off"] if told else [])
-    assert told is None or told in noted[0].message
+    assert [fact.code for fact in noted] == (["clock_off"] if expected else [])
+    assert expected is None or expected in noted[0].message
 
 
 def test_a_new_interval_holds_at_once():

@@ -26,14 +26,14 @@ class Watcher:
         places = {"runner.directory": str(folder / "runner"), "runner.user": "nobody"}
         self.settings = sample_settings({**places, "paths.runtime": str(folder)})
         self.folder = FolderRecord(folder, folder / "runner")
-        self.told: list[object] = []
+        self.reported: list[object] = []
 
     @property
     def client(self) -> None:
         raise AssertionError("a token is asked for")
 
     def report(self, fact: object) -> None:
-        self.told.append(fact)
+        self.reported.append(fact)
 
     def extend_liveness(self, seconds: float) -> None:
         """The test is."""

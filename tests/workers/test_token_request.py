@@ -110,10 +110,10 @@ def hanging(shared: mmap.mmap) -> None:
 
 
 def test_a_token_comes_through_and_is_masked_from_then_on():
-    told = answered(lambda: TOKEN)
-    assert registration_token_in(told) == TOKEN
-    assert told.clock_offset_seconds == 1.5
-    assert "AAATOKEN" not in repr(told)
+    fact = answered(lambda: TOKEN)
+    assert registration_token_in(fact) == TOKEN
+    assert fact.clock_offset_seconds == 1.5
+    assert "AAATOKEN" not in repr(fact)
     assert "AAATOKEN" not in redact("the token AAATOKEN")
 
 
