@@ -72,6 +72,14 @@ NO_ROOM = frozenset(
 )
 
 
+class NoRoom(MigletError):
+    """No space in the runtime folder, or no memory or descriptors on the machine."""
+
+    category = "infrastructure"
+    exit_status = UNAVAILABLE
+    hint = "make room in the file system of paths.runtime; MIGlet is started again"
+
+
 def status_after(error: OSError) -> int:
     """The exit status when `error` keeps MIGlet from starting.
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from miglet.agent.start import NoRoom, lock
-from miglet.control.server import Listener, NoRoomForSocket
-from miglet.errors import MISCONFIGURED, UNAVAILABLE, status_after
+from miglet.agent.start import lock
+from miglet.control.server import Listener
+from miglet.errors import MISCONFIGURED, UNAVAILABLE, NoRoom, status_after
 from miglet.job import hooks
 from tests.paths import ROOT
 
@@ -41,7 +41,7 @@ def test_a_full_runtime_folder_is_no_misconfiguration(full):
     with pytest.raises(NoRoom) as caught, lock(full):
         pass
     assert caught.value.exit_status == UNAVAILABLE
-    with pytest.raises(NoRoomForSocket) as refused:
+    with pytest.raises(NoRoom) as refused:
         Listener(str(full / "control.sock"), None)
     assert refused.value.exit_status == UNAVAILABLE
 

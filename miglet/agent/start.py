@@ -29,10 +29,10 @@ from miglet.agent.failed_starts import (
 from miglet.errors import (
     INTERNAL,
     NO_ROOM,
-    UNAVAILABLE,
     Fault,
     MigletError,
     Misconfigured,
+    NoRoom,
 )
 from miglet.formats import one_line
 from miglet.messages.codec import Fact
@@ -54,14 +54,6 @@ class AlreadyRunning(MigletError):
     """Another MIGlet has the runtime folder."""
 
     exit_status = INTERNAL
-
-
-class NoRoom(MigletError):
-    """The runtime folder is full."""
-
-    category = "infrastructure"
-    exit_status = UNAVAILABLE
-    hint = "make room in the file system of paths.runtime; MIGlet is started again"
 
 
 def start(sources: dict[str, Any]) -> int:

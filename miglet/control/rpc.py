@@ -58,17 +58,11 @@ def request_in(line: bytes) -> Request:
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         raise RpcError(INVALID_REQUEST, 'expected an object with "jsonrpc": "2.0"')
     id, method = message.get("id"), message.get("method")
-    if not isinstance(method, str) or not is_id(id):
-        expected = "expected a method, and an id of text or a whole number"
-        raise RpcError(INVALID_REQUEST, expected)
+    if isinstance(id, bool) or not isinstance(id, int | str | None):
+        raise RpcError(INVALID_REQUEST, "expected an id of text or a whole number")
+    if not isinstance(method, str):
+        raise RpcError(INVALID_REQUEST, "expected the name of a method")
     return Request(id, method, message.get("params", {}), "id" not in message)
-
-
-def is_id(value: object) -> bool:
-    """Whether JSON-RPC allows `value` as a request's id."""
-    if isinstance(value, bool):
-        return False
-    return value is None or isinstance(value, (str, int))
 
 
 def reply(id: str | int | None, result: Any) -> bytes:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from miglet.control import rpc
 from miglet.control.rpc import RpcError
-from miglet.errors import MISCONFIGURED, NO_ROOM, UNAVAILABLE, MigletError
+from miglet.errors import MISCONFIGURED, NO_ROOM, UNAVAILABLE, MigletError, NoRoom
 
 #: Connections at a time, and those of one user who is neither root nor ourselves.
 CONNECTION_LIMIT = 16
@@ -79,14 +79,6 @@ class SocketInUse(SocketUnusable):
 
     exit_status = UNAVAILABLE
     hint = "stop the other MIGlet first, or set another paths.runtime"
-
-
-class NoRoomForSocket(SocketUnusable):
-    """The machine has no room for the socket at present."""
-
-    category = "infrastructure"
-    exit_status = UNAVAILABLE
-    hint = "make room in the file system of paths.runtime; MIGlet is started again"
 
 
 class Peer(NamedTuple):
@@ -414,7 +406,7 @@ class Listener:
             found = os.lstat(path)
             self._spare = socket.socket(socket.AF_UNIX)
         except OSError as error:
-            kind = NoRoomForSocket if error.errno in NO_ROOM else SocketUnusable
+            kind = NoRoom if error.errno in NO_ROOM else SocketUnusable
             raise kind(f"{path}: {error.strerror or error}") from error
         self._identity = (found.st_dev, found.st_ino)
 

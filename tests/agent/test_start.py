@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from miglet.agent.start import AlreadyRunning, NoRoom, lock
-from miglet.errors import UNAVAILABLE, Misconfigured
+from miglet.agent.start import AlreadyRunning, lock
+from miglet.errors import UNAVAILABLE, Misconfigured, NoRoom
 
 
 def test_a_second_miglet_learns_that_there_is_one(tmp_path):

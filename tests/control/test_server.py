@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from miglet.control import rpc
 from miglet.control import server as control
 from miglet.control.server import ControlServer, Peer
-from miglet.errors import UNAVAILABLE
+from miglet.errors import UNAVAILABLE, NoRoom
 from tests.support import eventually
 
 BIG = "x" * 900_000
@@ -656,7 +656,7 @@ def test_a_full_disk_is_no_mistake_in_the_configuration(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(control, "listen_at", full)
-    with pytest.raises(control.NoRoomForSocket) as caught:
+    with pytest.raises(NoRoom) as caught:
         Office(str(tmp_path / "control.sock"))
     assert caught.value.exit_status == UNAVAILABLE
 
