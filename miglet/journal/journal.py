@@ -6,7 +6,6 @@ Owned by the arbiter's process alone; a forked child never touches it and ends w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import methodcaller
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from miglet.journal.failover import FailoverStorage, JournalFinding
-from miglet.journal.ledger import TABLES, Ledger, clip_text, fetch, is_sound, sound_json
+from miglet.journal.ledger import TABLES, Ledger, body_of, clip_text, fetch, is_sound
 from miglet.supervisor.failpoints import reach
 
 
@@ -95,20 +94,20 @@ class Journal:
         )
         while row := self.storages.read(lambda db: db.execute(query).fetchone()):
             if is_sound(row):
-                return json.loads(row[2])
+                return body_of(row)
             self.storages.write(methodcaller("drop_damaged", row))
         return None
 
     def pending(self, sequence: int) -> dict[str, Any] | None:
         """The undelivered event with this sequence."""
         row = self.storages.read(lambda db: fetch(db, "pending", sequence))
-        return sound_json(row, 2)
+        return body_of(row)
 
     def undelivered(self) -> list[dict[str, Any]]:
         """Every event that is neither delivered nor rejected, in order."""
         query = "SELECT * FROM pending ORDER BY sequence"
         rows = self.storages.read(lambda db: db.execute(query).fetchall())
-        return [json.loads(row[2]) for row in rows if is_sound(row)]
+        return [body_of(row) for row in rows if is_sound(row)]
 
     def delivered(self, sequence: int) -> None:
         """The event has arrived; one that is not pending changes nothing."""
@@ -122,14 +121,13 @@ class Journal:
     def command(self, identity: str) -> dict[str, Any] | None:
         """The command with this id, open or done."""
         row = self.storages.read(lambda db: fetch(db, "commands", clip_text(identity)))
-        return sound_json(row, 3)
+        return body_of(row)
 
     def open_commands(self) -> dict[str, dict[str, Any]]:
         """Commands that were accepted and have no outcome, in their order."""
         query = "SELECT * FROM commands WHERE open = 1 ORDER BY place"
         found = self.storages.read(lambda db: db.execute(query).fetchall())
-        still = [row for row in found if is_sound(row)]
-        return {str(row[0]): sound_json(row, 3) for row in still}
+        return {row[0]: body_of(row) for row in found if is_sound(row)}
 
     def state(self) -> dict[str, Any] | None:
         """The state last recorded, by whatever boot."""
@@ -171,4 +169,4 @@ class Journal:
 
 def _saved(storages: FailoverStorage) -> dict[str, Any]:
     row = storages.read(lambda db: fetch(db, "facts", "state"))
-    return sound_json(row, 1) or {}
+    return body_of(row) or {}

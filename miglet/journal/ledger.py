@@ -6,13 +6,18 @@ add up: every sequence number given out is pending, delivered, rejected or dropp
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import logging
 import sqlite3
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 #: Of one event, as JSON in ASCII; with its envelope it must fit a message of 64 KiB.
 EVENT_BYTES = 60 * 1024
@@ -21,7 +26,7 @@ EVENT_BYTES = 60 * 1024
 _DEPTH = 16
 
 Value = int | str | bytes | None
-Row = tuple[Value, ...]
+Row = tuple[Any, ...]
 
 #: Kept in the file as ``user_version``; a file with another one is not touched.
 FORMAT = 1
@@ -163,6 +168,11 @@ def fetch(db: sqlite3.Connection, table: str, key: Value) -> Row | None:
     return row if row is not None and is_sound(row) else None
 
 
+def body_of(row: Row | None) -> Any:
+    """The JSON in the last column of a sound row; None when there is no row."""
+    return json.loads(row[-2]) if row else None
+
+
 def remove(db: sqlite3.Connection, table: str, key: Value) -> int:
     """Delete the row with this key; how many there were (0 or 1)."""
     name = TABLES[table][0]
@@ -201,18 +211,49 @@ class Counters:
         gone = self.delivered + self.rejected + sum(self.dropped.values())
         return self.sequence - self.base - gone
 
-    def copy(self) -> Counters:
-        """One that can be changed while this one still holds."""
-        return Counters.of_json(self.as_json())
+    @classmethod
+    def of_row(cls, row: Row | None) -> Counters:
+        """The counters in their row; new ones when there is none that is sound."""
+        return cls(**(body_of(row) or {}))
 
-    def as_json(self) -> dict[str, Any]:
-        """All fields, for the row that keeps them."""
-        return dataclasses.asdict(self)
+
+@dataclass
+class Snapshot:
+    """The sound rows of every table by their key, and the counters beside them."""
+
+    rows: dict[str, dict[Value, Row]] = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
 
     @classmethod
-    def of_json(cls, document: dict[str, Any]) -> Counters:
-        """What `as_json` gave."""
-        return cls(**document)
+    def read(cls, db: sqlite3.Connection) -> Snapshot:
+        """All that can be read; never an error."""
+        try:
+            if db.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+                return cls()
+        except sqlite3.Error as error:
+            log.info("no row of the journal can be read: %s", error)
+            return cls()
+        found = {table: _sound_rows(db, table) for table in TABLES}
+        return cls(found, Counters.of_row(found["facts"].get("counters")))
+
+    def age(self) -> tuple[int, int]:
+        """What orders the journals of one machine, the newest last.
+
+        Two that were never carried over are of one generation: the fuller is the newer.
+        """
+        return self.counters.generation, sum(map(len, self.rows.values()))
+
+
+def _sound_rows(db: sqlite3.Connection, table: str) -> dict[Value, Row]:
+    # From both ends, since reading stops at the first damaged page.
+    found: dict[Value, Row] = {}
+    for order in ("ASC", "DESC"):
+        try:
+            found.update((row[0], row) for row in rows(db, table, order))
+            break
+        except sqlite3.Error as error:
+            log.info("rows of %s cannot be read: %s", table, error)
+    return {key: row for key, row in found.items() if is_sound(row)}
 
 
 def class_of(event_type: object) -> int:
@@ -229,7 +270,7 @@ class Ledger:
 
     def save_counters(self) -> None:
         """Write the counters beside what they count."""
-        put(self.db, "facts", "counters", encode(self.counters.as_json()))
+        put(self.db, "facts", "counters", encode(dataclasses.asdict(self.counters)))
 
     def save_state(self, state: dict[str, Any], boot_id: str) -> None:
         """Write the state a restart needs, and the boot it belongs to."""
@@ -281,23 +322,25 @@ class Ledger:
         """Set a pending event aside with the answer that refused it."""
         if not self._was_given(sequence):
             return
-        event = sound_json(fetch(self.db, "pending", sequence), 2)
+        event = body_of(fetch(self.db, "pending", sequence))
         if event is None:
             return
         body = encode(clip_event(event, REJECTED_BYTES))
-        reason = clip_text(answer, ANSWER_BYTES)
-        put(self.db, "rejected", sequence, status, reason, body)
-        remove(self.db, "pending", sequence)
+        self._set_aside(sequence, status, clip_text(answer, ANSWER_BYTES), body)
         self.counters.rejected += 1
         self._mark(sequence, "rejected")
-        self._trim("rejected", "sequence", "1", "sequence", REJECTED_ROWS)
 
     def drop_damaged(self, row: Row) -> None:
         """Set a pending row aside whose checksum is wrong."""
         body = row[2] if isinstance(row[2], bytes) else str(row[2]).encode()
-        put(self.db, "rejected", row[0], None, "checksum", body[:REJECTED_BYTES])
-        remove(self.db, "pending", row[0])
+        self._set_aside(row[0], None, "checksum", body[:REJECTED_BYTES])
         self._count_drop(row[0], "damaged")
+
+    def _set_aside(
+        self, sequence: Any, status: int | None, reason: str, body: bytes
+    ) -> None:
+        put(self.db, "rejected", sequence, status, reason, body)
+        remove(self.db, "pending", sequence)
         self._trim("rejected", "sequence", "1", "sequence", REJECTED_ROWS)
 
     def _make_room(self, size: int, rank: int) -> bool:
@@ -320,6 +363,57 @@ class Ledger:
         limit = FILE_BYTES - (0 if rank == RESULT else RESERVE_BYTES)
         fits = (pages - free + 4) * PAGE_BYTES + size <= limit
         return fits and waiting <= PENDING_ROWS
+
+    def mark_drops_reported(self) -> None:
+        """Note that all drops until now have been reported."""
+        self.counters.reported = dict(self.counters.dropped)
+
+    def load(self, contents: Snapshot, marked: int) -> None:
+        """Replace everything by `contents`, as the newer generation."""
+        for table in TABLES:
+            self.db.execute(f"DELETE FROM {table}")
+            for row in contents.rows.get(table, {}).values():
+                put(self.db, table, *row[:-1])
+        self.counters = copy.deepcopy(contents.counters)
+        self.counters.generation = max(self.counters.generation + 1, int(time.time()))
+        self._reconcile(marked)
+
+    def audit(self, marked: int) -> int:
+        """Remove every damaged row and make the counters right; how many there were."""
+        bad = [
+            (table, row)
+            for table in TABLES
+            for row in rows(self.db, table)
+            if not is_sound(row)
+        ]
+        for table, row in bad:
+            if table == "pending":
+                self.drop_damaged(row)
+            else:
+                remove(self.db, table, row[0])
+        self._reconcile(marked)
+        return len(bad)
+
+    def _reconcile(self, marked: int) -> None:
+        """Make the counters add up with the rows that there are, and with `marked`.
+
+        That is the last sequence number that is known from elsewhere.
+        """
+        counters = self.counters
+        (highest,) = self.db.execute(
+            "SELECT MAX(?, COALESCE(MAX(sequence), 0)) FROM"
+            " (SELECT sequence FROM pending UNION ALL SELECT sequence FROM recent)",
+            (marked,),
+        ).fetchone()
+        if counters.sequence < highest:
+            counters.base += highest - counters.sequence
+            counters.sequence = highest
+        (present,) = self.db.execute("SELECT COUNT(*) FROM pending").fetchone()
+        missing = counters.pending - present
+        if missing > 0:
+            counters.dropped["lost"] = counters.dropped.get("lost", 0) + missing
+        else:
+            counters.base += missing
 
     def _count_drop(self, sequence: Any, name: str) -> None:
         self.counters.dropped[name] = self.counters.dropped.get(name, 0) + 1
@@ -354,11 +448,3 @@ def _summary(event: dict[str, Any]) -> tuple[int, str, str, str | None, str]:
         None if job is None else clip_text(job),
         "pending",
     )
-
-
-def sound_json(row: Row | None, column: int) -> Any:
-    """The JSON in a column; None when there is no row or it is damaged."""
-    if row is None or not is_sound(row):
-        return None
-    body = row[column]
-    return json.loads(body) if isinstance(body, bytes) else None

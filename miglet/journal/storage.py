@@ -8,6 +8,7 @@ belongs to one process, and no shared memory file is needed beside it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import sqlite3
@@ -25,6 +26,7 @@ from miglet.journal.ledger import (
     Counters,
     Ledger,
     create_tables,
+    fetch,
     has_tables,
 )
 
@@ -79,13 +81,13 @@ class Storage:
         self.path = path
         self.db = db
         self.sequence_files = sequence_files
-        self.counters = Counters()
+        self.counters = Counters.of_row(fetch(db, "facts", "counters"))
 
     def write(self, change: Callable[[Ledger], Outcome]) -> Outcome:
         """Make `change` in one transaction: all of it, or sqlite3.Error and nothing."""
         self.db.execute("BEGIN IMMEDIATE")
         try:
-            ledger = Ledger(self.db, self.counters.copy())
+            ledger = Ledger(self.db, copy.deepcopy(self.counters))
             outcome = change(ledger)
             ledger.save_counters()
             self.db.execute("COMMIT")

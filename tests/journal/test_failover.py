@@ -19,6 +19,7 @@ import pytest
 
 from miglet.errors import JournalUnusable
 from miglet.journal.journal import Journal
+from miglet.journal.ledger import Ledger, Snapshot
 from tests.journal.files import add_up, codes, copy_of, died, event, opened, pending
 
 pytestmark = pytest.mark.integration
@@ -222,25 +223,42 @@ def test_a_second_failure_moves_on_into_memory_and_a_third_is_the_end(
             journal.record(None, [event()])
 
 
+def damage_index(journal: Journal) -> None:
+    """Wipe the index of the pending events on disk: deleting by it finds the damage."""
+    storage = journal.storages.storage
+    assert storage.path is not None
+    (root,) = storage.db.execute(
+        "SELECT rootpage FROM sqlite_master WHERE name = 'pending_by_class'"
+    ).fetchone()
+    storage.checkpoint()
+    with storage.path.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(bytes(4096))
+    storage.db.execute("PRAGMA cache_size = 0")
+    storage.db.execute("PRAGMA shrink_memory")
+    storage.db.execute("SELECT COUNT(*) FROM recent").fetchone()
+
+
 def test_damage_found_while_running_gives_a_new_file_in_the_same_place(
     filled: Path, tmp_path: Path
 ):
     with opened(filled, tmp_path / "run" / "journal.db") as journal:
-        # All rows of the index are gone: deleting by it finds a malformed file.
-        db = journal.storages.storage.db
-        (root,) = db.execute(
-            "SELECT rootpage FROM sqlite_master WHERE name = 'pending_by_class'"
-        ).fetchone()
-        journal.storages.storage.checkpoint()
-        with filled.open("r+b") as file:
-            file.seek((root - 1) * 4096)
-            file.write(bytes(4096))
-        db.execute("PRAGMA cache_size = 0")
-        db.execute("PRAGMA shrink_memory")
-        db.execute("SELECT COUNT(*) FROM recent").fetchone()
+        damage_index(journal)
         journal.delivered(3)
         assert journal.record(None, [event(name="e11")])[0]["sequence"] == 11
+        assert journal.storages.storage.path == filled and journal.degraded is None
         assert pending(journal) == [f"e{n}" for n in range(4, 12)]
+        assert add_up(journal)
+
+
+def test_a_place_whose_new_file_is_damaged_too_is_left(filled: Path, tmp_path: Path):
+    second = tmp_path / "run" / "journal.db"
+    with opened(filled, second) as journal:
+        for number in (3, 4):
+            damage_index(journal)
+            journal.delivered(number)
+        assert journal.storages.storage.path == second and journal.degraded
+        assert pending(journal) == [f"e{n}" for n in range(5, 11)]
         assert add_up(journal)
 
 
@@ -335,6 +353,41 @@ def test_a_disk_that_is_full_at_the_start_sends_the_journal_elsewhere(
         assert not (disk / "journal.db.new").exists()
         with opened(disk / "journal.db", second) as journal:
             assert journal.degraded is None and pending(journal) == ["a"]
+
+
+@as_root
+def test_what_finds_no_room_at_home_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with small_disk(tmp_path, "tmpfs") as disk:
+        path, second = disk / "journal.db", tmp_path / "run" / "j.db"
+        with opened(path, second) as journal:
+            refuse_writes(journal)
+            results = [
+                event("JobCompleted", name=f"e{n}", text="x" * 50_000)
+                for n in range(60)
+            ]
+            journal.record({"s": 1}, results)
+        with opened(path):
+            pass  # grows the log again
+        fill(disk)
+        loaded = []
+        load = Ledger.load
+
+        def spy(ledger: Ledger, contents: Snapshot, marked: int) -> None:
+            loaded.append(len(contents.rows["pending"]))
+            load(ledger, contents, marked)
+
+        monkeypatch.setattr(Ledger, "load", spy)
+        with opened(path, second) as journal:
+            assert journal.storages.storage.path == second and journal.degraded
+            assert pending(journal) == [f"e{n}" for n in range(60)]
+            assert journal.state() == {"s": 1} and add_up(journal)
+        assert loaded == [60, 60]  # never what the first place held, over the newer
+        (disk / "hog").unlink()
+        with opened(path, second) as journal:
+            assert journal.storages.storage.path == path
+            assert len(pending(journal)) == 60
 
 
 @as_root
