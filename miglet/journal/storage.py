@@ -12,9 +12,9 @@ import copy
 import logging
 import os
 import sqlite3
-import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,6 +56,17 @@ _SETTINGS = (
     "synchronous = FULL",
 )
 
+#: While a new file is made: it is synced, then renamed, once it is whole.
+_UNSAFE = (
+    f"page_size = {PAGE_BYTES}",
+    "journal_mode = OFF",
+    "synchronous = OFF",
+    "cache_size = -256",
+)
+
+#: What fills a new file up to its bound: all pages but those that the tables take.
+_ROOM_BYTES = (FILE_BYTES // PAGE_BYTES - 24) * (PAGE_BYTES - 4)
+
 
 class JournalInUse(JournalUnusable):
     """Another process holds the journal: another MIGlet runs on this machine."""
@@ -92,7 +103,9 @@ class Storage:
             ledger.save_counters()
             self.db.execute("COMMIT")
         finally:
-            self._roll_back()
+            if self.db.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self.db.execute("ROLLBACK")
         self.counters = ledger.counters
         self.sequence_files.note(self.counters.sequence)
         return outcome
@@ -106,24 +119,19 @@ class Storage:
         """Close the file and leave its log grown, for a start on a full disk."""
         self.checkpoint()
         if self.path is None:
-            return self.abandon()
-        kept = link_log(log_of(self.path))
-        self.abandon()
-        return restore_log(kept, log_of(self.path))
+            self.abandon()
+        else:
+            with _kept_log(log_of(self.path)):
+                self.abandon()
 
     def abandon(self) -> None:
         """Close the connection as it is."""
         with contextlib.suppress(sqlite3.Error):
             self.db.close()
 
-    def _roll_back(self) -> None:
-        if self.db.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                self.db.execute("ROLLBACK")
-
 
 def open_file(path: Path, sequence_files: SequenceFiles) -> Storage:
-    """Open the journal at `path`, made first where there is none.
+    """Open the journal at `path`, made first where there is none, and check it.
 
     Raises OSError or sqlite3.OperationalError where it cannot be written,
     JournalInUse when it belongs to another process, JournalDamaged when it is none.
@@ -132,13 +140,8 @@ def open_file(path: Path, sequence_files: SequenceFiles) -> Storage:
     if not path.exists():
         _create(path)
     grow_log(path)
-    return opened(path, sequence_files)
-
-
-def opened(path: Path, sequence_files: SequenceFiles) -> Storage:
-    """The existing journal at `path`, checked and proven to be writable."""
     try:
-        return Storage(path, _connect_exclusively(path), sequence_files)
+        return _open_exclusively(path, sequence_files)
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
             raise
@@ -169,22 +172,12 @@ def _create(path: Path) -> None:
 
 def _write_empty(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        _fill(db)
+    with contextlib.closing(connect(path, _UNSAFE)) as db:
+        create_tables(db)
+        db.execute("CREATE TABLE room (filler BLOB)")
+        db.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM_BYTES,))
+        db.execute("DROP TABLE room")
     sync(path)
-
-
-def _fill(db: sqlite3.Connection) -> None:
-    for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -256"):
-        db.execute(f"PRAGMA {setting}")
-    db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    create_tables(db)
-    db.execute("CREATE TABLE room (filler BLOB)")
-    db.execute("BEGIN")
-    pages = FILE_BYTES // PAGE_BYTES - 24
-    db.execute("INSERT INTO room VALUES (zeroblob(?))", (pages * (PAGE_BYTES - 4),))
-    db.execute("COMMIT")
-    db.execute("DROP TABLE room")
 
 
 def connect(
@@ -202,7 +195,7 @@ def connect(
         return db
 
 
-def _connect_exclusively(path: Path) -> sqlite3.Connection:
+def _open_exclusively(path: Path, sequence_files: SequenceFiles) -> Storage:
     with contextlib.ExitStack() as undo:
         db = undo.enter_context(contextlib.closing(connect(path)))
         # This takes the lock, and the connection keeps it as long as it lives.
@@ -210,8 +203,9 @@ def _connect_exclusively(path: Path) -> sqlite3.Connection:
         if mode != "wal":
             raise sqlite3.OperationalError(f"no write-ahead log here, but {mode}")
         _check(db)
+        storage = Storage(path, db, sequence_files)
         undo.pop_all()
-        return db
+        return storage
 
 
 def _check(db: sqlite3.Connection) -> None:
@@ -240,23 +234,15 @@ def grow_log(path: Path) -> None:
         os.close(descriptor)
 
 
-def link_log(log_path: Path) -> Path | None:
-    """Give the log a second name before the connection that owns it is closed."""
-    # SQLite deletes the log with the last connection; under a second name its room
-    # stays ours.
+@contextlib.contextmanager
+def _kept_log(log_path: Path) -> Iterator[None]:
+    """Keep the log's room while its connection is closed, and leave the log empty."""
+    # SQLite deletes the log with the last connection, but not its second name.
     kept = log_path.with_name(log_path.name + "-kept")
-    try:
+    with contextlib.suppress(OSError):
         kept.unlink(missing_ok=True)
         os.link(log_path, kept)
-    except OSError:
-        return None
-    return kept
-
-
-def restore_log(kept: Path | None, log_path: Path) -> None:
-    """Give the log its own name back, emptied."""
-    if kept is None:
-        return
+    yield
     with contextlib.suppress(OSError):
         if log_path.exists():  # not everything in it could be moved into the file
             kept.unlink()
@@ -274,12 +260,16 @@ def discard(path: Path) -> None:
 
 def quarantine(path: Path, why: str) -> Path:
     """Rename the file and its log so that a new one can be made; the new name."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = _unused_name(path, f"{why}-{stamp}")
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+    aside = path.with_name(f"{path.name}.{why}-{stamp}")
     with contextlib.suppress(FileNotFoundError):
         os.rename(log_of(path), log_of(aside))
     os.rename(path, aside)
-    _delete_old(path, why)
+    by_age = sorted(path.parent.glob(f"{path.name}.{why}-*Z"))
+    for old in by_age[:-QUARANTINED_FILES]:
+        log.info("deleted %s, an old journal that was set aside", old)
+        with contextlib.suppress(OSError):
+            discard(old)
     return aside
 
 
@@ -290,27 +280,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _unused_name(path: Path, ending: str) -> Path:
-    candidate, number = path.with_name(f"{path.name}.{ending}"), 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}.{ending}.{number}")
-    return candidate
-
-
-def _delete_old(path: Path, why: str) -> None:
-    aside = [
-        name
-        for name in path.parent.glob(f"{path.name}.{why}-*")
-        if not name.name.endswith("-wal")
-    ]
-    aside.sort(key=lambda name: name.stat().st_mtime)
-    for old in aside[:-QUARANTINED_FILES]:
-        log.info("deleted %s, an old journal that was set aside", old)
-        with contextlib.suppress(OSError):
-            discard(old)
 
 
 class SequenceFiles:
