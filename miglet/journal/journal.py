@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from miglet.journal.failover import FailoverStorage, JournalFinding
-from miglet.journal.ledger import TABLES, Ledger, body_of, clip_text, fetch, is_sound
+from miglet.journal.ledger import (
+    RECENT_ROWS,
+    TABLES,
+    Ledger,
+    Row,
+    body_of,
+    clip_text,
+    fetch,
+    is_sound,
+)
 from miglet.supervisor.failpoints import reach
 
 
@@ -49,7 +58,7 @@ class Journal:
         Raises JournalInUse when another process has the file.
         """
         storages = FailoverStorage(candidates)
-        saved = _saved(storages).get("boot_id")
+        saved = (_body(storages, "facts", "state") or {}).get("boot_id")
         if saved not in (None, boot_id):
             storages.report("other_boot", f"the saved state is of boot {saved}", {})
         return cls(storages, boot_id, saved)
@@ -100,14 +109,12 @@ class Journal:
 
     def pending(self, sequence: int) -> dict[str, Any] | None:
         """The undelivered event with this sequence."""
-        row = self.storages.read(lambda db: fetch(db, "pending", sequence))
-        return body_of(row)
+        return _body(self.storages, "pending", sequence)
 
     def undelivered(self) -> list[dict[str, Any]]:
         """Every event that is neither delivered nor rejected, in order."""
         query = "SELECT * FROM pending ORDER BY sequence"
-        rows = self.storages.read(lambda db: db.execute(query).fetchall())
-        return [body_of(row) for row in rows if is_sound(row)]
+        return list(map(body_of, self._sound_rows(query)))
 
     def delivered(self, sequence: int) -> None:
         """The event has arrived; one that is not pending changes nothing."""
@@ -120,18 +127,16 @@ class Journal:
 
     def command(self, identity: str) -> dict[str, Any] | None:
         """The command with this id, open or done."""
-        row = self.storages.read(lambda db: fetch(db, "commands", clip_text(identity)))
-        return body_of(row)
+        return _body(self.storages, "commands", clip_text(identity))
 
     def open_commands(self) -> dict[str, dict[str, Any]]:
         """Commands that were accepted and have no outcome, in their order."""
         query = "SELECT * FROM commands WHERE open = 1 ORDER BY place"
-        found = self.storages.read(lambda db: db.execute(query).fetchall())
-        return {row[0]: body_of(row) for row in found if is_sound(row)}
+        return {row[0]: body_of(row) for row in self._sound_rows(query)}
 
     def state(self) -> dict[str, Any] | None:
         """The state last recorded, by whatever boot."""
-        return _saved(self.storages).get("state")
+        return (_body(self.storages, "facts", "state") or {}).get("state")
 
     def discard_state(self) -> None:
         """Forget the saved state: it belongs to another boot."""
@@ -141,11 +146,8 @@ class Journal:
     def recent(self, limit: int) -> list[dict[str, Any]]:
         """The newest events, oldest first, each with what became of it."""
         query = "SELECT * FROM recent ORDER BY sequence DESC LIMIT ?"
-        found = self.storages.read(
-            lambda db: db.execute(query, (max(0, min(limit, 500)),)).fetchall()
-        )
-        sound = filter(is_sound, reversed(found))
-        return [dict(zip(TABLES["recent"], row[:-1], strict=True)) for row in sound]
+        found = reversed(self._sound_rows(query, max(0, min(limit, RECENT_ROWS))))
+        return [dict(zip(TABLES["recent"], row[:-1], strict=True)) for row in found]
 
     def counts(self) -> Counts:
         """How many events wait, arrived, were refused, were dropped."""
@@ -166,7 +168,10 @@ class Journal:
         """Close the file; it stays as large as it is."""
         self.storages.close()
 
+    def _sound_rows(self, query: str, *values: int) -> list[Row]:
+        found = self.storages.read(lambda db: db.execute(query, values).fetchall())
+        return [row for row in found if is_sound(row)]
 
-def _saved(storages: FailoverStorage) -> dict[str, Any]:
-    row = storages.read(lambda db: fetch(db, "facts", "state"))
-    return body_of(row) or {}
+
+def _body(storages: FailoverStorage, table: str, key: int | str) -> Any:
+    return body_of(storages.read(lambda db: fetch(db, table, key)))
