@@ -299,9 +299,7 @@ class Ledger:
         this very event; a job's result is always kept.
         """
         self.counters.sequence += 1
-        numbered = clip_event(
-            {**event, "sequence": self.counters.sequence}, EVENT_BYTES
-        )
+        numbered = clip_event({**event, "sequence": self.counters.sequence})
         body, rank = encode(numbered), class_of(event.get("type"))
         put(self.db, "recent", *_summary(numbered))
         if self._make_room(len(body), rank):
@@ -320,12 +318,10 @@ class Ledger:
 
     def reject(self, sequence: int, status: int | None, answer: str) -> None:
         """Set a pending event aside with the answer that refused it."""
-        if not self._was_given(sequence):
+        row = fetch(self.db, "pending", sequence) if self._was_given(sequence) else None
+        if row is None:
             return
-        event = body_of(fetch(self.db, "pending", sequence))
-        if event is None:
-            return
-        body = encode(clip_event(event, REJECTED_BYTES))
+        body = encode(clip_event(body_of(row), REJECTED_BYTES))
         self._set_aside(sequence, status, clip_text(answer, ANSWER_BYTES), body)
         self.counters.rejected += 1
         self._mark(sequence, "rejected")
@@ -435,8 +431,8 @@ class Ledger:
 
 
 def _next_place(db: sqlite3.Connection) -> int:
-    last = db.execute("SELECT MAX(place) FROM commands").fetchone()[0]
-    return (last or 0) + 1
+    query = "SELECT COALESCE(MAX(place), 0) + 1 FROM commands"
+    return db.execute(query).fetchone()[0]
 
 
 def _summary(event: dict[str, Any]) -> tuple[int, str, str, str | None, str]:

@@ -158,7 +158,6 @@ def in_memory(sequence_files: SequenceFiles) -> Storage:
 def _create(path: Path) -> None:
     # Under another name until it is whole: a crash leaves nothing that looks usable.
     unfinished = path.with_name(path.name + ".new")
-    discard(unfinished)
     try:
         _write_empty(unfinished)
         # A log left by an earlier file would be replayed into this one.
@@ -171,7 +170,7 @@ def _create(path: Path) -> None:
 
 
 def _write_empty(path: Path) -> None:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
     with contextlib.closing(connect(path, _UNSAFE)) as db:
         create_tables(db)
         db.execute("CREATE TABLE room (filler BLOB)")
@@ -329,7 +328,5 @@ def _read_sequence(descriptor: int) -> int:
     except OSError as error:
         log.warning("a sequence file cannot be read: %s", error)
         return 0
-    number = text.split(b" ")[0]
-    if not number.isdigit() or _encode_sequence(int(number)) != text:
-        return 0
-    return int(number)
+    number = int(text[:20]) if text[:20].isdigit() else 0
+    return number if text == _encode_sequence(number) else 0
