@@ -15,17 +15,13 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from miglet.errors import JournalUnusable
 from miglet.journal.ledger import (
-    PAGE_BYTES,
-    Counters,
     Ledger,
     Snapshot,
-    class_of,
 )
 from miglet.journal.storage import (
     JournalNewer,
@@ -108,7 +104,7 @@ class FailoverStorage:
         """
         counters = self.storage.counters
         drops = Counter(counters.dropped) - Counter(counters.reported)
-        has_room = self.read(partial(_has_room_for_report, counters))
+        has_room = self.read(lambda db: Ledger(db, counters).has_room_for_report())
         if drops and has_room:
             self.write(Ledger.mark_drops_reported)
             text = f"{sum(drops.values())} events were dropped (no room, or damaged)"
@@ -239,11 +235,6 @@ class FailoverStorage:
         marked = self.sequence_files.highest()
         self.write(lambda ledger: ledger.load(contents, marked))
         self._rescued.clear()
-
-
-def _has_room_for_report(counters: Counters, db: sqlite3.Connection) -> bool:
-    waiting = counters.pending + 1
-    return Ledger(db, counters).has_room(PAGE_BYTES, class_of("Error"), waiting)
 
 
 def read_file(path: Path, scratch: Path) -> Snapshot:

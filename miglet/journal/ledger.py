@@ -340,7 +340,7 @@ class Ledger:
         self._trim("rejected", "sequence", "1", "sequence", REJECTED_ROWS)
 
     def _make_room(self, size: int, rank: int) -> bool:
-        while not self.has_room(size, rank, self.counters.pending):
+        while not self._has_room(size, rank, self.counters.pending):
             lowest = self.db.execute(
                 "SELECT sequence, class FROM pending WHERE class <= ? AND class < ?"
                 " ORDER BY class, sequence LIMIT 1",
@@ -352,13 +352,17 @@ class Ledger:
             self._count_drop(lowest[0], CLASSES[lowest[1]])
         return True
 
-    def has_room(self, size: int, rank: int, waiting: int) -> bool:
+    def _has_room(self, size: int, rank: int, waiting: int) -> bool:
         """Whether an event fits that makes `waiting` of them pending."""
         pages = self.db.execute("PRAGMA page_count").fetchone()[0]
         free = self.db.execute("PRAGMA freelist_count").fetchone()[0]
         limit = FILE_BYTES - (0 if rank == RESULT else RESERVE_BYTES)
         fits = (pages - free + 4) * PAGE_BYTES + size <= limit
         return fits and waiting <= PENDING_ROWS
+
+    def has_room_for_report(self) -> bool:
+        """Whether an ``Error`` that reports the drops would drop nothing itself."""
+        return self._has_room(PAGE_BYTES, class_of("Error"), self.counters.pending + 1)
 
     def mark_drops_reported(self) -> None:
         """Note that all drops until now have been reported."""
