@@ -205,7 +205,7 @@ class Arbiter:
             path,
             functools.partial(answer, self),
             changing,
-            group_id("miglet"),
+            gid=group_id("miglet"),
             # Where MIGlet is not root its workers are its own user, who may do all.
             refused=unprivileged_uids() - {os.geteuid()},
         )

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from miglet.agent import arbiter as arbiter_module
 from miglet.agent.arbiter import Arbiter, FileMonitor, Timers, present
 from miglet.agent.status import Knowledge
 from miglet.commands.intake import reload_task
@@ -506,3 +507,13 @@ def test_a_worker_that_floods_delays_no_timer_and_fills_no_journal(world, fact):
     assert 1 <= len(faults) <= 5
     assert "faster than they may" in faults[0]["message"]
     assert len(vm.events()) < 300
+
+
+def test_the_control_socket_is_for_the_group_miglet(world, tmp_path, monkeypatch):
+    groups = {"miglet": 54321 if os.geteuid() == 0 else os.getegid()}
+    monkeypatch.setattr(arbiter_module, "group_id", groups.get)
+    path = str(tmp_path / "control.sock")
+    vm = world()
+    vm.arbiter.open_control(path, lambda *call: None, frozenset())
+    with contextlib.closing(vm.arbiter._control):
+        assert os.stat(path).st_gid == groups["miglet"]
