@@ -29,16 +29,16 @@ from tests.support import eventually
 BIG = "x" * 900_000
 
 
-class Office:
-    """A server whose clients and clock the test holds in its hands."""
+class Host:
+    """A control server whose clients and clock the test controls."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, gid: int | None = None) -> None:
         self.now = 1000.0
         self.calls: list[tuple[str, dict]] = []
         self.peer: Peer | None = None
         self.path = path
         self.server = ControlServer(
-            path, self.answer, frozenset({"drain"}), clock=lambda: self.now
+            path, self.answer, frozenset({"drain"}), gid, clock=lambda: self.now
         )
         self.sockets: list[socket.socket] = []
 
@@ -51,12 +51,12 @@ class Office:
             return BIG
         raise rpc.RpcError(rpc.UNKNOWN_METHOD, f"there is no method {method}")
 
-    def caller(self) -> Caller:
+    def client(self) -> Client:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self.path)
         connection.setblocking(False)
         self.sockets.append(connection)
-        return Caller(self, connection)
+        return Client(self, connection)
 
     def turn(self) -> None:
         """What the arbiter's loop does when the server's descriptor is readable."""
@@ -82,30 +82,30 @@ class Office:
             connection.close()
 
 
-class Caller:
+class Client:
     """One client's end."""
 
-    def __init__(self, office: Office, connection: socket.socket) -> None:
-        self.office = office
+    def __init__(self, host: Host, connection: socket.socket) -> None:
+        self.host = host
         self.connection = connection
         self.received = b""
         self.ended = False
 
-    def say(self, text: bytes) -> None:
+    def send(self, text: bytes) -> None:
         """Send all of `text`, while the server does its part."""
         view = memoryview(text)
         while view:
             with contextlib.suppress(BlockingIOError):
                 view = view[self.connection.send(view) :]
-            self.office.turn()
+            self.host.turn()
 
-    def ask(self, method: str, id: int | None = 1, **params) -> None:
+    def request(self, method: str, id: int | None = 1, **params) -> None:
         message = {"jsonrpc": "2.0", "method": method, "params": params}
-        self.say(json.dumps(message | ({"id": id} if id else {})).encode() + b"\n")
+        self.send(json.dumps(message | ({"id": id} if id else {})).encode() + b"\n")
 
-    def listen(self) -> bool:
-        """Take what has come; whether there is a line or the end."""
-        self.office.turn()
+    def poll(self) -> bool:
+        """Receive what has arrived; whether there is a line or the end."""
+        self.host.turn()
         try:
             arrived = self.connection.recv(1 << 20)
         except BlockingIOError:
@@ -116,9 +116,9 @@ class Caller:
         self.ended = self.ended or not arrived
         return self.ended or b"\n" in self.received
 
-    def hear(self) -> dict | None:
+    def receive(self) -> dict | None:
         """The next message; None when the server has hung up."""
-        eventually(self.listen, what="an answer")
+        eventually(self.poll, what="an answer")
         line, end, rest = self.received.partition(b"\n")
         if not end:
             return None
@@ -126,54 +126,54 @@ class Caller:
         return json.loads(line)
 
     def result(self, method: str, **params):
-        self.ask(method, **params)
-        return self.hear()["result"]
+        self.request(method, **params)
+        return self.receive()["result"]
 
     def code(self) -> int:
-        return self.hear()["error"]["code"]
+        return self.receive()["error"]["code"]
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         self.connection.close()
 
 
 @pytest.fixture
-def office(tmp_path):
+def host(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    office = Office(str(folder / "control.sock"))
-    yield office
-    office.close()
+    host = Host(str(folder / "control.sock"))
+    yield host
+    host.close()
 
 
-def test_a_request_is_answered_with_its_id(office):
-    caller = office.caller()
-    caller.ask("echo", id=7, a=1)
-    assert caller.hear() == {"jsonrpc": "2.0", "id": 7, "result": {"a": 1}}
-    assert office.calls == [("echo", {"a": 1})]
+def test_a_request_is_answered_with_its_id(host):
+    client = host.client()
+    client.request("echo", id=7, a=1)
+    assert client.receive() == {"jsonrpc": "2.0", "id": 7, "result": {"a": 1}}
+    assert host.calls == [("echo", {"a": 1})]
 
 
-def test_the_peer_is_identified_by_the_kernel(office):
-    office.caller().result("echo")
-    assert office.peer[:3] == (os.getpid(), os.geteuid(), os.getegid())
-    assert set(office.peer.groups) == set(os.getgroups())
+def test_the_peer_is_identified_by_the_kernel(host):
+    host.client().result("echo")
+    assert host.peer[:3] == (os.getpid(), os.geteuid(), os.getegid())
+    assert set(host.peer.groups) == set(os.getgroups())
 
 
-def test_requests_in_one_piece_are_answered_in_order(office):
-    caller = office.caller()
+def test_requests_in_one_piece_are_answered_in_order(host):
+    client = host.client()
     line = '{"jsonrpc":"2.0","id":%d,"method":"echo"}\n'
-    caller.say("".join(line % number for number in range(50)).encode())
-    assert [caller.hear()["id"] for _ in range(50)] == list(range(50))
+    client.send("".join(line % number for number in range(50)).encode())
+    assert [client.receive()["id"] for _ in range(50)] == list(range(50))
 
 
-def test_one_connections_many_requests_leave_the_others_their_turn(office):
-    busy, other = office.caller(), office.caller()
-    office.settle()
+def test_one_connections_many_requests_leave_the_others_their_turn(host):
+    busy, other = host.client(), host.client()
+    host.settle()
     busy.connection.send(b'{"jsonrpc":"2.0","id":1,"method":"echo"}\n' * 500)
     other.connection.send(b'{"jsonrpc":"2.0","id":1,"method":"echo"}\n')
-    office.turn()
-    assert len(office.calls) == control.REQUESTS_A_TURN + 1
-    assert [busy.hear()["id"] for _ in range(500)] == [1] * 500
-    assert len(office.calls) == 501
+    host.turn()
+    assert len(host.calls) == control.REQUESTS_A_TURN + 1
+    assert [busy.receive()["id"] for _ in range(500)] == [1] * 500
+    assert len(host.calls) == 501
 
 
 @pytest.mark.parametrize(
@@ -187,184 +187,184 @@ def test_one_connections_many_requests_leave_the_others_their_turn(office):
         (b'{"jsonrpc":"2.0","method":"drain"}', rpc.INVALID_REQUEST),
     ],
 )
-def test_a_bad_request_is_reported_and_the_next_one_answered(office, line, code):
-    caller = office.caller()
-    caller.say(line + b"\n")
-    assert caller.code() == code
-    assert caller.result("echo") == {}
-    assert ("drain", {}) not in office.calls
+def test_a_bad_request_is_reported_and_the_next_one_answered(host, line, code):
+    client = host.client()
+    client.send(line + b"\n")
+    assert client.code() == code
+    assert client.result("echo") == {}
+    assert ("drain", {}) not in host.calls
 
 
-def test_bad_params_are_reported_with_the_requests_id(office):
-    caller = office.caller()
-    caller.say(b'{"jsonrpc":"2.0","id":"me","method":"echo","params":3}\n')
-    assert caller.hear()["id"] == "me"
+def test_bad_params_are_reported_with_the_requests_id(host):
+    client = host.client()
+    client.send(b'{"jsonrpc":"2.0","id":"me","method":"echo","params":3}\n')
+    assert client.receive()["id"] == "me"
 
 
-def test_a_notification_gets_no_answer(office):
-    caller = office.caller()
-    caller.ask("echo", id=None, b=2)
-    assert caller.result("echo", a=1) == {"a": 1}
-    assert office.calls == [("echo", {"b": 2}), ("echo", {"a": 1})]
+def test_a_notification_gets_no_answer(host):
+    client = host.client()
+    client.request("echo", id=None, b=2)
+    assert client.result("echo", a=1) == {"a": 1}
+    assert host.calls == [("echo", {"b": 2}), ("echo", {"a": 1})]
 
 
-def test_the_longest_request_is_taken_and_a_longer_one_refused(office):
+def test_the_longest_request_is_taken_and_a_longer_one_refused(host):
     frame = b'{"jsonrpc":"2.0","id":1,"method":"echo","params":{"a":"%s"}}'
     room = rpc.REQUEST_BYTES - len(frame) + 2
-    caller = office.caller()
-    caller.say(frame % (b"x" * room) + b"\n")
-    assert len(caller.hear()["result"]["a"]) == room
-    caller.say(frame % (b"x" * (room + 1)))
-    assert caller.code() == rpc.INVALID_REQUEST
-    assert caller.hear() is None
+    client = host.client()
+    client.send(frame % (b"x" * room) + b"\n")
+    assert len(client.receive()["result"]["a"]) == room
+    client.send(frame % (b"x" * (room + 1)))
+    assert client.code() == rpc.INVALID_REQUEST
+    assert client.receive() is None
 
 
-def test_a_large_answer_arrives_whole(office):
-    assert office.caller().result("big") == BIG
+def test_a_large_answer_arrives_whole(host):
+    assert host.client().result("big") == BIG
 
 
-def test_what_was_asked_before_hanging_up_is_still_answered(office):
-    caller = office.caller()
-    caller.ask("big")
-    caller.ask("echo")
-    caller.connection.shutdown(socket.SHUT_WR)
-    assert caller.hear()["result"] == BIG
-    assert caller.hear()["result"] == {}
-    assert caller.hear() is None
+def test_what_was_asked_before_hanging_up_is_still_answered(host):
+    client = host.client()
+    client.request("big")
+    client.request("echo")
+    client.connection.shutdown(socket.SHUT_WR)
+    assert client.receive()["result"] == BIG
+    assert client.receive()["result"] == {}
+    assert client.receive() is None
 
 
-def test_half_a_request_has_five_seconds(office):
-    caller, other = office.caller(), office.caller()
-    caller.say(b'{"jsonrpc":')
-    office.pass_seconds(4.9)
-    caller.say(b'"2.0",')
-    office.pass_seconds(0.2)
-    assert caller.hear() is None
+def test_half_a_request_has_five_seconds(host):
+    client, other = host.client(), host.client()
+    client.send(b'{"jsonrpc":')
+    host.pass_seconds(4.9)
+    client.send(b'"2.0",')
+    host.pass_seconds(0.2)
+    assert client.receive() is None
     assert other.result("echo") == {}
 
 
-def test_a_steady_asker_is_never_half_done_for_long(office):
-    caller = office.caller()
+def test_a_steady_asker_is_never_half_done_for_long(host):
+    client = host.client()
     line = b'{"jsonrpc":"2.0","id":1,"method":"echo"}\n'
-    caller.say(line[:10])
+    client.send(line[:10])
     for _ in range(10):
-        office.pass_seconds(3)
-        caller.say(line[10:] + line[:10])
-        assert caller.hear()["result"] == {}
+        host.pass_seconds(3)
+        client.send(line[10:] + line[:10])
+        assert client.receive()["result"] == {}
 
 
-def test_an_answer_that_is_not_read_has_five_seconds(office):
-    caller, other = office.caller(), office.caller()
-    caller.ask("big")
-    caller.ask("big")
-    office.pass_seconds(5.1)
+def test_an_answer_that_is_not_read_has_five_seconds(host):
+    client, other = host.client(), host.client()
+    client.request("big")
+    client.request("big")
+    host.pass_seconds(5.1)
     assert other.result("echo") == {}
-    assert len(office.calls) == 2, "the second answer waits for the first to be read"
-    eventually(lambda: caller.listen() and caller.ended, what="the end")
-    assert len(caller.received) < len(BIG)
+    assert len(host.calls) == 2, "the second answer waits for the first to be read"
+    eventually(lambda: client.poll() and client.ended, what="the end")
+    assert len(client.received) < len(BIG)
 
 
-def test_a_silent_client_has_thirty_seconds_and_a_subscriber_for_ever(office):
-    silent, subscriber = office.caller(), office.caller()
+def test_a_silent_client_has_thirty_seconds_and_a_subscriber_for_ever(host):
+    silent, subscriber = host.client(), host.client()
     assert subscriber.result("watch") == {"watching": True}
-    office.pass_seconds(29)
+    host.pass_seconds(29)
     assert silent.result("echo") == {}
-    office.pass_seconds(31)
-    assert silent.hear() is None
-    office.server.publish({"state": "idle"})
-    assert subscriber.hear()["params"] == {"state": "idle"}
+    host.pass_seconds(31)
+    assert silent.receive() is None
+    host.server.publish({"state": "idle"})
+    assert subscriber.receive()["params"] == {"state": "idle"}
 
 
-def test_subscribers_and_only_they_are_notified_of_changes(office):
-    one, two, other = office.caller(), office.caller(), office.caller()
+def test_subscribers_and_only_they_are_notified_of_changes(host):
+    one, two, other = host.client(), host.client(), host.client()
     one.result("watch")
     two.result("watch")
     assert other.result("echo") == {}
     for number in range(3):
-        office.server.publish({"number": number})
+        host.server.publish({"number": number})
     for subscriber in (one, two):
-        received = [subscriber.hear() for _ in range(3)]
+        received = [subscriber.receive() for _ in range(3)]
         assert [message["params"]["number"] for message in received] == [0, 1, 2]
         assert received[0]["method"] == "changed" and "id" not in received[0]
     assert one.result("echo") == {}
-    office.settle()
-    assert not other.listen()
+    host.settle()
+    assert not other.poll()
 
 
-def test_a_subscriber_that_does_not_read_is_dropped_and_the_others_are_not(office):
-    lazy, eager = office.caller(), office.caller()
+def test_a_subscriber_that_does_not_read_is_dropped_and_the_others_are_not(host):
+    lazy, eager = host.client(), host.client()
     lazy.result("watch")
     eager.result("watch")
     for number in range(1000):
-        office.server.publish({"number": number, "filling": "x" * 1000})
-        assert eager.hear()["params"]["number"] == number
-    eventually(lambda: lazy.listen() and lazy.ended, what="the end")
+        host.server.publish({"number": number, "filling": "x" * 1000})
+        assert eager.receive()["params"]["number"] == number
+    eventually(lambda: lazy.poll() and lazy.ended, what="the end")
     assert len(lazy.received) < 1_000_000
 
 
-def test_a_subscriber_that_left_is_forgotten(office):
-    caller = office.caller()
-    caller.result("watch")
-    caller.leave()
-    office.settle()
-    office.server.publish({})
-    assert not office.server._connections
+def test_a_subscriber_that_left_is_forgotten(host):
+    client = host.client()
+    client.result("watch")
+    client.disconnect()
+    host.settle()
+    host.server.publish({})
+    assert not host.server._connections
 
 
-def test_hanging_up_in_the_middle_of_an_answer_disturbs_nobody(office):
+def test_hanging_up_in_the_middle_of_an_answer_disturbs_nobody(host):
     for _ in range(20):
-        caller = office.caller()
-        caller.ask("big")
-        caller.leave()
-    office.settle()
-    assert office.caller().result("echo") == {}
-    assert len(office.server._connections) == 1
+        client = host.client()
+        client.request("big")
+        client.disconnect()
+    host.settle()
+    assert host.client().result("echo") == {}
+    assert len(host.server._connections) == 1
 
 
-def test_a_thousand_idle_connections_refuse_nobody(office):
-    busy = office.caller()
-    busy.say(b'{"jsonrpc":')
+def test_a_thousand_idle_connections_refuse_nobody(host):
+    busy = host.client()
+    busy.send(b'{"jsonrpc":')
     for _ in range(1000):
-        office.caller()
-        office.turn()
+        host.client()
+        host.turn()
         # All but the latest were dropped by now, and an ordinary user may have only
         # 1,024 files open; the first is `busy`.
-        if len(office.sockets) > 2 * control.CONNECTION_LIMIT:
-            office.sockets.pop(1).close()
-    assert len(office.server._connections) == control.CONNECTION_LIMIT
-    busy.say(b'"2.0","id":1,"method":"echo"}\n')
-    assert busy.hear()["result"] == {}
-    assert office.caller().result("echo") == {}
+        if len(host.sockets) > 2 * control.CONNECTION_LIMIT:
+            host.sockets.pop(1).close()
+    assert len(host.server._connections) == control.CONNECTION_LIMIT
+    busy.send(b'"2.0","id":1,"method":"echo"}\n')
+    assert busy.receive()["result"] == {}
+    assert host.client().result("echo") == {}
 
 
-def test_the_connection_that_was_idle_the_longest_makes_room(office):
-    callers = []
+def test_the_connection_that_was_idle_the_longest_makes_room(host):
+    clients = []
     for _ in range(control.CONNECTION_LIMIT):
-        callers.append(office.caller())
-        callers[-1].result("echo")
-        office.now += 1
-    callers[0].result("echo")
-    assert office.caller().result("echo") == {}
-    assert callers[1].hear() is None
-    assert callers[0].result("echo") == {}
+        clients.append(host.client())
+        clients[-1].result("echo")
+        host.now += 1
+    clients[0].result("echo")
+    assert host.client().result("echo") == {}
+    assert clients[1].receive() is None
+    assert clients[0].result("echo") == {}
 
 
-def test_subscribers_make_room_for_root_when_nobody_is_idle(office):
-    callers = [office.caller() for _ in range(control.CONNECTION_LIMIT)]
-    for caller in callers:
-        caller.result("watch")
-        office.now += 1
-    assert office.caller().result("echo") == {}
-    assert callers[0].hear() is None
+def test_subscribers_make_room_for_root_when_nobody_is_idle(host):
+    clients = [host.client() for _ in range(control.CONNECTION_LIMIT)]
+    for client in clients:
+        client.result("watch")
+        host.now += 1
+    assert host.client().result("echo") == {}
+    assert clients[0].receive() is None
 
 
-def test_nothing_spins_when_descriptors_run_out(office):
+def test_nothing_spins_when_descriptors_run_out(host):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    callers = [office.caller() for _ in range(5)]
-    served = office.caller()
-    for caller in (*callers[:2], served):
-        caller.result("echo")
-    late = [office.caller() for _ in range(3)]
+    clients = [host.client() for _ in range(5)]
+    served = host.client()
+    for client in (*clients[:2], served):
+        client.result("echo")
+    late = [host.client() for _ in range(3)]
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
     fillers = []
     with contextlib.suppress(OSError):
@@ -372,14 +372,14 @@ def test_nothing_spins_when_descriptors_run_out(office):
         while True:
             fillers.append(os.dup(0))
     try:
-        office.settle()
+        host.settle()
         assert served.result("echo") == {}
-        assert [caller.hear() for caller in late] == [None] * 3
+        assert [client.receive() for client in late] == [None] * 3
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for filler in fillers:
             os.close(filler)
-    assert office.caller().result("echo") == {}
+    assert host.client().result("echo") == {}
 
 
 @settings(
@@ -390,41 +390,41 @@ def test_nothing_spins_when_descriptors_run_out(office):
 @given(
     st.lists(st.binary(max_size=80) | st.sampled_from([b"\n", b"{}\n", b'{"jsonrpc"']))
 )
-def test_no_bytes_of_one_client_disturb_another(office, pieces):
-    rude, polite = office.caller(), office.caller()
+def test_no_bytes_of_one_client_disturb_another(host, pieces):
+    rude, polite = host.client(), host.client()
     for number, piece in enumerate(pieces):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            rude.say(piece)
+            rude.send(piece)
         if number < 3:
             assert polite.result("echo", n=number) == {"n": number}
     assert polite.result("echo") == {}
-    rude.leave()
-    polite.leave()
-    office.settle()
-    assert not office.server._connections
+    rude.disconnect()
+    polite.disconnect()
+    host.settle()
+    assert not host.server._connections
 
 
 def test_answering_may_publish(tmp_path):
     """A change that a request makes is published to its sender, in whole lines."""
-    office = Office(str(tmp_path / "control.sock"))
-    caller = office.caller()
-    caller.result("watch")
+    host = Host(str(tmp_path / "control.sock"))
+    client = host.client()
+    client.result("watch")
 
     def answer(method, params, peer):
-        office.server.publish({"n": 1})
+        host.server.publish({"n": 1})
         return {}
 
-    office.server._answer = answer
-    caller.ask("echo", id=1)
-    caller.ask("echo", id=2)
-    received = [caller.hear() for _ in range(4)]
+    host.server._answer = answer
+    client.request("echo", id=1)
+    client.request("echo", id=2)
+    received = [client.receive() for _ in range(4)]
     assert [message.get("id", "changed") for message in received] == [
         "changed",
         1,
         "changed",
         2,
     ]
-    office.close()
+    host.close()
 
 
 # Rights
@@ -455,135 +455,132 @@ sys.stdout.write(s.makefile().readline())
     )
 
 
-def answer_to(office: Office, *who) -> str:
-    with asked_as(office.path, *who) as client:
-        while client.poll() is None:
-            select.select([office.server], [], [], 0.05)
-            office.turn()
-        return (client.stdout.read() + client.stderr.read()).decode()
+def answer_to(host: Host, *who) -> str:
+    with asked_as(host.path, *who) as process:
+        while process.poll() is None:
+            select.select([host.server], [], [], 0.05)
+            host.turn()
+        return (process.stdout.read() + process.stderr.read()).decode()
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be others")
 
 
 @pytest.fixture
-def shared_office(tmp_path):
-    """An office whose group is ``games``, reachable by everybody."""
+def shared_host(tmp_path):
+    """A host whose group is ``games``, reachable by everybody."""
     gid = grp.getgrnam("games").gr_gid
-    office = Office.__new__(Office)
-    office.now, office.calls, office.peer, office.sockets = 0.0, [], None, []
     folder = tempfile.mkdtemp(prefix="miglet-control-", dir="/tmp")
     os.chmod(folder, 0o755)
-    office.path = f"{folder}/control.sock"
-    office.server = ControlServer(office.path, office.answer, frozenset({"drain"}), gid)
-    yield office, gid
-    office.close()
+    host = Host(f"{folder}/control.sock", gid)
+    yield host, gid
+    host.close()
     os.rmdir(folder)
 
 
 @needs_root
-def test_members_of_the_group_may_look_and_not_touch(shared_office):
-    office, gid = shared_office
-    found = os.stat(office.path)
+def test_members_of_the_group_may_look_and_not_touch(shared_host):
+    host, gid = shared_host
+    found = os.stat(host.path)
     assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (gid, 0o660)
     for member in ((65534, gid, []), (65534, 65534, [gid])):
-        assert '"result"' in answer_to(office, *member, "echo")
-        assert "not permitted" in answer_to(office, *member, "drain")
-    assert ("drain", {}) not in office.calls
-    assert '"result"' in answer_to(office, 0, 0, [], "drain")
+        assert '"result"' in answer_to(host, *member, "echo")
+        assert "not permitted" in answer_to(host, *member, "drain")
+    assert ("drain", {}) not in host.calls
+    assert '"result"' in answer_to(host, 0, 0, [], "drain")
 
 
 @needs_root
-def test_strangers_are_refused_by_the_file_and_by_the_server(shared_office):
-    office, _ = shared_office
-    assert "no access" in answer_to(office, 65534, 65534, [], "echo")
-    os.chmod(office.path, 0o666)
-    answer = json.loads(answer_to(office, 65534, 65534, [], "echo"))
+def test_strangers_are_refused_by_the_file_and_by_the_server(shared_host):
+    host, _ = shared_host
+    assert "no access" in answer_to(host, 65534, 65534, [], "echo")
+    os.chmod(host.path, 0o666)
+    answer = json.loads(answer_to(host, 65534, 65534, [], "echo"))
     assert answer["error"]["code"] == rpc.NOT_PERMITTED
-    assert not office.calls
+    assert not host.calls
 
 
 STRANGER = Peer(1, 54321, 5, ())
 OURSELVES = Peer(1, os.geteuid(), 1, ())
 
 
-def admitted(office: Office, peer: Peer) -> control.Connection:
+def admitted(host: Host, peer: Peer) -> control.Connection:
     """A connection of `peer`, as if the kernel had named it."""
-    office.server._require_may_read(peer)
-    office.server._make_room_for(peer)
+    host.server._require_may_read(peer)
+    host.server._make_room_for(peer)
     end, theirs = socket.socketpair()
-    office.sockets.append(theirs)
-    office.now += 1
-    connection = control.Connection(end, peer, office.now)
-    office.server._connections[end.fileno()] = connection
-    office.server._selector.register(end, selectors.EVENT_READ)
+    host.sockets.append(theirs)
+    host.now += 1
+    connection = control.Connection(end, peer, host.now)
+    host.server._connections[end.fileno()] = connection
+    host.server._selector.register(end, selectors.EVENT_READ)
     return connection
 
 
-def kept(office: Office, connection: control.Connection) -> bool:
-    return connection in office.server._connections.values()
+def kept(host: Host, connection: control.Connection) -> bool:
+    return connection in host.server._connections.values()
 
 
-def test_without_a_group_only_we_and_root_may_read(office):
-    office.server._gid = None
+def test_without_a_group_only_we_and_root_may_read(host):
+    host.server._gid = None
     with pytest.raises(rpc.RpcError, match="not permitted"):
-        admitted(office, STRANGER)
-    admitted(office, OURSELVES)
+        admitted(host, STRANGER)
+    admitted(host, OURSELVES)
 
 
-def test_the_users_of_our_workers_may_not_even_read(office):
-    office.server._gid = 5
-    admitted(office, STRANGER)
-    office.server._refused = frozenset({STRANGER.uid})
+def test_the_users_of_our_workers_may_not_even_read(host):
+    host.server._gid = 5
+    admitted(host, STRANGER)
+    host.server._refused = frozenset({STRANGER.uid})
     with pytest.raises(rpc.RpcError, match="not permitted"):
-        admitted(office, STRANGER)
+        admitted(host, STRANGER)
 
 
-def test_a_user_with_too_many_connections_loses_the_oldest_idle_one(office):
-    office.server._gid = 5
-    first = admitted(office, OURSELVES)
-    mine = [admitted(office, STRANGER) for _ in range(control.USER_LIMIT)]
+def test_a_user_with_too_many_connections_loses_the_oldest_idle_one(host):
+    host.server._gid = 5
+    first = admitted(host, OURSELVES)
+    mine = [admitted(host, STRANGER) for _ in range(control.USER_LIMIT)]
     mine[0].inbox = b"half a request"
-    admitted(office, STRANGER)
-    assert [kept(office, each) for each in mine] == [True, False, True, True]
-    assert kept(office, first)
+    admitted(host, STRANGER)
+    assert [kept(host, each) for each in mine] == [True, False, True, True]
+    assert kept(host, first)
 
 
-def test_a_user_whose_connections_are_all_busy_has_to_wait(office):
-    office.server._gid = 5
+def test_a_user_whose_connections_are_all_busy_has_to_wait(host):
+    host.server._gid = 5
     for _ in range(control.USER_LIMIT):
-        admitted(office, STRANGER).inbox = b"half a request"
+        admitted(host, STRANGER).inbox = b"half a request"
     with pytest.raises(rpc.RpcError, match="too many connections"):
-        admitted(office, STRANGER)
-    admitted(office, STRANGER._replace(uid=54322))
+        admitted(host, STRANGER)
+    admitted(host, STRANGER._replace(uid=54322))
 
 
-def test_root_gets_in_though_every_place_is_held_by_others(office):
-    office.server._gid = 5
+def test_root_gets_in_though_every_place_is_held_by_others(host):
+    host.server._gid = 5
     held = []
     for number in range(control.CONNECTION_LIMIT):
-        held.append(admitted(office, STRANGER._replace(uid=60000 + number)))
+        held.append(admitted(host, STRANGER._replace(uid=60000 + number)))
         held[-1].inbox = b"half a request"
-    admitted(office, OURSELVES)
-    assert [kept(office, each) for each in held].count(False) == 1
+    admitted(host, OURSELVES)
+    assert [kept(host, each) for each in held].count(False) == 1
     with pytest.raises(rpc.RpcError, match="too many connections"):
-        admitted(office, STRANGER)
+        admitted(host, STRANGER)
 
 
-def test_a_stranger_takes_no_place_of_root(office):
-    office.server._gid = 5
-    ours = [admitted(office, OURSELVES) for _ in range(control.CONNECTION_LIMIT)]
+def test_a_stranger_takes_no_place_of_root(host):
+    host.server._gid = 5
+    ours = [admitted(host, OURSELVES) for _ in range(control.CONNECTION_LIMIT)]
     with pytest.raises(rpc.RpcError, match="too many connections"):
-        admitted(office, STRANGER)
-    assert all(kept(office, each) for each in ours)
+        admitted(host, STRANGER)
+    assert all(kept(host, each) for each in ours)
 
 
 # The path
 
 
-def test_the_socket_is_closed_to_others_and_nothing_else_is_left(office):
-    folder = os.path.dirname(office.path)
-    assert stat.S_IMODE(os.stat(office.path).st_mode) == 0o660
+def test_the_socket_is_closed_to_others_and_nothing_else_is_left(host):
+    folder = os.path.dirname(host.path)
+    assert stat.S_IMODE(os.stat(host.path).st_mode) == 0o660
     assert os.listdir(folder) == ["control.sock"]
 
 
@@ -595,7 +592,7 @@ def test_nobody_can_connect_before_the_rights_are_final(tmp_path, monkeypatch):
             refused.append(early.connect_ex(path))
 
     monkeypatch.setattr(os, "chmod", connect_first)
-    Office(str(tmp_path / "control.sock")).close()
+    Host(str(tmp_path / "control.sock")).close()
     assert refused == [errno.ECONNREFUSED]
 
 
@@ -603,16 +600,16 @@ def test_a_dead_socket_is_replaced(tmp_path):
     path = str(tmp_path / "control.sock")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
-    office = Office(path)
-    assert office.caller().result("echo") == {}
-    office.close()
+    host = Host(path)
+    assert host.client().result("echo") == {}
+    host.close()
     assert not os.path.exists(path)
 
 
-def test_a_living_socket_is_left_alone(office):
+def test_a_living_socket_is_left_alone(host):
     with pytest.raises(control.SocketInUse, match="somebody listens"):
-        Office(office.path)
-    assert office.caller().result("echo") == {}
+        Host(host.path)
+    assert host.client().result("echo") == {}
 
 
 @pytest.mark.parametrize(
@@ -630,7 +627,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path, make, kind):
     make(path)
     before = path.lstat()
     with pytest.raises(control.SocketUnusable, match=f"is {kind}, not a socket"):
-        Office(str(path))
+        Host(str(path))
     assert path.lstat() == before
     assert os.listdir(tmp_path) == ["control.sock"]
 
@@ -642,13 +639,13 @@ def test_somebody_elses_socket_is_left_alone(tmp_path):
         dead.bind(path)
     os.chown(path, 65534, 65534)
     with pytest.raises(control.SocketUnusable, match="belongs to user 65534"):
-        Office(path)
+        Host(path)
 
 
 def test_a_path_that_does_not_fit_is_reported(tmp_path):
     path = str(tmp_path / ("x" * 120))
     with pytest.raises(control.SocketUnusable, match="longer than the 107 bytes"):
-        Office(path)
+        Host(path)
 
 
 def test_a_full_disk_is_no_mistake_in_the_configuration(tmp_path, monkeypatch):
@@ -657,21 +654,21 @@ def test_a_full_disk_is_no_mistake_in_the_configuration(tmp_path, monkeypatch):
 
     monkeypatch.setattr(control, "listen_at", full)
     with pytest.raises(NoRoom) as caught:
-        Office(str(tmp_path / "control.sock"))
+        Host(str(tmp_path / "control.sock"))
     assert caught.value.exit_status == UNAVAILABLE
 
 
 def test_a_folder_that_cannot_be_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(control.SocketUnusable, match="control.sock: "):
-        Office(str(tmp_path / "file" / "control.sock"))
+        Host(str(tmp_path / "file" / "control.sock"))
 
 
 def test_a_socket_that_is_no_longer_ours_is_not_removed(tmp_path):
     path = str(tmp_path / "control.sock")
-    old = Office(path)
+    old = Host(path)
     os.unlink(path)
-    new = Office(path)
+    new = Host(path)
     old.close()
-    assert new.caller().result("echo") == {}
+    assert new.client().result("echo") == {}
     new.close()
