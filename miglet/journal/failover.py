@@ -19,10 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from miglet.errors import JournalUnusable
-from miglet.journal.ledger import (
-    Ledger,
-    Snapshot,
-)
+from miglet.journal.ledger import Ledger, Snapshot
 from miglet.journal.storage import (
     JournalNewer,
     SequenceFiles,

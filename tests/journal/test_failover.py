@@ -356,7 +356,7 @@ def test_a_disk_that_is_full_at_the_start_sends_the_journal_elsewhere(
 
 
 @as_root
-def test_what_finds_no_room_at_home_stays_where_it_is(
+def test_contents_without_room_in_the_first_place_stay_in_the_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with small_disk(tmp_path, "tmpfs") as disk:
