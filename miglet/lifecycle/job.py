@@ -69,7 +69,8 @@ def announce_job(vm: Vm) -> Step:
 
 def _description(job: Job, event: type[Event]) -> dict[str, Any]:
     """What this type of event says of the job."""
-    keys = (key for key in DESCRIPTION_KEYS if key in event.__annotations__)
+    wanted = {each.name for each in dataclasses.fields(event)}  # type: ignore[arg-type]
+    keys = (key for key in DESCRIPTION_KEYS if key in wanted)
     return job.fields(*keys)
 
 

@@ -117,8 +117,8 @@ class RunnerRegistered(Event):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class JobStarted(Event):
-    """A job is on the machine. Once per job, with what is known of it by then."""
+class JobDescription(Value):
+    """What a running job is called; null where it is not known."""
 
     name: str | None
     repository: str | None
@@ -128,24 +128,22 @@ class JobStarted(Event):
     run_attempt: int | None
     actor: str | None
     event_name: str | None
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class JobStarted(JobDescription, Event):
+    """A job is on the machine. Once per job, with what is known of it by then."""
+
     #: Its source: output, runner_log, worker_log, hook or perflog.
     source: str
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class JobHeartbeat(Event):
+class JobHeartbeat(JobDescription, Event):
     """The job still runs. Not journalled: its sequence is null."""
 
     elapsed_seconds: float
     resource_usage: dict[str, Any]
-    name: str | None
-    repository: str | None
-    workflow: str | None
-    ref: str | None
-    commit: str | None
-    run_attempt: int | None
-    actor: str | None
-    event_name: str | None
     #: running, stopping (a stop was ordered) or orphaned (its Listener died).
     status: str = "running"
 
