@@ -32,7 +32,6 @@ from miglet.messages.facts import (
     TokenSpent,
 )
 from miglet.messages.orders import ProvideRunner
-from miglet.redaction import remember_secret
 from miglet.runner import metadata_firewall
 from miglet.runner.installation import (
     Hooks,
@@ -74,6 +73,9 @@ MOST_TOKENS = 3
 MOST_ATTEMPTS = 10
 MOST_LAUNCHES = 5
 
+#: Seconds that ending config.sh, with all that it started, may take.
+KILL_SECONDS = 10.0
+
 
 class RunnerRegistration:
     """One attempt to provide a runner, from the order to the launched Listener."""
@@ -99,7 +101,7 @@ class RunnerRegistration:
             self._context.extend_liveness(metadata_firewall.LOAD_SECONDS)
             self._block_metadata(self._account)
             yield from self._end_leftover()
-            if not self._has_registration():
+            if not (self._order.keep_registration and self._is_registered()):
                 yield from self._configure()
             return (yield from self._launch())
         except MigletError as error:
@@ -113,15 +115,10 @@ class RunnerRegistration:
         addresses = clouds().metadata_addresses() if block else ()
         metadata_firewall.apply(settings, account, addresses)
 
-    def _has_registration(self) -> bool:
+    def _is_registered(self) -> bool:
         """Whether the folder is registered under the name that is wanted."""
         present = registered(self._directory)
-        wanted = self._order.name
-        return (
-            self._order.keep_registration
-            and present is not None
-            and present.agent_name == wanted
-        )
+        return present is not None and present.agent_name == self._order.name
 
     def _configure(self) -> Steps:
         while True:
@@ -129,8 +126,7 @@ class RunnerRegistration:
             if self._token is None:
                 self._token = yield from self._tokens.next()
             outcome = yield from self._run_config(self._token)
-            present = registered(self._directory)
-            if outcome.good or (present and present.agent_name == self._order.name):
+            if outcome.good or self._is_registered():
                 return
             yield self._after_failure(outcome)
 
@@ -140,7 +136,10 @@ class RunnerRegistration:
         leftover = Configuration.leftover(launcher)
         if leftover is None:
             return
-        yield from self._wait_for(leftover)
+        settings = self._context.settings
+        yield from wait_for(
+            self._context, leftover, settings.github.registration_timeout
+        )
         self._order = dataclasses.replace(self._order, keep_registration=True)
 
     def _run_config(self, token: RegistrationToken) -> Generator[float, None, Outcome]:
@@ -161,7 +160,9 @@ class RunnerRegistration:
         reach("configuration.starting")
         running = Configuration.start(launcher, wanted, token.token)
         reach("configuration.started")
-        outcome = yield from self._wait_for(running)
+        outcome = yield from wait_for(
+            self._context, running, github.registration_timeout
+        )
         reach("configuration.ended")
         return outcome
 
@@ -174,20 +175,6 @@ class RunnerRegistration:
             raise GivenUp(
                 RegistrationFailed("misconfig", code, message, REINSTALL, status)
             )
-
-    def _wait_for(self, running: Configuration) -> Generator[float, None, Outcome]:
-        """Wait for config.sh, but not for ever; dropped on the way, it is killed."""
-        limit = time.monotonic() + self._context.settings.github.registration_timeout
-        try:
-            while (outcome := running.poll()) is None:
-                if time.monotonic() >= limit:
-                    self._context.extend_liveness(10.0)
-                    return running.kill()
-                yield POLL_SECONDS
-        finally:
-            if running.outcome is None:
-                running.kill()
-        return outcome
 
     def _after_failure(self, outcome: Outcome) -> float:
         """Seconds until the next attempt; raises GivenUp when there is none."""
@@ -237,6 +224,23 @@ class RunnerRegistration:
     def _plain_environment(self) -> dict[str, str]:
         proxy = proxy_variables(self._context.settings)
         return account_environment(self._account, os.environ) | proxy
+
+
+def wait_for(
+    context: StepContext, running: Configuration, seconds: float
+) -> Generator[float, None, Outcome]:
+    """Wait for config.sh, but not for ever; dropped on the way, it is killed."""
+    limit = time.monotonic() + seconds
+    try:
+        while (outcome := running.poll()) is None:
+            if time.monotonic() >= limit:
+                context.extend_liveness(KILL_SECONDS)
+                return running.kill()
+            yield POLL_SECONDS
+    finally:
+        if running.outcome is None:
+            running.kill()
+    return outcome
 
 
 def refusal(outcome: Outcome) -> RegistrationFailed:
@@ -355,7 +359,7 @@ def describe(run: Run) -> dict[str, Any]:
     }
 
 
-#: Most seconds that the removal token and config.sh may take, each.
+#: Most seconds that config.sh may take at the end, and one that was left as well.
 REMOVAL_SECONDS = 5.0
 
 
@@ -374,6 +378,7 @@ class RegistrationRemoval:
             return "failed", f"not removed: {error}"
 
     def _remove(self) -> Generator[float, None, tuple[str, str]]:
+        yield from self._end_leftover()
         if registered(self._directory) is None:
             return "not_registered", "there was no registration left"
         danger = self._danger()
@@ -387,6 +392,13 @@ class RegistrationRemoval:
             return (yield from self._run_config(token))
         forget_registration(self._directory)
         return token
+
+    def _end_leftover(self) -> Steps:
+        """A config.sh that a dead watcher left may still register: not after this."""
+        launcher = configuration_launcher(self._context.settings)
+        leftover = Configuration.leftover(launcher)
+        if leftover:
+            yield from wait_for(self._context, leftover, REMOVAL_SECONDS)
 
     def _danger(self) -> str:
         """Why no removal token may be given to config.sh; empty: it may."""
@@ -422,7 +434,6 @@ class RegistrationRemoval:
     def _run_config(
         self, token: RemovalToken
     ) -> Generator[float, None, tuple[str, str]]:
-        remember_secret(token.token)
         who = account(self._context.settings.runner.user)
         proxy = proxy_variables(self._context.settings)
         self._context.extend_liveness(LAUNCH_SECONDS)
@@ -433,12 +444,7 @@ class RegistrationRemoval:
             who,
             token.token,
         )
-        deadline = time.monotonic() + REMOVAL_SECONDS
-        while (outcome := running.poll()) is None:
-            if time.monotonic() >= deadline:
-                outcome = running.kill()
-                break
-            yield POLL_SECONDS
+        outcome = yield from wait_for(self._context, running, REMOVAL_SECONDS)
         reach("removal.ended")
         if outcome.good:
             return "removed", "removed"
