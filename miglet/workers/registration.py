@@ -34,11 +34,13 @@ from miglet.messages.facts import (
 from miglet.messages.orders import ProvideRunner
 from miglet.runner import metadata_firewall
 from miglet.runner.installation import (
+    REGISTRATION_FILES,
     Hooks,
     account_environment,
     forget_registration,
     proxy_environment,
     registered,
+    registration_files,
     runner_environment,
     runner_version,
 )
@@ -116,9 +118,10 @@ class RunnerRegistration:
         metadata_firewall.apply(settings, account, addresses)
 
     def _is_registered(self) -> bool:
-        """Whether the folder is registered under the name that is wanted."""
+        """Whether the folder has a whole registration under the name that is wanted."""
         present = registered(self._directory)
-        return present is not None and present.agent_name == self._order.name
+        whole = registration_files(self._directory) == {*REGISTRATION_FILES}
+        return whole and present is not None and present.agent_name == self._order.name
 
     def _configure(self) -> Steps:
         while True:
