@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from miglet.errors import ControllerUnreachable, Refused
+from miglet.job import hooks
+from miglet.job.hooks import HOOK_VARIABLES
 from miglet.messages.codec import encode
 from miglet.messages.facts import (
     ControllerAnswered,
@@ -18,11 +22,16 @@ from miglet.messages.facts import (
 )
 from miglet.messages.orders import ProvideRunner
 from miglet.redaction import forget_secrets, redact
-from miglet.runner.installation import REGISTRATION_FILES, FolderUnusable, Problem
+from miglet.runner.installation import (
+    REGISTRATION_FILES,
+    FolderUnusable,
+    NotRemovable,
+    Problem,
+)
 from miglet.runner.launcher import LAUNCH_SECONDS, LaunchFailed, LaunchSpec
 from miglet.runner.metadata_firewall import LOAD_SECONDS
 from miglet.runner.run import RunnerPresent
-from miglet.workers import token_request
+from miglet.workers import registration, token_request
 from miglet.workers.registration import (
     KILL_SECONDS,
     MOST_ATTEMPTS,
@@ -161,6 +170,19 @@ def test_a_token_is_in_the_environment_of_config_sh_and_nowhere_else(watcher, ca
     for secret in (token().token, second.token):
         assert not [each for each in everywhere if secret in each]
         assert secret not in redact(f"ended with {secret}")
+
+
+def test_config_sh_has_the_runners_proxy_and_nothing_of_our_own_environment(
+    watcher, monkeypatch
+):
+    monkeypatch.setenv("MIGLET_POOL_ID", "pool-1")
+    monkeypatch.setenv("https_proxy", "http://not.the.runners:3128")
+    proxy = "http://proxy.example:3128"
+    watcher.settings = watcher.settings.replaced({"runner.proxy": proxy})
+    watcher.provide()
+    (spec,) = watcher.configurations.specs
+    assert spec.environment["https_proxy"] == proxy
+    assert "MIGLET_POOL_ID" not in spec.environment
 
 
 # ---- config.sh fails -----------------------------------------------------------
@@ -340,6 +362,19 @@ def test_a_user_that_does_not_exist_is_a_mistake_of_the_configuration(watcher):
     assert not watcher.client.calls
 
 
+def test_what_is_in_the_way_and_cannot_be_removed_is_given_up(watcher, monkeypatch):
+    def refuse(directory):
+        error = OSError(errno.EPERM, "Operation not permitted")
+        raise NotRemovable(directory / ".runner", error)
+
+    monkeypatch.setattr(registration, "forget_registration", refuse)
+    fact = watcher.given_up()
+    assert (fact.category, fact.code) == ("misconfig", "runner_unusable")
+    assert fact.exit_status == 78
+    assert "cannot remove" in fact.message and "lsattr" in fact.hint
+    assert not watcher.client.calls
+
+
 # ---- a registration that is there already --------------------------------------
 
 
@@ -389,6 +424,16 @@ def test_one_that_hangs_is_killed_at_its_limit(watcher):
     assert left.kills == 1
     assert watcher.clock.now - 1000.0 > 90.0
     assert len(watcher.configurations.specs) == 1
+
+
+def test_one_that_cannot_be_looked_for_is_given_up_before_a_token_is_asked_for(watcher):
+    def fail():
+        raise LaunchFailed("the folder is locked and has no record of a run")
+
+    watcher.configurations.find = fail
+    fact = watcher.given_up()
+    assert (fact.category, fact.code) == ("infrastructure", "runner_unusable")
+    assert not watcher.client.calls
 
 
 # ---- the launch ----------------------------------------------------------------
@@ -451,6 +496,48 @@ def test_hooks_that_do_not_report_are_noted_and_the_runner_starts(watcher):
     assert (fact.category, fact.code) == ("misconfig", "job_hooks_unusable")
     assert "ACTIONS_RUNNER_HOOK_JOB_STARTED=/x.sh" in fact.message and fact.hint
     assert watcher.of(RunnerLaunched)
+
+
+def test_hooks_that_are_turned_off_are_neither_started_nor_missed(watcher):
+    (watcher.directory / ".env").write_text("ACTIONS_RUNNER_HOOK_JOB_STARTED=/x.sh\n")
+    off = {"features.job_hooks": False, "features.perflog": False}
+    watcher.settings = watcher.settings.replaced(off)
+    watcher.provide()
+    (spec,) = watcher.listeners.specs
+    assert not {*spec.environment} & {*HOOK_VARIABLES, "RUNNER_PERFLOG"}
+    assert not watcher.of(FaultNoted)
+
+
+def test_hooks_that_the_runners_user_cannot_read_are_left_out(watcher, monkeypatch):
+    monkeypatch.setattr(hooks, "unreadable", lambda *_: "user x may not read hooks")
+    watcher.provide()
+    (spec,) = watcher.listeners.specs
+    assert not {*spec.environment} & {*HOOK_VARIABLES}
+    (fact,) = watcher.of(FaultNoted)
+    assert (fact.code, fact.message) == (
+        "job_hooks_unusable",
+        "user x may not read hooks",
+    )
+
+
+def test_each_listener_finds_the_folders_for_its_reports_new_and_empty(watcher):
+    for name in ("hooks", "perflog"):
+        folder = watcher.directory.parent / "job" / name
+        folder.mkdir(parents=True)
+        (folder / "of-an-earlier-run").touch()
+    watcher.provide()
+    (spec,) = watcher.listeners.specs
+    assert spec.environment["MIGLET_JOB_DIRECTORY"] == str(spec.job_directory)
+    assert not [*spec.job_directory.iterdir()]
+    assert not [*Path(spec.environment["RUNNER_PERFLOG"]).iterdir()]
+
+
+def test_without_a_folder_for_the_hooks_reports_no_listener_is_started(watcher):
+    (watcher.directory.parent / "job").write_text("in the way")
+    fact = watcher.given_up()
+    assert (fact.category, fact.code) == ("infrastructure", "runner_unusable")
+    assert "cannot make" in fact.message
+    assert not watcher.listeners.specs
 
 
 # ---- dropped on the way --------------------------------------------------------

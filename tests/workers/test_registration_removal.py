@@ -116,6 +116,17 @@ def test_a_removal_that_cannot_be_started_has_failed(watcher, error):
     assert watcher.remove() == ("failed", f"not removed: {error}")
 
 
+def test_a_leftover_that_cannot_be_looked_for_fails_the_removal(watcher):
+    def fail():
+        raise LaunchFailed("the folder is locked and has no record of a run")
+
+    register(watcher.directory)
+    watcher.configurations.find = fail
+    removal, detail = watcher.remove()
+    assert removal == "failed" and "is locked" in detail
+    assert not watcher.client.calls
+
+
 def test_without_the_runners_user_the_removal_is_left_to_the_controller(watcher):
     register(watcher.directory)
     watcher.settings = watcher.settings.replaced({"runner.user": "no-such-user"})
