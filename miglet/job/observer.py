@@ -27,7 +27,7 @@ from miglet.job.listener_output import Tail
 from miglet.job.perflog import PerfLog
 from miglet.job.signs import JobIdentity, Sign
 from miglet.job.tail import FILE_BUDGET_BYTES, RUN_BUDGET_BYTES, Budget
-from miglet.job.verdict import STOPS, RunnerExit, crash, verdict
+from miglet.job.verdict import STOPS, RunnerExit, crash, is_success, verdict
 from miglet.messages.codec import Fact
 from miglet.messages.facts import (
     JobEnded,
@@ -568,9 +568,14 @@ class RunObserver:
         status = self._worker_status()
         if status is None:
             return self._lasts("claim", CONFIRM_SECONDS)
-        if status.exit_code in _CERTAIN or self.evidence.printed or self._orphaned:
+        if status.exit_code in _CERTAIN or self._orphaned:
             return True
         ordinary = status.exit_code in _ORDINARY
+        printed = self.evidence.printed
+        if printed and (ordinary or not is_success(printed)):
+            return True
+        # A Worker that crashed did not succeed, whatever its job printed: the Listener
+        # reports the crash, unless it was killed as well.
         return ordinary and self._lasts("worker ended", CONFIRM_SECONDS)
 
     def _awaits_status(self) -> bool:

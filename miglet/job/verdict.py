@@ -153,7 +153,7 @@ class Case:
     @staticmethod
     def _unless_success(result: str | None) -> str | None:
         """A claim of a success is not believed of a runner that was killed."""
-        return None if _NAMES.get(result or "") == "succeeded" else result
+        return None if is_success(result) else result
 
     @property
     def _result_of_code(self) -> str | None:
@@ -264,6 +264,11 @@ class Case:
         started = self.evidence.saw(signs.HookStarted)
         completed = self.evidence.saw(signs.HookCompleted)
         return self._hooks_trusted and started and not completed and not self.stop
+
+
+def is_success(result: str | None) -> bool:
+    """Whether this TaskResult is a success, with issues or without."""
+    return _NAMES.get(result or "") == "succeeded"
 
 
 class Rule(NamedTuple):

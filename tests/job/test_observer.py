@@ -347,6 +347,20 @@ def test_a_job_that_kills_its_runner_after_printing_a_success_did_not_succeed(pl
     assert play.end.crash["signal"] == 9
 
 
+def test_a_success_that_a_killed_worker_left_does_not_end_the_wait_for_the_listener(
+    play,
+):
+    """Both are killed, and the Worker is seen dead first."""
+    worker = play.begin()
+    play.prints(SUCCESS)
+    worker.end(signal=9)
+    play.look()
+    assert play.end is None
+    play.listener_ends(None, 9)
+    play.look(0.02)
+    assert result(play.end) == ("unknown", "runner_crash", 137)
+
+
 def test_a_cancelled_job_waits_for_whether_its_lock_was_lost(play):
     play.begin().end(103)
     play.look()
