@@ -12,6 +12,8 @@ import signal
 import socket
 import ssl
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -385,6 +387,18 @@ class _Alarm:
             signal.setitimer(signal.ITIMER_REAL, max(left, SHORTEST), interval)
 
 
+def _drop(rang: _Rang) -> None:
+    """Let go of what the call had begun, sockets above all, where it was cut short.
+
+    No library expects an exception between any two instructions. Without this they
+    would be open until the exception is forgotten, or until the next collection.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # nobody closes them: we do
+        traceback.clear_frames(rang.__traceback__)
+    rang.__traceback__ = None
+
+
 def within(seconds: float, call: Callable[[], Result]) -> Result:
     """What `call()` returns; raises DeadlinePassed when it takes too long.
 
@@ -401,7 +415,8 @@ def within(seconds: float, call: Callable[[], Result]) -> Result:
             return call()
         finally:
             alarm.armed = False
-    except _Rang:
+    except _Rang as rang:
+        _drop(rang)
         raise DeadlinePassed(seconds) from None
     finally:
         alarm.armed = False

@@ -52,6 +52,23 @@ def test_so_is_one_that_reads_from_a_socket():
         within(0.1, lambda: ours.recv(1))
 
 
+def test_what_it_had_opened_is_closed_while_its_error_is_still_held():
+    def ask(address):
+        connection = socket.create_connection(address)
+        answer = connection.makefile("rb")
+        connection.close()  # as http.client does: now the file alone keeps it open
+        answer.read()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with pytest.raises(DeadlinePassed) as caught:
+            within(0.2, lambda: ask(listener.getsockname()))
+        peer, _ = listener.accept()
+        with peer:
+            peer.settimeout(5)
+            assert peer.recv(1) == b""
+    assert caught.value.transient
+
+
 def test_so_is_one_that_computes():
     def spin():
         while True:
