@@ -1,15 +1,15 @@
 """The pages for Prometheus and health checks, from the latest sample and snapshot.
 
 The machine's families are declared with its metrics (`miglet.metrics.machine`), the
-agent's in `AGENT`. Names have the base unit, ratios go from 0 to 1. Imported only by a
-sampler that listens, since prometheus_client costs memory.
+agent's here, one function each. Names have the base unit, ratios go from 0 to 1.
+Imported only by a sampler that listens, since prometheus_client costs memory.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import (
@@ -38,198 +38,135 @@ STATES = (
 #: The states in which the machine has a runner that listens, or a job.
 READY_STATES = frozenset({"idle", "job_running"})
 
-Snapshot = Mapping[str, Any]
-Values = dict[tuple[str, ...], Any]
-
-
-def _of_snapshot(key: str) -> Callable[[Snapshot], Values]:
-    return lambda agent: {(): agent.get(key)}
-
-
-def _of_job(key: str) -> Callable[[Snapshot], Values]:
-    return lambda agent: {(): (agent.get("job") or {}).get(key)}
-
-
-def _of_workers(key: str) -> Callable[[Snapshot], Values]:
-    return lambda agent: {
-        (name,): worker.get(key)
-        for name, worker in (agent.get("workers") or {}).items()
-    }
-
-
-def _states(agent: Snapshot) -> Values:
-    present = agent.get("state")
-    return {(name,): name == present for name in STATES} if present else {}
-
-
-def _finished_events(agent: Snapshot) -> Values:
-    events = agent.get("events") or {}
-    outcomes = ("delivered", "rejected", "dropped")
-    return {(outcome,): events.get(outcome) for outcome in outcomes}
-
-
-def _pending_events(agent: Snapshot) -> Values:
-    return {(): (agent.get("events") or {}).get("pending")}
-
-
-def _job_running(agent: Snapshot) -> Values:
-    return {(): agent.get("job_elapsed_seconds") is not None}
-
-
-def _job_io(agent: Snapshot) -> Values:
-    job = agent.get("job") or {}
-    return {
-        ("read",): job.get("io_read_bytes"),
-        ("write",): job.get("io_write_bytes"),
-    }
-
-
-def _heartbeat_age(agent: Snapshot) -> Values:
-    last = agent.get("last_heartbeat_now")
-    return {(): None if last is None else max(0.0, agent["now"] - last)}
-
-
-def _clock_offset(agent: Snapshot) -> Values:
-    offset = agent.get("clock_offset_ms")
-    return {(): None if offset is None else offset / 1000}
-
-
-#: The families that the arbiter's snapshot fills; ``now`` is added to it here.
-AGENT = (
-    Series(
-        "gauge",
-        "miglet_state",
-        ("state",),
-        "The lifecycle state of the machine: 1 for the present one, 0 for the others.",
-        _states,
-    ),
-    Series(
-        "gauge",
-        "miglet_uptime_seconds",
-        (),
-        "Time since MIGlet started.",
-        _of_snapshot("uptime_seconds"),
-    ),
-    Series(
-        "gauge",
-        "miglet_heartbeat_age_seconds",
-        (),
-        "Time since the controller last accepted a heartbeat.",
-        _heartbeat_age,
-    ),
-    Series(
-        "gauge",
-        "miglet_clock_offset_seconds",
-        (),
-        "The controller's clock minus the machine's.",
-        _clock_offset,
-    ),
-    Series(
-        "gauge",
-        "miglet_events_pending",
-        (),
-        "Events that wait for the controller's acknowledgement.",
-        _pending_events,
-    ),
-    Series(
-        "counter",
-        "miglet_events",
-        ("outcome",),
-        "Events that are no longer pending: delivered, rejected or dropped.",
-        _finished_events,
-    ),
-    Series(
-        "gauge",
-        "miglet_worker_healthy",
-        ("worker",),
-        "Whether a worker runs and answers: 1 or 0.",
-        _of_workers("healthy"),
-    ),
-    Series(
-        "counter",
-        "miglet_worker_restarts",
-        ("worker",),
-        "How often a worker has been restarted.",
-        _of_workers("restarts"),
-    ),
-    Series(
-        "gauge",
-        "miglet_job_running",
-        (),
-        "Whether a job is on the machine: 1 or 0.",
-        _job_running,
-    ),
-    Series(
-        "gauge",
-        "miglet_job_elapsed_seconds",
-        (),
-        "Time since the first sign of the present job.",
-        _of_snapshot("job_elapsed_seconds"),
-    ),
-    Series(
-        "gauge",
-        "miglet_job_cpu_seconds",
-        (),
-        "CPU time that the processes of the present job have used.",
-        _of_job("cpu_seconds"),
-    ),
-    Series(
-        "gauge",
-        "miglet_job_memory_max_bytes",
-        (),
-        "Most memory that the processes of the present job have had at a time.",
-        _of_job("max_memory_bytes"),
-    ),
-    Series(
-        "gauge",
-        "miglet_job_io_bytes",
-        ("direction",),
-        "What the processes of the present job have read from and written to disks.",
-        _job_io,
-    ),
+#: Of every answer but that of ``/metrics``.
+HEADERS = (
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Cache-Control", "no-store"),
 )
 
+#: The arbiter's status; ``now`` is added to it here.
+Snapshot = Mapping[str, Any]
 
-class MachineCollector:
-    """Every family that has a value now, for a registry of prometheus_client.
+#: The families that the arbiter's snapshot fills, in the order of the page.
+AGENT: list[Series] = []
 
-    `sample` and `agent` are replaced as a whole, so that another thread may collect.
+
+def agent_family(
+    kind: Literal["gauge", "counter"], label: str | None = None
+) -> Callable[[Callable[[Snapshot], Any]], Callable[[Snapshot], Any]]:
+    """Register a function as the family of its name; its docstring is the help text.
+
+    It returns the value, or with a `label` the values by the label's.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.sample: Mapping[str, Any] = {}
-        self.agent: Snapshot = {}
-        self._clock = clock
+    def register(read: Callable[[Snapshot], Any]) -> Callable[[Snapshot], Any]:
+        def values(agent: Snapshot) -> dict[tuple[str, ...], Any]:
+            value = read(agent)
+            return {(key,): value[key] for key in value} if label else {(): value}
 
-    def collect(self) -> Iterator[Metric]:
-        """The build, the agent's families, then the machine's."""
-        agent = {**self.agent, "now": self._clock()}
-        sample = self.sample
-        version = {"version": str(agent.get("version", ""))}
-        yield InfoMetricFamily("miglet_build", "The running MIGlet.", version)
-        for series in AGENT:
-            yield from family(series, series.values(agent))
-        for metric in METRICS.values():
-            if sample.get(metric.name) is not None:
-                for series in metric.series:
-                    yield from family(series, series.values(sample[metric.name]))
+        labels = (label,) if label else ()
+        text = " ".join((read.__doc__ or "").split())
+        AGENT.append(Series(kind, read.__name__, labels, text, values))
+        return read
+
+    return register
 
 
-def family(series: Series, values: Values) -> Iterator[Metric]:
-    """The family with these values; nothing where all of them are unknown."""
-    shown = FAMILIES[series.kind](series.name, series.help, labels=series.labels)
-    for labels, value in values.items():
-        if value is not None:
-            shown.add_metric(labels, float(value))
-    if shown.samples:
-        yield shown
+def _part(agent: Snapshot, key: str) -> Mapping[str, Any]:
+    return agent.get(key) or {}
+
+
+@agent_family("gauge", "state")
+def miglet_state(agent: Snapshot) -> Any:
+    """The lifecycle state of the machine: 1 for the present one, 0 for the others."""
+    present = agent.get("state")
+    return {name: name == present for name in STATES} if present else {}
+
+
+@agent_family("gauge")
+def miglet_uptime_seconds(agent: Snapshot) -> Any:
+    """Time since MIGlet started."""
+    return agent.get("uptime_seconds")
+
+
+@agent_family("gauge")
+def miglet_heartbeat_age_seconds(agent: Snapshot) -> Any:
+    """Time since the controller last accepted a heartbeat."""
+    last = agent.get("last_heartbeat_now")
+    return None if last is None else max(0.0, agent["now"] - last)
+
+
+@agent_family("gauge")
+def miglet_clock_offset_seconds(agent: Snapshot) -> Any:
+    """The controller's clock minus the machine's."""
+    offset = agent.get("clock_offset_ms")
+    return None if offset is None else offset / 1000
+
+
+@agent_family("gauge")
+def miglet_events_pending(agent: Snapshot) -> Any:
+    """Events that wait for the controller's acknowledgement."""
+    return _part(agent, "events").get("pending")
+
+
+@agent_family("counter", "outcome")
+def miglet_events(agent: Snapshot) -> Any:
+    """Events that are no longer pending: delivered, rejected or dropped."""
+    events = _part(agent, "events")
+    return {key: events.get(key) for key in ("delivered", "rejected", "dropped")}
+
+
+@agent_family("gauge", "worker")
+def miglet_worker_healthy(agent: Snapshot) -> Any:
+    """Whether a worker runs and answers: 1 or 0."""
+    workers = _part(agent, "workers")
+    return {name: worker.get("healthy") for name, worker in workers.items()}
+
+
+@agent_family("counter", "worker")
+def miglet_worker_restarts(agent: Snapshot) -> Any:
+    """How often a worker has been restarted."""
+    workers = _part(agent, "workers")
+    return {name: worker.get("restarts") for name, worker in workers.items()}
+
+
+@agent_family("gauge")
+def miglet_job_running(agent: Snapshot) -> Any:
+    """Whether a job is on the machine: 1 or 0."""
+    return agent.get("job_elapsed_seconds") is not None
+
+
+@agent_family("gauge")
+def miglet_job_elapsed_seconds(agent: Snapshot) -> Any:
+    """Time since the first sign of the present job."""
+    return agent.get("job_elapsed_seconds")
+
+
+@agent_family("gauge")
+def miglet_job_cpu_seconds(agent: Snapshot) -> Any:
+    """CPU time that the processes of the present job have used."""
+    return _part(agent, "job").get("cpu_seconds")
+
+
+@agent_family("gauge")
+def miglet_job_memory_max_bytes(agent: Snapshot) -> Any:
+    """Most memory that the processes of the present job have had at a time."""
+    return _part(agent, "job").get("max_memory_bytes")
+
+
+@agent_family("gauge", "direction")
+def miglet_job_io_bytes(agent: Snapshot) -> Any:
+    """What the processes of the present job have read from and written to disks."""
+    job = _part(agent, "job")
+    return {key: job.get(f"io_{key}_bytes") for key in ("read", "write")}
 
 
 class Pages:
     """A WSGI application: ``/metrics``, ``/healthz`` and ``/readyz``.
 
     Health is about MIGlet: a page never fails because a job runs. `fresh_seconds` is
-    the age up to which a sample and a snapshot count as fresh.
+    the age up to which a sample and a snapshot count as fresh. Both are replaced as a
+    whole, so that the server's threads may read them.
     """
 
     def __init__(
@@ -237,38 +174,64 @@ class Pages:
     ) -> None:
         self.fresh_seconds = fresh_seconds
         self._clock = clock
-        self._collector = MachineCollector(clock)
-        registry = CollectorRegistry()
-        registry.register(self._collector)
-        self._metrics = make_wsgi_app(registry)
+        self._sample: Mapping[str, Any] = {}
+        self._agent: Snapshot = {}
         self._sampled_now = self._received_now = float("-inf")
+        registry = CollectorRegistry()
+        registry.register(self)
+        self._metrics = make_wsgi_app(registry)
 
     def show_sample(self, sample: Mapping[str, Any]) -> None:
         """Show the machine's latest sample."""
         self._sampled_now = self._clock()
-        self._collector.sample = sample
+        self._sample = sample
 
     def show_agent(self, snapshot: Snapshot) -> None:
         """Show what the arbiter reports of the agent."""
         self._received_now = self._clock()
-        self._collector.agent = snapshot
+        self._agent = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family that has a value now, as the registry asks for them.
+
+        The build, the agent's families, then the machine's.
+        """
+        agent, sample = {**self._agent, "now": self._clock()}, self._sample
+        version = {"version": str(agent.get("version", ""))}
+        yield InfoMetricFamily("miglet_build", "The running MIGlet.", version)
+        read: list[tuple[Series, Any]] = [(series, agent) for series in AGENT]
+        for metric in METRICS.values():
+            if sample.get(metric.name) is not None:
+                read += ((series, sample[metric.name]) for series in metric.series)
+        for series, source in read:
+            family = FAMILIES[series.kind](
+                series.name, series.help, labels=series.labels
+            )
+            for labels, value in series.values(source).items():
+                if value is not None:
+                    family.add_metric(labels, float(value))
+            if family.samples:
+                yield family
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            allow = [("Allow", "GET, HEAD")]
-            return _text(start_response, "405 Method Not Allowed", "use GET", *allow)
-        path = environ["PATH_INFO"]
-        if path == "/metrics":
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        headers = [*HEADERS]
+        checks = {"/healthz": self.health, "/readyz": self.readiness}
+        if method not in ("GET", "HEAD"):
+            headers.append(("Allow", "GET, HEAD"))
+            status, line = "405 Method Not Allowed", "use GET"
+        elif path == "/metrics":
             body = self._metrics({**environ, "REQUEST_METHOD": "GET"}, start_response)
-        elif path in ("/healthz", "/readyz"):
-            healthy, reason = self.health() if path == "/healthz" else self.readiness()
+            return [] if method == "HEAD" else body
+        elif path in checks:
+            healthy, line = checks[path]()
             status = "200 OK" if healthy else "503 Service Unavailable"
-            body = _text(start_response, status, reason)
         else:
-            body = _text(start_response, "404 Not Found", "try /metrics, /healthz")
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else body
+            status, line = "404 Not Found", "try /metrics, /healthz"
+        start_response(status, headers)
+        return [] if method == "HEAD" else [line.encode("utf-8", "replace") + b"\n"]
 
     def health(self) -> tuple[bool, str]:
         """Whether sampler and arbiter send updates, and a line on it."""
@@ -283,22 +246,5 @@ class Pages:
     def readiness(self) -> tuple[bool, str]:
         """Whether the machine has a runner that listens, or a job."""
         healthy, reason = self.health()
-        state = str(self._collector.agent.get("state", "unknown"))
+        state = str(self._agent.get("state", "unknown"))
         return healthy and state in READY_STATES, state if healthy else reason
-
-
-def _text(
-    start_response: Callable[..., Any],
-    status: str,
-    line: str,
-    *headers: tuple[str, str],
-) -> list[bytes]:
-    start_response(
-        status,
-        [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Cache-Control", "no-store"),
-            *headers,
-        ],
-    )
-    return [line.encode("utf-8", "replace") + b"\n"]
