@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from miglet.bootstrap.credentials import client_context
 from miglet.bootstrap.framework import CheckWarning, brief_check
-from miglet.bootstrap.probe import Answer, Place, ask, connected
+from miglet.bootstrap.probe import Head, Place, ask, connect
 from miglet.config.settings import Settings
 from miglet.formats import parse_http_date
 
@@ -33,8 +33,8 @@ def controller_reachable(settings: Settings, deadline: float) -> str:
         return NOT_WANTED
     proxy = settings.controller.proxy
     place = controller_place(urlsplit(proxy or settings.controller.endpoint), settings)
-    with connected(place, deadline) as connection:
-        return f"{spoken(connection)} to {'the proxy ' if proxy else ''}{place}"
+    with connect(place, deadline) as connection:
+        return f"{protocol_of(connection)} to {'the proxy ' if proxy else ''}{place}"
 
 
 @brief_check(NETWORK_SECONDS, network=True)
@@ -77,8 +77,8 @@ def reach_github(host: str, settings: Settings, deadline: float) -> str:
         return PROXIED
     hint = "if a firewall decrypts: put its authority among the system's certificates"
     place = Place(host, 443, ssl.create_default_context(), hint)
-    with connected(place, deadline) as connection:
-        return f"{spoken(connection)} to {place}"
+    with connect(place, deadline) as connection:
+        return f"{protocol_of(connection)} to {place}"
 
 
 def controller_place(url: SplitResult, settings: Settings) -> Place:
@@ -90,16 +90,16 @@ def controller_place(url: SplitResult, settings: Settings) -> Place:
     return Place(url.hostname or "", url.port or 443, context, hint)
 
 
-def spoken(connection: socket.socket) -> str:
+def protocol_of(connection: socket.socket) -> str:
     """The protocol of a connection."""
     if isinstance(connection, ssl.SSLSocket):
         return connection.version() or "TLS"
     return "TCP"
 
 
-def head_of(settings: Settings, deadline: float) -> Answer:
+def head_of(settings: Settings, deadline: float) -> Head:
     """The head of any answer of the controller; raises OSError or CheckWarning."""
     url = urlsplit(settings.controller.endpoint)
     place = controller_place(url, settings)
-    with connected(place, deadline) as connection:
+    with connect(place, deadline) as connection:
         return ask(connection, f"HEAD {url.path or '/'}", place.host, deadline)

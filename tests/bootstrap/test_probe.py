@@ -8,7 +8,7 @@ import time
 import pytest
 
 from miglet.bootstrap.framework import CheckWarning
-from miglet.bootstrap.probe import Place, connected
+from miglet.bootstrap.probe import Place, connect
 from tests.bootstrap.servers import at, over_tls, served, silent
 
 
@@ -16,7 +16,7 @@ def test_each_address_of_a_name_is_tried():
     with served(silent) as port:
         both = at(("127.0.0.1", 1), ("127.0.0.1", port))
         place = Place("controller.test", port, None)
-        with connected(place, time.monotonic() + 5, both) as connection:
+        with connect(place, time.monotonic() + 5, both) as connection:
             assert connection.getpeername() == ("127.0.0.1", port)
 
 
@@ -24,7 +24,7 @@ def test_every_address_that_failed_is_reported():
     both = at(("127.0.0.1", 1), ("127.0.0.2", 1))
     place = Place("controller.test", 1, None)
     with pytest.raises(CheckWarning) as caught:
-        connected(place, time.monotonic() + 5, both)
+        connect(place, time.monotonic() + 5, both)
     assert str(caught.value) == (
         "controller.test:1: 127.0.0.1 Connection refused, 127.0.0.2 Connection refused"
     )
@@ -36,8 +36,8 @@ def test_the_name_of_the_place_is_what_the_certificate_must_be_for(authority):
     with served(over_tls(*pair, silent)) as port:
         there = at(("127.0.0.1", port))
         place = Place("controller.test", port, context)
-        with connected(place, time.monotonic() + 5, there) as connection:
+        with connect(place, time.monotonic() + 5, there) as connection:
             assert connection.version() == "TLSv1.3"
         with pytest.raises(CheckWarning, match="mismatch"):
             other = place._replace(host="other.test")
-            connected(other, time.monotonic() + 5, there)
+            connect(other, time.monotonic() + 5, there)
