@@ -15,13 +15,13 @@ import contextlib
 import errno
 import logging
 import os
-import pwd
 import selectors
 import socket
 import stat
 import struct
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Any, NamedTuple
 
 from miglet.control import rpc
@@ -99,20 +99,12 @@ class Peer(NamedTuple):
         """The other end's credentials (unix(7), SO_PEERCRED and SO_PEERGROUPS)."""
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid, uid, gid = struct.unpack("iII", raw)
-        try:
-            raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 1024)
-        except OSError:
-            # More than 256 groups, or a kernel before 4.13.
-            return cls(pid, uid, gid, groups_of(uid, gid))
-        return cls(pid, uid, gid, struct.unpack(f"{len(raw) // 4}I", raw))
-
-
-def groups_of(uid: int, gid: int) -> tuple[int, ...]:
-    """The groups that user `uid` is listed in."""
-    try:
-        return tuple(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
-    except KeyError:
-        return (gid,)
+        groups = b""
+        # It fails for more than 256 groups: then only the first one counts. The user
+        # database would know the others, but may take seconds, and the loop waits.
+        with contextlib.suppress(OSError):
+            groups = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 1024)
+        return cls(pid, uid, gid, struct.unpack(f"{len(groups) // 4}I", groups))
 
 
 class Connection:
@@ -126,9 +118,11 @@ class Connection:
         self.ended = False
         self.inbox = b""
         self.outbox = b""
-        #: When the request that is half here, or the answer half gone, became so.
-        self.half_since: float | None = None
         self.last_seen = now
+        #: Whether a request is half here, or an answer half gone.
+        self.half = False
+        #: When it is dropped, unless it goes on.
+        self.due = now + IDLE_SECONDS
 
     @property
     def has_request(self) -> bool:
@@ -157,12 +151,6 @@ class Connection:
             too_long = f"a request has at most {rpc.REQUEST_BYTES} bytes"
             self.outbox = rpc.failure(None, RpcError(rpc.INVALID_REQUEST, too_long))
 
-    def next_line(self) -> bytes:
-        """Take the oldest whole request out of the inbox."""
-        line, _, self.inbox = self.inbox.partition(b"\n")
-        self.half_since = None
-        return line
-
     def write(self) -> None:
         """Send what the socket takes."""
         try:
@@ -176,26 +164,21 @@ class Connection:
         """Forget what is under way; nothing more is read or answered."""
         self.inbox, self.outbox, self.ended = b"", b"", True
 
-    def note_halves(self, now: float) -> None:
-        """Start, keep or stop the clock of things half done."""
-        half_in = self.inbox and not self.ended
-        half_out = self.outbox and not self.subscribed
-        if not half_in and not half_out:
-            self.half_since = None
-        elif self.half_since is None:
-            self.half_since = now
+    def set_due(self, now: float) -> None:
+        """Limit what has become half done now, or what is waited for from now on."""
+        half_in = bool(self.inbox) and not self.ended
+        half_out = bool(self.outbox) and not self.subscribed
+        was_half, self.half = self.half, half_in or half_out
+        if self.half and not was_half:
+            self.due = now + HALF_SECONDS
+        elif not self.half:
+            self.due = inf if self.subscribed else now + IDLE_SECONDS
 
     @property
     def done(self) -> bool:
         """Whether it has ended and has all its answers; a subscriber's are endless."""
         answered = self.subscribed or not (self.outbox or self.has_request)
         return self.ended and answered
-
-    def overdue(self, now: float) -> bool:
-        """Whether it takes longer over something than it may."""
-        if self.half_since is not None and now - self.half_since > HALF_SECONDS:
-            return True
-        return not self.subscribed and now - self.last_seen > IDLE_SECONDS
 
     def interest(self) -> int:
         """The events to wait for: its next request, or that it takes its answer.
@@ -252,7 +235,7 @@ class ControlServer:
     def expire(self, now: float) -> None:
         """Drop the connections that are overdue at monotonic time `now`."""
         for connection in list(self._connections.values()):
-            if connection.overdue(now):
+            if now > connection.due:
                 self._drop(connection)
 
     def publish(self, params: dict[str, Any]) -> None:
@@ -327,7 +310,9 @@ class ControlServer:
         for _ in range(REQUESTS_A_TURN):
             if connection.outbox or not connection.has_request:
                 break
-            connection.outbox += self._reply_to(connection, connection.next_line())
+            line, _, connection.inbox = connection.inbox.partition(b"\n")
+            connection.half = False
+            connection.outbox += self._reply_to(connection, line)
             connection.write()
         self._wait_for(connection)
 
@@ -361,7 +346,7 @@ class ControlServer:
         if connection.done:
             self._drop(connection)
         else:
-            connection.note_halves(self._clock())
+            connection.set_due(self._clock())
             self._selector.modify(connection.end, connection.interest())
 
     def _drop(self, connection: Connection) -> None:
@@ -451,16 +436,11 @@ def remove_dead_socket(path: str) -> None:
         raise SocketUnusable(f"{path} is {kind}, not a socket")
     if found.st_uid not in (0, os.geteuid()):
         raise SocketUnusable(f"{path} belongs to user {found.st_uid}, not to MIGlet")
-    if is_alive(path):
-        raise SocketInUse(f"{path}: somebody listens there already")
-    os.unlink(path)
-
-
-def is_alive(path: str) -> bool:
-    """Whether a process listens at the socket `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # connect(2) would wait where the backlog is full.
-        return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
+        if probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT):
+            raise SocketInUse(f"{path}: somebody listens there already")
+    os.unlink(path)
 
 
 def listen_at(path: str, gid: int | None) -> socket.socket:
