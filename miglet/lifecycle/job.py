@@ -24,7 +24,6 @@ from miglet.messages.events import (
 from miglet.messages.facts import (
     JobEnded,
     JobIdentified,
-    JobResultSeen,
     JobSampled,
     JobSeen,
     ListenerDied,
@@ -132,9 +131,7 @@ def orphan_job(vm: Vm, fact: ListenerDied, moment: Moment) -> Step:
     return vm.replace(orphaned_since=moment.now), [crashed]
 
 
-def complete_job(
-    vm: Vm, fact: JobEnded | JobResultSeen | RunnerExited, moment: Moment
-) -> Step:
+def complete_job(vm: Vm, fact: JobEnded | RunnerExited, moment: Moment) -> Step:
     """Emit JobCompleted, after JobStarted, and RunnerCrashed if something broke."""
     if vm.job is None:
         return vm, []
@@ -152,7 +149,7 @@ def complete_job(
     return vm, [*effects, *closing]
 
 
-def decide_end(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> JobEnded:
+def decide_end(vm: Vm, fact: RunnerExited, moment: Moment) -> JobEnded:
     """The verdict on a job, from the evidence of a run that reported none itself."""
     evidence, runner_exit = read_end(vm, fact)
     found, broken = verdict(evidence, runner_exit), crash(runner_exit, evidence)
@@ -168,14 +165,14 @@ def decide_end(vm: Vm, fact: JobResultSeen | RunnerExited, moment: Moment) -> Jo
     )
 
 
-def read_end(vm: Vm, fact: JobResultSeen | RunnerExited) -> tuple[Evidence, RunnerExit]:
+def read_end(vm: Vm, fact: RunnerExited) -> tuple[Evidence, RunnerExit]:
     """The evidence and the end of a run, with what we did to the runner ourselves."""
     cause = vm.stopped_by or ("termination_notice" if vm.notices else None)
     runner_exit = RunnerExit(**{**fact.runner_exit, "stopped_by": cause})
     return Evidence.of_json(fact.evidence), runner_exit
 
 
-def crash_of(fact: JobResultSeen | RunnerExited) -> dict[str, Any]:
+def crash_of(fact: RunnerExited) -> dict[str, Any]:
     """The fields of a RunnerCrashed."""
     return {
         "exit_code": fact.runner_exit.get("exit_code"),

@@ -24,7 +24,6 @@ from miglet.messages.events import Error, RunnerRegistered
 from miglet.messages.facts import (
     FaultNoted,
     JobEnded,
-    JobResultSeen,
     JobSeen,
     RegistrationFailed,
     RunnerExited,
@@ -193,20 +192,13 @@ def after_job(vm: Vm, moment: Moment) -> Step:
     return shut_down(vm, End("job_completed", "miglet"), moment)
 
 
-def end_job(vm: Vm, fact: JobEnded | JobResultSeen, moment: Moment) -> Step:
+def end_job(vm: Vm, fact: JobEnded, moment: Moment) -> Step:
     """The job is over."""
     if vm.job is None:
         return vm, []
     vm, effects = complete_job(vm, fact, moment)
     vm, more = after_job(vm, moment)
     return vm, [*effects, *more]
-
-
-def end_job_late(
-    vm: Vm, fact: JobEnded | JobResultSeen | RunnerExited, moment: Moment
-) -> Step:
-    """A job that is stopped with the machine has an end, too."""
-    return complete_job(vm, fact, moment)
 
 
 def runner_gone_with_job(vm: Vm, fact: RunnerExited, moment: Moment) -> Step:

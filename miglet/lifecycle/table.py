@@ -199,9 +199,6 @@ OPEN_JOB = {
     facts.JobIdentified: Row(job.identify_job),
     facts.ListenerDied: Row(job.orphan_job),
     facts.JobEnded: Row(runner.end_job, State.REGISTERING_RUNNER, State.SHUTTING_DOWN),
-    facts.JobResultSeen: Row(
-        runner.end_job, State.REGISTERING_RUNNER, State.SHUTTING_DOWN
-    ),
 }
 
 #: The rows of a runner that is being stopped, with a job or without.
@@ -210,9 +207,8 @@ STOPPING_RUNNER = {
     facts.JobSeen: Row(runner.stop_late_job),
     facts.JobIdentified: Row(job.identify_job),
     facts.ListenerDied: Row(job.orphan_job),
-    facts.JobEnded: Row(runner.end_job_late),
-    facts.JobResultSeen: Row(runner.end_job_late),
-    facts.RunnerExited: Row(runner.end_job_late),
+    facts.JobEnded: Row(job.complete_job),
+    facts.RunnerExited: Row(job.complete_job),
     facts.RunnerFailing: Row(runner.note_failing_runner),
 }
 
@@ -314,7 +310,6 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.JobIdentified: Row(job.identify_job),
         facts.ListenerDied: Row(job.orphan_job),
         facts.JobEnded: Row(runner.end_job, State.SHUTTING_DOWN),
-        facts.JobResultSeen: Row(runner.end_job, State.SHUTTING_DOWN),
         facts.RunnerExited: Row(runner.runner_drained, State.SHUTTING_DOWN),
         facts.RunnerFailing: Row(runner.drain_failing_runner, State.SHUTTING_DOWN),
         facts.RunnerRemoved: Row(runner.job_stopped, State.SHUTTING_DOWN),
@@ -374,6 +369,14 @@ IGNORED_ANYWHERE: dict[type[Fact], str] = {
     facts.EventsFlushed: _NOT_FLUSHING,
 }
 
+#: The facts of a start, in the states that follow it.
+START_FACTS: dict[type[Fact], str] = {
+    facts.SettingsLoaded: _ONCE,
+    facts.SettingsRefused: _ONCE,
+    facts.PreflightDone: _ONCE,
+    facts.StartContinued: _ONCE,
+}
+
 #: In each state, the other facts that change nothing there, each with the reason.
 IGNORED: dict[State, dict[type[Fact], str]] = {
     State.INITIALIZING: {
@@ -387,7 +390,6 @@ IGNORED: dict[State, dict[type[Fact], str]] = {
         facts.JobSeen: _NO_RUN,
         facts.JobIdentified: _NO_RUN,
         facts.JobEnded: _NO_RUN,
-        facts.JobResultSeen: _NO_RUN,
         facts.ListenerDied: _NO_RUN,
     },
     State.WAITING_FOR_CONTROLLER: {
@@ -398,60 +400,42 @@ IGNORED: dict[State, dict[type[Fact], str]] = {
         facts.RegistrationFailed: _NO_ORDER,
     },
     State.REGISTERING_RUNNER: {
-        facts.SettingsLoaded: _ONCE,
-        facts.SettingsRefused: _ONCE,
-        facts.PreflightDone: _ONCE,
-        facts.StartContinued: _ONCE,
+        **START_FACTS,
         facts.JobIdentified: _NO_JOB,
         facts.JobEnded: _NO_JOB,
-        facts.JobResultSeen: _NO_JOB,
         facts.ListenerDied: _NO_JOB,
         facts.RunnerRemoved: "answers the stop of a job that is closed",
     },
     State.IDLE: {
-        facts.SettingsLoaded: _ONCE,
-        facts.SettingsRefused: _ONCE,
-        facts.PreflightDone: _ONCE,
-        facts.StartContinued: _ONCE,
+        **START_FACTS,
         facts.RunnerLaunched: "the run is known",
         facts.RegistrationFailed: _NO_ORDER,
         facts.JobIdentified: _NO_JOB,
         facts.JobEnded: _NO_JOB,
-        facts.JobResultSeen: _NO_JOB,
         facts.ListenerDied: _NO_JOB,
         facts.RunnerRemoved: _NO_ORDER,
     },
     State.JOB_RUNNING: {
-        facts.SettingsLoaded: _ONCE,
-        facts.SettingsRefused: _ONCE,
-        facts.PreflightDone: _ONCE,
-        facts.StartContinued: _ONCE,
+        **START_FACTS,
         facts.RunnerLaunched: "the run is known",
         facts.RegistrationFailed: _NO_ORDER,
         facts.JobSeen: _JOB_KNOWN,
     },
     State.DRAINING: {
-        facts.SettingsLoaded: _ONCE,
-        facts.SettingsRefused: _ONCE,
-        facts.PreflightDone: _ONCE,
-        facts.StartContinued: _ONCE,
+        **START_FACTS,
         facts.RunnerLaunched: "the run is known",
         facts.RegistrationFailed: _WITHDRAWN,
     },
     State.SHUTTING_DOWN: {
-        facts.SettingsLoaded: _ONCE,
-        facts.SettingsRefused: _ONCE,
+        **START_FACTS,
         facts.PreflightDone: "the end was decided before the checks were done",
-        facts.StartContinued: _ONCE,
         facts.EventRefused: "the machine ends already",
         facts.RunnerListening: "it is being stopped",
         facts.RegistrationFailed: _WITHDRAWN,
     },
     State.ERROR: {
-        facts.SettingsLoaded: _ONCE,
-        facts.SettingsRefused: _ONCE,
+        **START_FACTS,
         facts.PreflightDone: "the end was decided before the checks were done",
-        facts.StartContinued: _ONCE,
         facts.RunnerListening: "it will be stopped",
         facts.RegistrationFailed: _WITHDRAWN,
         facts.RunnerRemoved: "StopRunner follows",

@@ -357,17 +357,6 @@ class JobSampled(Fact):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class JobResultSeen(Fact):
-    """The runner claims how the job ended; superseded by `JobEnded`."""
-
-    run_id: str
-    evidence: Annotated[dict[str, Any], Keys(EvidenceDocument)]
-    runner_exit: Annotated[dict[str, Any], Keys(RunnerEnd)]
-    usage: Usage
-    last_lines: list[str]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
 class JobEnded(Fact):
     """The job's Worker has ended and this is the verdict; sent once per job.
 
