@@ -16,7 +16,6 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any
 
 try:
@@ -179,12 +178,7 @@ class last_words:  # noqa: N801 - reads as what it does: ``with last_words():``
     def __enter__(self) -> None:
         """Nothing to prepare."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
         """Log `error` and leave with INTERNAL, or do nothing when there is none."""
         if error is None:
             return

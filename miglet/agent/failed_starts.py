@@ -14,8 +14,7 @@ import select
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from miglet.errors import (
     CRASH_LOOP,
@@ -109,12 +108,7 @@ class EarlyFailures:
     def __enter__(self) -> EarlyFailures:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
         status = error.exit_status if isinstance(error, MigletError) else INTERNAL
         if not isinstance(error, Exception) or isinstance(error, self._exempt):
             return

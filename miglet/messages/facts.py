@@ -282,6 +282,14 @@ class EventSetAside(Fact):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class CredentialsRenewed(Fact):
+    """A request with the new credential was accepted, or `reason` says why not."""
+
+    command_id: str
+    reason: str | None
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class ControllerAnswered(Fact):
     """A call was answered as it should be."""
 
@@ -538,6 +546,9 @@ class EventsFlushed(Fact):
     """No event is left to deliver."""
 
 
+# The notice-watcher.
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class ControllerTokenTaken(Fact):
     """The controller's token came by metadata, or is another now; it is in its file."""
@@ -557,9 +568,21 @@ class TerminationNoticed(Fact):
     source: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class CredentialsRenewed(Fact):
-    """A request with the new credential was accepted, or `reason` says why not."""
+# Types that are sent together.
 
-    command_id: str
-    reason: str | None
+#: What a call to the controller leads to, whichever worker makes it.
+CALL_FACTS = frozenset({ControllerAnswered, ControllerFailed, FaultNoted})
+
+#: What the observer of a run reports.
+RUN_FACTS = frozenset(
+    {
+        RunnerListening,
+        JobSeen,
+        JobIdentified,
+        JobSampled,
+        JobEnded,
+        ListenerDied,
+        RunnerExited,
+        RunnerFailing,
+    }
+)

@@ -21,11 +21,10 @@ from miglet.errors import ControllerError
 from miglet.formats import parse_rfc3339
 from miglet.messages.codec import Depth, is_sendable
 from miglet.messages.facts import (
+    CALL_FACTS,
     PARAMETERS_DEPTH,
     CommandReceived,
     ControllerAnswered,
-    ControllerFailed,
-    FaultNoted,
 )
 from miglet.supervisor.privileges import COMMAND_USER
 from miglet.workers.base import LIVENESS_MARGIN, ControllerWorker
@@ -63,9 +62,7 @@ class CommandPoller(ControllerWorker):
 
     name = "command-poller"
     user = COMMAND_USER
-    facts = frozenset(
-        {CommandReceived, ControllerAnswered, ControllerFailed, FaultNoted}
-    )
+    facts = CALL_FACTS | {CommandReceived}
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

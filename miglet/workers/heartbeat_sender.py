@@ -17,8 +17,8 @@ from miglet.controller.client import Client
 from miglet.errors import ControllerError, Refused
 from miglet.formats import rfc3339
 from miglet.messages.facts import (
+    CALL_FACTS,
     ControllerAnswered,
-    ControllerFailed,
     CredentialsRenewed,
     EventDelivered,
     EventRefused,
@@ -53,17 +53,12 @@ class HeartbeatSender(ControllerWorker):
 
     name = "heartbeat-sender"
     user = HEARTBEAT_USER
-    facts = frozenset(
-        {
-            ControllerAnswered,
-            ControllerFailed,
-            CredentialsRenewed,
-            EventDelivered,
-            EventRefused,
-            EventSetAside,
-            FaultNoted,
-        }
-    )
+    facts = CALL_FACTS | {
+        CredentialsRenewed,
+        EventDelivered,
+        EventRefused,
+        EventSetAside,
+    }
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

@@ -20,19 +20,12 @@ from miglet.job.verdict import RunnerExit
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
 from miglet.messages.facts import (
-    ControllerAnswered,
-    ControllerFailed,
-    FaultNoted,
-    JobEnded,
-    JobIdentified,
-    JobSampled,
+    CALL_FACTS,
+    RUN_FACTS,
     JobSeen,
-    ListenerDied,
     RegistrationFailed,
     RunnerExited,
-    RunnerFailing,
     RunnerLaunched,
-    RunnerListening,
     RunnerRemoved,
     TokenSpent,
 )
@@ -61,24 +54,10 @@ class RunnerWatcher(Worker):
     """Has at most one run to watch, and a queue of tasks of which one is under way."""
 
     name = "runner-watcher"
-    facts = frozenset(
-        {
-            ControllerAnswered,
-            ControllerFailed,
-            FaultNoted,
-            JobEnded,
-            JobIdentified,
-            JobSampled,
-            JobSeen,
-            ListenerDied,
-            RegistrationFailed,
-            RunnerExited,
-            RunnerLaunched,
-            RunnerListening,
-            RunnerRemoved,
-            RunnerFailing,
-            TokenSpent,
-        }
+    facts = (
+        CALL_FACTS
+        | RUN_FACTS
+        | {TokenSpent, RunnerLaunched, RegistrationFailed, RunnerRemoved}
     )
     user = ""
 
