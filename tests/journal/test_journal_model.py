@@ -281,10 +281,22 @@ class JournalModel(RuleBasedStateMachine):
         shutil.rmtree(self.root)
 
 
-JournalModel.TestCase.settings = settings(
-    max_examples=40,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+class LongJournalModel(JournalModel):
+    """The same model with more histories."""
+
+
+def histories(count: int) -> settings:
+    """How many histories are tried, each of at most 25 steps."""
+    return settings(
+        max_examples=count,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+JournalModel.TestCase.settings = histories(10)
 TestJournalModel = pytest.mark.integration(JournalModel.TestCase)
+
+LongJournalModel.TestCase.settings = histories(40)
+TestLongJournalModel = pytest.mark.slow(LongJournalModel.TestCase)

@@ -37,12 +37,9 @@ from miglet.messages.events import Event
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
 from tests.histories import AT, MACHINE
 
-#: How many machines are explored for each policy; breadth-first, so that the shortest
-#: histories come first.
-NODES = 51_000
-
-#: And in `make quick`.
-QUICK_NODES = 5_000
+#: How many machines are explored for each policy in `make quick`, in `make test` and in
+#: `make test-all`; breadth-first, so that the shortest histories come first.
+QUICK_NODES, NODES, ALL_NODES = 4_000, 10_000, 51_000
 
 #: Monotonic seconds at the first start, and how long everything but a timer takes.
 START = Moment(AT, 50.0)
@@ -634,7 +631,16 @@ def history(seen: dict[Any, tuple[Any, str]], key: Any) -> list[str]:
     return labels[::-1]
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=["shutdown", "register"])
+EACH_POLICY = pytest.mark.parametrize("policy", POLICIES, ids=["shutdown", "register"])
+
+
+@EACH_POLICY
 def test_no_history_breaks_a_promise(policy, quick):
     nodes = QUICK_NODES if quick else NODES
     assert len(explore(policy, nodes)) >= nodes
+
+
+@pytest.mark.slow
+@EACH_POLICY
+def test_no_longer_history_breaks_a_promise(policy):
+    assert len(explore(policy, ALL_NODES)) >= ALL_NODES
