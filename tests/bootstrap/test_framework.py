@@ -20,7 +20,7 @@ from miglet.bootstrap.framework import (
     table,
 )
 from miglet.config.settings import Settings
-from tests.preflight_machine import settings_of
+from tests.preflight_machine import look, settings_of
 from tests.support import Stopwatch, eventually
 
 
@@ -51,12 +51,20 @@ def test_a_sound_machine_fails_nothing(tmp_path):
 def test_without_docker_and_network_the_boot_is_hardly_held_up(tmp_path):
     settings = settings_of(tmp_path)
 
-    def quick() -> bool:
-        began = time.monotonic()
-        report(settings)
-        return time.monotonic() - began < 0.03
+    def all_seconds() -> float:
+        """What all checks take one after the other: none waits for anything."""
+        watch = Stopwatch()
+        for name in CHECKS:
+            look(name, settings)
+        return watch.seconds()
 
-    eventually(quick, what="a report within 30 ms")
+    def report_is_cheap() -> bool:
+        began = time.process_time()
+        report(settings)
+        return time.process_time() - began < 0.03
+
+    eventually(lambda: all_seconds() < 0.03, what="all checks within 30 ms")
+    eventually(report_is_cheap, what="a report that takes 30 ms of a processor")
 
 
 def test_the_start_is_spared_the_http_libraries():
