@@ -8,13 +8,7 @@ from miglet.config.load import explain, explanation, load, origins_of
 from miglet.config.schema import KEYS
 from miglet.config.sources import Layers, command_line_layer
 from miglet.config.sources import overlay_layer as layer
-
-NEEDED = {
-    "pool_id": "pool-1",
-    "vm_id": "vm-1",
-    "org_id": "org-1",
-    "controller.endpoint": "https://controller.example",
-}
+from tests.config.needed import NEEDED
 
 
 def explained():

@@ -30,14 +30,7 @@ from miglet.config.sources import (
 )
 from miglet.errors import Misconfigured
 from tests.cases import check_each
-
-NEEDED = {
-    "pool_id": "pool-1",
-    "vm_id": "vm-1",
-    "org_id": "org-1",
-    "controller.endpoint": "https://controller.example",
-}
-
+from tests.config.needed import NEEDED
 
 #: A value other than the default for the keys whose rules allow no arbitrary one.
 SPECIAL = {

@@ -21,13 +21,7 @@ from miglet.config.sources import (
     overlay_layer,
 )
 from miglet.errors import MISCONFIGURED, Misconfigured
-
-NEEDED = {
-    "pool_id": "pool-1",
-    "vm_id": "vm-1",
-    "org_id": "org-1",
-    "controller.endpoint": "https://controller.example",
-}
+from tests.config.needed import NEEDED
 
 #: The highest priority first.
 ORDER = ["update", "command_line", "metadata", "environment", "file", "machine"]

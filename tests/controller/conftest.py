@@ -8,10 +8,14 @@ import pytest
 import responses
 
 from miglet.controller.client import Client
-from tests.controller.calls import (
-    BASE,
-    SECRET,
-)
+from miglet.redaction import forget_secrets
+from tests.controller.calls import BASE, SECRET
+
+
+@pytest.fixture(autouse=True)
+def no_secrets():
+    yield
+    forget_secrets()
 
 
 @pytest.fixture

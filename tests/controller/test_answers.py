@@ -14,7 +14,6 @@ from miglet.errors import (
     Refused,
 )
 from miglet.http.transport import Answer
-from miglet.redaction import forget_secrets
 from tests.controller.calls import (
     EVENT,
     REMOVAL,
@@ -23,12 +22,6 @@ from tests.controller.calls import (
     answers,
     made,
 )
-
-
-@pytest.fixture(autouse=True)
-def no_secrets():
-    yield
-    forget_secrets()
 
 
 def test_the_table_has_a_row_for_each_call_and_an_outcome_for_each_status():

@@ -20,7 +20,7 @@ from miglet.errors import (
     Refused,
     Unauthenticated,
 )
-from miglet.redaction import forget_secrets, redact
+from miglet.redaction import redact
 from tests.cases import check_each
 from tests.controller.calls import (
     BASE,
@@ -34,13 +34,6 @@ from tests.controller.calls import (
     answers,
     made,
 )
-
-
-@pytest.fixture(autouse=True)
-def no_secrets():
-    yield
-    forget_secrets()
-
 
 # ---- the table -----------------------------------------------------------------
 

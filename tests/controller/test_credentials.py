@@ -10,13 +10,7 @@ import pytest
 
 from miglet.controller.credentials import BearerToken, NoToken, credential_for
 from miglet.errors import CredentialUnusable
-from miglet.redaction import forget_secrets, redact
-
-
-@pytest.fixture(autouse=True)
-def no_secrets():
-    yield
-    forget_secrets()
+from miglet.redaction import redact
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import ipaddress
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from miglet.metadata.clouds import (
     open_cloud,
 )
 from tests.metadata.reading import read
-from tests.metadata_fakes import FAKES, Fake
+from tests.metadata_fakes import FAKES
 from tests.paths import ROOT
 
 AZURE = {"chassis_asset_tag": "7783-7084-3265-9085-8269-3286-77\n"}
@@ -51,12 +50,6 @@ def described(folder: Path, fields: dict[str, str]) -> dict[str, str]:
     for name, text in fields.items():
         (folder / name).write_text(text, encoding="latin-1")
     return {"MIGLET_DMI_ROOT": str(folder)}
-
-
-@pytest.fixture(params=sorted(CLOUDS))
-def fake(request) -> Iterator[Fake]:
-    with FAKES[request.param]() as made:
-        yield made
 
 
 @pytest.fixture(params=sorted(CLOUDS))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,11 @@ from miglet.metadata.credential import (
     token_path,
     usable_token,
 )
-from miglet.redaction import forget_secrets, redact
+from miglet.redaction import redact
 from tests.metadata_fakes import FAKES, Fake
 from tests.sample_settings import sample_settings
 
 FIRST, SECOND = "first-token-of-this-machine", "second-one"
-
-
-@pytest.fixture(autouse=True)
-def secrets_are_forgotten() -> Iterator[None]:
-    yield
-    forget_secrets()
-
-
-@pytest.fixture(params=sorted(FAKES))
-def fake(request) -> Iterator[Fake]:
-    with FAKES[request.param]() as made:
-        yield made
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from miglet.metadata.attempts import Limits, MetadataRefused, MetadataUnavailable
 from miglet.metadata.clouds import open_cloud
 from tests.metadata.reading import failure, one, read
-from tests.metadata_fakes import FAKES, Fake
 from tests.metadata_fakes.serving import (
     dropped,
     genuine_page,
@@ -27,12 +25,6 @@ from tests.metadata_fakes.serving import (
 from tests.support import Stopwatch
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(params=sorted(FAKES))
-def fake(request) -> Iterator[Fake]:
-    with FAKES[request.param]() as made:
-        yield made
 
 
 def test_no_proxy_is_asked(fake, monkeypatch):

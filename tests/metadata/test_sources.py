@@ -17,7 +17,7 @@ from miglet.errors import MISCONFIGURED, Misconfigured
 from miglet.metadata import credential
 from miglet.metadata.attempts import Limits
 from miglet.metadata.sources import Sources, keep_token, sources_of
-from miglet.redaction import forget_secrets, redact
+from miglet.redaction import redact
 from tests.metadata_fakes import FAKES, Fake
 from tests.metadata_fakes.serving import hang
 
@@ -41,27 +41,9 @@ SECRET = "hunter2-hunter2-hunter2"
 
 
 @pytest.fixture(autouse=True)
-def secrets_are_forgotten() -> Iterator[None]:
-    yield
-    forget_secrets()
-
-
-@pytest.fixture(autouse=True)
 def this_machine_has_no_file(monkeypatch) -> None:
     """A MIGlet that is installed here has one."""
     monkeypatch.setattr(files, "DEFAULT_FILE", "/nonexistent/miglet.yaml")
-
-
-@pytest.fixture(params=sorted(FAKES))
-def fake(request) -> Iterator[Fake]:
-    with FAKES[request.param]() as made:
-        yield made
-
-
-@pytest.fixture
-def gce() -> Iterator[Fake]:
-    with FAKES["gce"]() as made:
-        yield made
 
 
 def sources(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,8 +14,8 @@ from miglet.metadata.tokens import (
     TokenUnusable,
     registration_token,
 )
-from miglet.redaction import forget_secrets, redact
-from tests.metadata_fakes import FAKES, Fake, FakeGce
+from miglet.redaction import redact
+from tests.metadata_fakes import Fake
 from tests.metadata_fakes.serving import hang
 from tests.sample_settings import sample_settings
 from tests.support import Stopwatch
@@ -31,24 +30,6 @@ PATHS = {
     "aws": "meta-data/tags/instance/miglet-registration-token",
     "azure": "instance/compute/tagsList/0/value",
 }
-
-
-@pytest.fixture(autouse=True)
-def secrets_are_forgotten() -> Iterator[None]:
-    yield
-    forget_secrets()
-
-
-@pytest.fixture(params=sorted(FAKES))
-def fake(request) -> Iterator[Fake]:
-    with FAKES[request.param]() as made:
-        yield made
-
-
-@pytest.fixture
-def gce() -> Iterator[Fake]:
-    with FakeGce() as made:
-        yield made
 
 
 def read(

@@ -11,7 +11,6 @@ from miglet.controller import contract
 from miglet.reference.api import AgentApi, OperatorApi
 from miglet.reference.fleet import TokenSource, controller_on
 from miglet.reference.store import open_database
-from tests.reference_process import running_controller
 from tests.reference_samples import event, heartbeat
 
 pytestmark = pytest.mark.integration
@@ -54,12 +53,6 @@ def schema_of(call: dict[str, Any], status: int) -> dict[str, Any]:
     (body,) = promised["content"].values()
     name = body["schema"]["$ref"].removeprefix("schemas/").removesuffix(".json")
     return contract.schema(name)
-
-
-@pytest.fixture(scope="module")
-def controller(tmp_path_factory):
-    with running_controller(tmp_path_factory.mktemp("contract")) as running:
-        yield running
 
 
 def test_every_path_of_the_document_is_served_and_no_other(tmp_path):

@@ -22,18 +22,6 @@ from tests.reference_samples import EVENT_DATA, event, heartbeat
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def controller(tmp_path_factory):
-    with running_controller(tmp_path_factory.mktemp("events")) as running:
-        yield running
-
-
-@pytest.fixture
-def vm() -> str:
-    """A machine that no other test knows."""
-    return f"vm-{uuid.uuid4()}"
-
-
 @pytest.mark.parametrize("type", EVENT_DATA)
 def test_an_event_of_every_type_is_stored_as_it_was_sent(controller, vm, type):
     sent = event(type, vm=vm)

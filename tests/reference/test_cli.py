@@ -11,17 +11,11 @@ import uuid
 import pytest
 
 from miglet.reference.cli import BadArgument, parameters, plain
-from tests.reference_process import COMMAND, ReferenceController, running_controller
+from tests.reference_process import COMMAND, ReferenceController
 from tests.reference_samples import event
 from tests.support import eventually
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def controller(tmp_path_factory):
-    with running_controller(tmp_path_factory.mktemp("cli")) as running:
-        yield running
 
 
 def post_event(controller: ReferenceController, body) -> None:

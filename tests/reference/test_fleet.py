@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 
 import pytest
 
@@ -19,18 +18,6 @@ from tests.reference_samples import event, heartbeat
 from tests.support import eventually
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def controller(tmp_path_factory):
-    with running_controller(tmp_path_factory.mktemp("machines")) as running:
-        yield running
-
-
-@pytest.fixture
-def vm() -> str:
-    """A machine that no other test knows."""
-    return f"vm-{uuid.uuid4()}"
 
 
 def test_a_heartbeat_tells_the_machines_state(controller, vm):

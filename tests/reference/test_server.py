@@ -19,12 +19,6 @@ from tests.support import eventually
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def controller(tmp_path_factory):
-    with running_controller(tmp_path_factory.mktemp("door")) as running:
-        yield running
-
-
 @pytest.fixture
 def authority(tmp_path):
     return Authority(tmp_path, "authority")

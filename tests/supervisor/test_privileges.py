@@ -9,6 +9,7 @@ import pytest
 
 from miglet import redaction
 from miglet.supervisor import privileges
+from tests.supervisor.forked import exit_status_of
 
 
 @pytest.fixture(autouse=True)
@@ -28,18 +29,6 @@ def test_our_own_account_needs_no_name():
 def test_an_unknown_account_is_named(name):
     with pytest.raises(privileges.UnknownAccount, match="there is no user"):
         privileges.account(name)
-
-
-def exit_status_of(work) -> int:
-    """How a forked child that does `work` ends: 0 when it returns true."""
-    pid = os.fork()
-    if pid == 0:
-        status = 99
-        try:
-            status = 0 if work() else 1
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges")

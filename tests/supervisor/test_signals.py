@@ -5,25 +5,13 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable
 
 import pytest
 
 from miglet.supervisor.signals import PARENT, SignalPipe, blocked, unblock
+from tests.supervisor.forked import exit_status_of
 
 pytestmark = pytest.mark.integration
-
-
-def status_of_child(work: Callable[[], bool]) -> int:
-    """The exit status of a child that does `work`: 0 where it returns true."""
-    pid = os.fork()
-    if pid == 0:
-        status = 99
-        try:
-            status = 0 if work() else 1
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def readable(pipe: SignalPipe, seconds: float) -> bool:
@@ -39,7 +27,7 @@ def test_signals_are_read_in_the_order_in_which_they_came():
         names = ["SIGHUP", "SIGTERM", "SIGUSR1", "SIGTERM"]
         return pipe.drain() == names and pipe.drain() == []
 
-    assert status_of_child(work) == 0
+    assert exit_status_of(work) == 0
 
 
 def test_a_signal_that_was_not_asked_for_is_not_reported():
@@ -50,7 +38,7 @@ def test_a_signal_that_was_not_asked_for_is_not_reported():
         os.kill(os.getpid(), signal.SIGTERM)
         return readable(pipe, 10) and pipe.drain() == ["SIGTERM"]
 
-    assert status_of_child(work) == 0
+    assert exit_status_of(work) == 0
 
 
 def test_a_blocked_signal_arrives_after_the_block():
@@ -61,7 +49,7 @@ def test_a_blocked_signal_arrives_after_the_block():
             early = readable(pipe, 0.05)
         return not early and readable(pipe, 10) and pipe.drain() == ["SIGTERM"]
 
-    assert status_of_child(work) == 0
+    assert exit_status_of(work) == 0
 
 
 def test_a_child_forked_in_a_block_receives_signals_once_it_unblocks_them():
@@ -73,7 +61,7 @@ def test_a_child_forked_in_a_block_receives_signals_once_it_unblocks_them():
         return not early and readable(pipe, 10) and pipe.drain() == ["SIGTERM"]
 
     with blocked():
-        status = status_of_child(child)
+        status = exit_status_of(child)
     assert status == 0
 
 
@@ -83,4 +71,4 @@ def test_a_closed_pipe_leaves_no_wakeup_descriptor():
         os.kill(os.getpid(), signal.SIGTERM)
         return signal.set_wakeup_fd(-1) == -1
 
-    assert status_of_child(work) == 0
+    assert exit_status_of(work) == 0
