@@ -7,11 +7,9 @@ are not kept under version control.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import inspect
 import pkgutil
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,48 +84,76 @@ def type_of(rules: dict[str, Any]) -> str:
     """What a JSON Schema says of a value, in a few words."""
     if "enum" in rules:
         return " | ".join(code(each) for each in rules["enum"])
+    if "anyOf" in rules:
+        return " | ".join(map(type_of, rules["anyOf"]))
     kinds = rules.get("type", "any")
     return " | ".join([kinds] if isinstance(kinds, str) else kinds)
 
 
-def notes_of(kind: type) -> dict[str, str]:
-    """The ``#:`` comments above the fields of a class."""
-    found: dict[str, str] = {}
-    notes: list[str] = []
-    for line in inspect.getsource(kind).splitlines():
-        text = line.strip()
-        if text.startswith("#:"):
-            notes.append(text.removeprefix("#:").strip())
-        elif field := re.match(r"(\w+):", text):
-            found[field[1]] = " ".join(notes)
-            notes = []
-    return found
+def resolved(rules: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The rules with what they refer to in its place."""
+    if "$ref" in rules:
+        return resolved(definitions[rules["$ref"].rpartition("/")[2]], definitions)
+    if "anyOf" in rules:
+        choices = [resolved(each, definitions) for each in rules["anyOf"]]
+        named = {key: value for each in choices for key, value in each.items()}
+        return {**named, **rules, "anyOf": choices}
+    return rules
+
+
+def rows_of(
+    properties: dict[str, Any], definitions: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, ...]]:
+    """Key, type and meaning of each property, those of objects after their object."""
+    for key, unresolved in properties.items():
+        rules = resolved(unresolved, definitions)
+        meaning = rules.get("description", "")
+        if "const" in rules:
+            meaning += f" Always ``{rules['const']}``."
+        elif examples := rules.get("examples", []):
+            meaning += f" Known: {', '.join(map(code, examples))}."
+        yield code(prefix + key), type_of(rules), meaning.strip()
+        yield from rows_of(rules.get("properties", {}), definitions, f"{prefix}{key}.")
 
 
 @page
 def events() -> Iterator[str]:
     """Every event."""
+    rules = contract.schema("event")
+    definitions = rules["definitions"]
     yield from title("Events")
     yield (
-        "The keys of ``data`` of each event, as ``miglet/messages/events.py`` declares"
-        " them. The envelope and the JSON Schemas are in"
-        " ``miglet/controller/contract/schemas/event.json``. Consumers accept types,"
-        " keys and values that they do not know."
+        "What ``POST events`` brings, from"
+        " ``miglet/controller/contract/schemas/event.json``. Accept types, keys and"
+        " values that you do not know. The causes of a job's end are explained in"
+        " :doc:`../troubleshooting`."
     )
-    for name, kind in EVENTS.items():
+    yield from title("The envelope", "-")
+    envelope = rows_of(rules["properties"], definitions)
+    yield from table("Key", "Type", "Meaning", rows=envelope)
+    for name in EVENTS:
+        data = definitions[name]
         yield from title(name, "-")
-        yield summary(kind)
+        yield data["description"]
         yield ""
-        notes = notes_of(kind)
-        yield from table(
-            "Key",
-            "Type",
-            "Meaning",
-            rows=[
-                (code(each.name), code(each.type), notes.get(each.name, ""))
-                for each in dataclasses.fields(kind)  # type: ignore[arg-type]
-            ],
-        )
+        rows = rows_of(data["properties"], definitions)
+        yield from table("Key of ``data``", "Type", "Meaning", rows=rows)
+
+
+@page
+def heartbeat() -> Iterator[str]:
+    """The heartbeat."""
+    rules = contract.schema("heartbeat")
+    yield from title("Heartbeat")
+    yield (
+        "What ``POST heartbeat`` brings every ``heartbeat.interval`` and at each change"
+        " of state, from ``miglet/controller/contract/schemas/heartbeat.json``."
+    )
+    yield ""
+    yield rules["description"]
+    yield ""
+    rows = rows_of(rules["properties"], rules["definitions"])
+    yield from table("Key", "Type", "Meaning", rows=rows)
 
 
 @page

@@ -151,7 +151,8 @@ def shell(terminal: Terminal) -> int:
         if not terminal.until(lambda: agent.state() == "idle", what, LIMIT):
             terminal.line(agent.log())
             return 1
-        return demo_shell.run(terminal, controller, agent, double)
+        demo_shell.run(terminal, controller, agent, double)
+        return 0
 
 
 @dataclass(frozen=True)

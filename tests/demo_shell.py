@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.agent_process import Agent
@@ -25,14 +26,19 @@ COMMANDS = (
     ("fail [SECONDS] [NAME]", "give it one that fails"),
     ("events", "what the controller has received; --follow waits for more"),
     ("order drain", "send a command; also order shutdown mode=immediate"),
+    ("agent-log -f", "the log of MIGlet; miglet-ctl log-level debug makes it longer"),
+    (
+        "miglet-controller vms",
+        "the reference controller; also events VM, command VM …",
+    ),
     ("exit", "stop everything"),
 )
 
 
 def run(
     terminal: Terminal, controller: ReferenceController, agent: Agent, double: Double
-) -> int:
-    """Introduce the commands, run the shell; its exit status."""
+) -> None:
+    """Introduce the commands and run the shell, whose exit status means nothing."""
     folder = agent.folder / "commands"
     write_commands(folder, controller, agent, double)
     terminal.line()
@@ -40,15 +46,17 @@ def run(
     for command, use in COMMANDS:
         terminal.line(f"  {terminal.styled(f'{command:<22}', 'cyan')}  {use}")
     terminal.line()
+    terminal.line(f"The controller is {controller.endpoint}, the machine is {VM}.")
+    terminal.line(f"Its token is in {controller.token_path}.")
+    terminal.line()
     shell = os.environ.get("SHELL") or "/bin/sh"
     environment = {
         **os.environ,
         "PATH": f"{folder}:{os.environ.get('PATH', '/usr/bin:/bin')}",
         "MIGLET_SOCKET": str(agent.socket),
     }
-    status = subprocess.run([shell], env=environment, check=False).returncode
+    subprocess.run([shell], env=environment, check=False)
     terminal.line("The demonstration has ended; nothing is left running.")
-    return status
 
 
 def write_commands(
@@ -65,14 +73,17 @@ def write_commands(
     reference = [sys.executable, "-m", "miglet.reference.cli"]
     push = [sys.executable, "-m", "tests.runner_double.push", str(double.root)]
     write(folder / "miglet-ctl", [str(agent.commands / "miglet-ctl")])
+    write(folder / "miglet-controller", reference, access)
+    write(folder / "agent-log", ["tail", "-n", "20"], [str(agent.log_path)])
     write(folder / "events", [*reference, "events", *access, VM])
     write(folder / "order", [*reference, "command", *access, "--wait", VM])
     write(folder / "job", [*push, "Succeeded"])
     write(folder / "fail", [*push, "Failed"])
 
 
-def write(path: Path, words: list[str]) -> None:
-    """A script that runs `words` with its own arguments after them."""
+def write(path: Path, words: list[str], last: Sequence[str] = ()) -> None:
+    """A script that runs `words` with its own arguments and then `last` after them."""
     place = f"PYTHONPATH={shlex.quote(str(ROOT))}"
-    path.write_text(f'#!/bin/sh\n{place} exec {shlex.join(words)} "$@"\n')
+    command = f'{shlex.join(words)} "$@" {shlex.join(last)}'.rstrip()
+    path.write_text(f"#!/bin/sh\n{place} exec {command}\n")
     path.chmod(0o755)

@@ -70,11 +70,16 @@ def test_the_shell_has_the_machine_s_commands(tmp_path: Path) -> None:
         "miglet-ctl status\n"
         "job 0.5 hello\n"
         "events --follow | grep -m1 JobCompleted\n"
+        "miglet-controller vms --token-file TOKEN-FILE\n"
+        "miglet-ctl log-level debug\n"
+        "agent-log -n 1000\n"
         "order drain\n"
         "exit 3\n"
     )
     output, _ = shell.communicate(commands, timeout=LIMIT_SECONDS)
-    assert shell.returncode == 3, output
+    assert shell.returncode == 0, "the status of the shell is nobody's error"
+    assert re.search(r"^vm-1 +idle ", output, re.MULTILINE), output
+    assert "idle -> job_running on " in output
     assert "state       idle since" in output
     assert "the runner gets the job hello, which takes 0.5 s\n" in output
     assert "result=succeeded" in output

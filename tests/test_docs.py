@@ -112,6 +112,15 @@ def test_the_reference_has_everything_that_it_is_printed_from(tmp_path, monkeypa
         assert names and [name for name in names if name not in text] == [], page
 
 
+@pytest.mark.parametrize("page", ["events", "heartbeat"])
+def test_the_reference_says_what_each_key_of_a_report_means(page, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    lines = "\n".join(importlib.import_module("reference_pages").PAGES[page]())
+    rows = re.findall(r"\* - (``.*)\n +- (.*)\n +- (.*)", lines)
+    assert len(rows) > 30
+    assert [key for key, kind, meaning in rows if not (kind and meaning)] == []
+
+
 def test_the_readme_shows_the_two_commands():
     assert "make demo" in README
     assert "make test" in README

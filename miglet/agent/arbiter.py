@@ -309,6 +309,8 @@ class Arbiter:
             if after.state is not before.state:
                 cause = type(fact).__name__
                 log.info("%s -> %s on %s", before.state.value, after.state.value, cause)
+            if after.flushing and not before.flushing:
+                self._log_last_events()
             self._act(wanted)
             self._publisher.publish(before, after)
             reach("arbiter.acted")
@@ -434,10 +436,22 @@ class Arbiter:
     def _log(self, event: Event) -> None:
         if isinstance(event, Error):
             self.knowledge.last_error = f"{event.code}: {event.message}"
-            log.error("%s: %s; %s", event.code, event.message, event.hint)
+            hint = f"; {event.hint}" if event.hint else ""
+            log.error("%s: %s%s", event.code, event.message, hint)
         elif isinstance(event, CommandCompleted):
             outcome = event.outcome + (f": {event.reason}" if event.reason else "")
             log.info("%s %s: %s", event.command_type, event.command_id, outcome)
+
+    def _log_last_events(self) -> None:
+        """Say what the end waits for, to somebody who has just pressed Ctrl-C."""
+        end = self.vm.end
+        final = end is None or end.final
+        log.info(
+            "%d events are left to send, for shutdown.%s at most;"
+            " the third SIGTERM or SIGINT ends MIGlet at once",
+            self.journal.counts().pending,
+            "delivery_timeout" if final else "grace_period",
+        )
 
     def _answer_former_commands(self) -> None:
         """Answer commands that a boot before this one accepted and did not answer."""

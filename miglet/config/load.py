@@ -317,11 +317,12 @@ def missing_faults(flat: Mapping[str, Any]) -> list[Fault]:
 def missing(key: Key) -> Fault:
     """The fault of a required key, with the ways to set it."""
     example = key.rules["examples"][0]
+    meaning = key.rules["description"].removesuffix(".")
     hint = (
         f"set it in the file ({key.name}: {example}), as {key.environment_name} "
         f"or as metadata attribute {key.attribute_name}"
     )
-    return Fault(key.name, NOWHERE, f"is required: {key.rules['description']}", hint)
+    return Fault(key.name, NOWHERE, f"is required: {meaning}", hint)
 
 
 LOOPBACK = re.compile(r"localhost|.*\.localhost|127(\.[0-9]{1,3}){3}|::1")

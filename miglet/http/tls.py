@@ -104,10 +104,10 @@ class TlsFiles:
     def _unusable(self, error: OSError) -> CredentialUnusable:
         files = ", ".join(self.paths)
         reason = getattr(error, "reason", None) or error.strerror or str(error)
-        return CredentialUnusable(
-            f"certificate files ({files}): {reason}; certificate and key must be PEM,"
-            " belong together, need no password and be readable by MIGlet's user"
-        )
+        rules = "they must be PEM and readable by MIGlet's user"
+        if self.certificate:
+            rules += "; certificate and key belong together and need no password"
+        return CredentialUnusable(f"certificate files ({files}): {reason}; {rules}")
 
 
 def trust(authority: str | Path | None) -> dict[str, Any]:

@@ -317,7 +317,10 @@ async def _print_each(access: Access, lines: Lines) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="miglet-controller", description=__doc__)
+    top = argparse.ArgumentParser(
+        prog="miglet-controller",
+        description="Run the reference controller, or query and command its machines.",
+    )
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help=run_serve.__doc__))

@@ -396,6 +396,24 @@ def test_the_loop_ends_when_every_event_is_delivered(world):
     assert vm.events() == []
 
 
+def test_the_log_says_what_the_end_waits_for_and_how_to_cut_it_short(world, caplog):
+    caplog.set_level("INFO")
+    vm = idle(world)
+    vm.handle(SignalReceived("SIGTERM"), gone(), RunnerRemoved("", "removed"))
+    left = len(vm.journal.undelivered())
+    assert left and f"{left} events are left to send" in caplog.text
+    assert "shutdown.delivery_timeout at most" in caplog.text
+    assert "third SIGTERM" in caplog.text
+
+
+def test_an_error_without_a_hint_is_logged_without_an_empty_one(world, caplog):
+    vm = idle(world)
+    vm.arbiter.emit(Error("user", "noise", "too loud", "job"))
+    vm.arbiter.emit(Error("user", "noise", "too loud", "job", "turn it down"))
+    lines = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert lines == ["noise: too loud", "noise: too loud; turn it down"]
+
+
 def test_nothing_enters_the_journal_after_the_last_event(world):
     vm = idle(world)
     vm.handle(SignalReceived("SIGTERM"), gone(), RunnerRemoved("", "removed"))

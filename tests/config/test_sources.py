@@ -196,6 +196,7 @@ def test_a_missing_key_tells_the_ways_to_set_it():
     faults = faults_of(Layers())
     assert [f.key for f in faults] == [*NEEDED]
     assert faults[0].reason.startswith("is required: ")
+    assert ".;" not in str(faults[0])
     for way in ("pool_id: pool-123", "MIGLET_POOL_ID", "miglet-pool-id"):
         assert way in faults[0].hint
 
