@@ -148,15 +148,19 @@ def status_object(
         "runner": _runner(vm),
         "job": _job(vm.job, moment) if vm.job else None,
         "controller": _controller(known, moment.now),
-        "events": {
-            "pending": counts.pending,
-            "delivered": counts.delivered,
-            "rejected": counts.rejected,
-            "dropped": counts.dropped,
-        },
+        "events": _events(counts),
         "timeline": vm.timeline,
         "log_level": known.log_level,
         "last_error": known.last_error,
+    }
+
+
+def _events(counts: Counts) -> dict[str, int]:
+    return {
+        "pending": counts.pending,
+        "delivered": counts.delivered,
+        "rejected": counts.rejected,
+        "dropped": counts.dropped,
     }
 
 
@@ -267,17 +271,12 @@ def snapshot(
     return {
         "version": __version__,
         "state": vm.state.value,
-        "ready": vm.acknowledged and vm.state in (State.IDLE, State.JOB_RUNNING),
         "workers": health,
-        "events": {
-            "pending": counts.pending,
-            "delivered": counts.delivered,
-            "rejected": counts.rejected,
-            "dropped": counts.dropped,
-        },
+        "events": _events(counts),
         "job": vm.job.usage if vm.job else None,
         "job_elapsed_seconds": moment.now - vm.job.seen_now if vm.job else None,
         "last_heartbeat_now": known.heartbeat_now,
+        "clock_offset_seconds": known.clock_offset_seconds,
         "uptime_seconds": moment.now - known.started_now,
     }
 

@@ -99,8 +99,7 @@ def miglet_heartbeat_age_seconds(agent: Snapshot) -> Any:
 @agent_family("gauge")
 def miglet_clock_offset_seconds(agent: Snapshot) -> Any:
     """The controller's clock minus the machine's."""
-    offset = agent.get("clock_offset_ms")
-    return None if offset is None else offset / 1000
+    return agent.get("clock_offset_seconds")
 
 
 @agent_family("gauge")

@@ -7,12 +7,19 @@ import dataclasses
 import pytest
 from jsonschema import Draft7Validator
 
-from miglet.agent.status import Knowledge, beat, job_heartbeat, status_object
+from miglet.agent.status import (
+    Knowledge,
+    beat,
+    job_heartbeat,
+    snapshot,
+    status_object,
+)
 from miglet.controller.contract import schema
 from miglet.journal.journal import Counts
-from miglet.lifecycle.vm import Job, Moment, State, Vm
+from miglet.lifecycle.vm import USAGE, Job, Moment, State, Vm
 from miglet.messages.events import Identity
 from miglet.messages.facts import ControllerAnswered, ControllerFailed
+from miglet.metrics.prometheus import AGENT
 from tests.sample_settings import sample_settings
 
 NOW = 500.0
@@ -129,3 +136,16 @@ def test_an_error_of_one_call_is_shown_until_that_call_succeeds(known):
     assert shown() == "GET commands: 500"
     known.note_answer(ControllerAnswered("commands", 0.0), NOW)
     assert shown() is None
+
+
+def test_the_snapshot_has_a_value_for_every_metric_of_the_agent(known):
+    known.note_answer(ControllerAnswered("heartbeat", -1.5), NOW - 5.0)
+    worker = {"command-poller": {"healthy": True, "restarts": 0}}
+    used = dict.fromkeys(USAGE, 1)
+    vm = busy().replace(job=dataclasses.replace(JOB, usage=used))
+    shown = {**snapshot(vm, known, worker, COUNTS, MOMENT), "now": NOW}
+    values = {series.name: series.values(shown) for series in AGENT}
+    unknown = {name for name, found in values.items() if None in found.values()}
+    assert unknown == set()
+    assert all(values.values())
+    assert values["miglet_clock_offset_seconds"] == {(): -1.5}

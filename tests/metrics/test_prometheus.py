@@ -39,7 +39,6 @@ SAMPLE = {
 SNAPSHOT = {
     "version": '1.2"\\\n',
     "state": "job_running",
-    "ready": True,
     "workers": {"runner-watcher": {"pid": 7, "healthy": True, "restarts": 2}},
     "events": {"pending": 1, "delivered": 20, "rejected": 3, "dropped": 0},
     "job": {
@@ -51,7 +50,7 @@ SNAPSHOT = {
     "job_elapsed_seconds": 12.0,
     "last_heartbeat_now": 90.0,
     "uptime_seconds": 33.0,
-    "clock_offset_ms": -1500,
+    "clock_offset_seconds": -1.5,
 }
 
 
