@@ -17,7 +17,8 @@ from miglet.lifecycle.vm import State
 from miglet.messages.events import EVENTS
 from miglet.metrics.machine import METRICS
 from miglet.metrics.prometheus import AGENT
-from tests.documents import DOCUMENTS, name_of
+from tests.cases import check_each
+from tests.documents import DOCUMENTS
 from tests.paths import ROOT
 from tests.test_fault_table import NAME as TEST_NAME
 from tests.test_fault_table import defined
@@ -39,8 +40,6 @@ ELSEWHERE = {
     "miglet/controller/contract/schemas/command-DrainIfIdle.json",
     "docs/man/miglet.yaml.5.rst",
 }
-
-every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
 
 def documented_edges() -> dict[str, set[str]]:
@@ -126,32 +125,44 @@ def test_the_readme_shows_the_two_commands():
     assert "make test" in README
 
 
-@every_document
-def test_every_file_that_is_named_exists(document):
-    names = set(FILE.findall(document.read_text())) - ELSEWHERE
-    assert [name for name in names if not any(ROOT.glob(name.rstrip("/")))] == []
+def test_every_file_that_is_named_exists():
+    def names_real_files(document):
+        names = set(FILE.findall(document.read_text())) - ELSEWHERE
+        assert [name for name in names if not any(ROOT.glob(name.rstrip("/")))] == []
+
+    check_each(DOCUMENTS, names_real_files)
 
 
-@every_document
-def test_every_test_that_is_named_exists(document):
-    named = set(TEST_NAME.findall(document.read_text()))
-    missing = [
-        f"{file}::{name}" for file, name in named if name not in defined(ROOT / file)
-    ]
-    assert missing == []
+def test_every_test_that_is_named_exists():
+    def names_real_tests(document):
+        named = set(TEST_NAME.findall(document.read_text()))
+        missing = [
+            f"{file}::{name}"
+            for file, name in named
+            if name not in defined(ROOT / file)
+        ]
+        assert missing == []
+
+    check_each(DOCUMENTS, names_real_tests)
 
 
-@every_document
-def test_every_make_target_that_is_named_exists(document):
-    named = set(re.findall(r"(?:``|^ +)make ([a-z-]+)", document.read_text(), re.M))
-    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M)
-    assert named - set(targets) == set()
+def test_every_make_target_that_is_named_exists():
+    def names_real_targets(document):
+        named = set(re.findall(r"(?:``|^ +)make ([a-z-]+)", document.read_text(), re.M))
+        targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M)
+        assert named - set(targets) == set()
+
+    check_each(DOCUMENTS, names_real_targets)
 
 
-@every_document
-def test_every_module_that_is_run_can_be_run(document):
-    named = re.findall(r"python3? -m (miglet[.\w]*|tests[.\w]*)", document.read_text())
-    files = {ROOT / f"{name.replace('.', '/')}" for name in named}
-    runnable = [file.with_suffix(".py") for file in files]
-    runnable += [file / "__main__.py" for file in files]
-    assert len([file for file in runnable if file.exists()]) == len(files)
+def test_every_module_that_is_run_can_be_run():
+    def runs_real_modules(document):
+        named = re.findall(
+            r"python3? -m (miglet[.\w]*|tests[.\w]*)", document.read_text()
+        )
+        files = {ROOT / f"{name.replace('.', '/')}" for name in named}
+        runnable = [file.with_suffix(".py") for file in files]
+        runnable += [file / "__main__.py" for file in files]
+        assert len([file for file in runnable if file.exists()]) == len(files)
+
+    check_each(DOCUMENTS, runs_real_modules)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from miglet import errors
 from miglet.config.schema import KEYS
-from tests.documents import DOCUMENTS, name_of
+from tests.cases import check_each
+from tests.documents import DOCUMENTS
 from tests.paths import ROOT
 
 LITERAL = re.compile(r"``([^`\n]+)``")
@@ -38,8 +37,6 @@ SOURCE = "\n".join(
 )
 WORDS = set(re.findall(r"\w+", SOURCE))
 
-every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-
 
 def names_in(document: Path) -> set[str]:
     """What looks like a name of the code; the paths of files are tested elsewhere."""
@@ -56,27 +53,33 @@ def statuses_in(text: str) -> set[int]:
     return set(map(int, re.findall(r"\b\d+\b", text)))
 
 
-@every_document
-def test_every_setting_that_is_named_exists(document):
-    sections = {key.partition(".")[0] for key in KEYS if "." in key}
-    named = {
-        name
-        for name in SETTING.findall(document.read_text())
-        if name.partition(".")[0] in sections and not name.endswith(".com")
-    }
-    groups = {".".join(key.split(".")[:n]) for key in KEYS for n in (1, 2)}
-    assert named - {*KEYS, *groups} == set()
+def test_every_setting_that_is_named_exists():
+    def names_real_settings(document):
+        sections = {key.partition(".")[0] for key in KEYS if "." in key}
+        named = {
+            name
+            for name in SETTING.findall(document.read_text())
+            if name.partition(".")[0] in sections and not name.endswith(".com")
+        }
+        groups = {".".join(key.split(".")[:n]) for key in KEYS for n in (1, 2)}
+        assert named - {*KEYS, *groups} == set()
+
+    check_each(DOCUMENTS, names_real_settings)
 
 
-@every_document
-def test_every_name_in_the_documents_stands_in_the_source(document):
-    assert names_in(document) - WORDS - FOREIGN - EXAMPLES == set()
+def test_every_name_in_the_documents_stands_in_the_source():
+    def has_our_names(document):
+        assert names_in(document) - WORDS - FOREIGN - EXAMPLES == set()
+
+    check_each(DOCUMENTS, has_our_names)
 
 
-@every_document
-def test_every_code_of_an_error_event_is_one_that_we_send(document):
-    codes = set(CODE.findall(document.read_text()))
-    assert {code for code in codes if f'"{code}"' not in SOURCE} == set()
+def test_every_code_of_an_error_event_is_one_that_we_send():
+    def names_real_codes(document):
+        codes = set(CODE.findall(document.read_text()))
+        assert {code for code in codes if f'"{code}"' not in SOURCE} == set()
+
+    check_each(DOCUMENTS, names_real_codes)
 
 
 def test_names_codes_and_settings_are_found():
