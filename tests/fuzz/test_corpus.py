@@ -7,29 +7,25 @@ from random import Random
 import pytest
 
 from miglet.messages import codec
+from tests.cases import check_each
 from tests.fuzz import with_hypothesis
 from tests.fuzz.targets import TARGETS
 
-#: Inputs for each target in `make test`, and in `make test-all`.
-FEW, MANY = 15, 500
+#: Inputs for each target in `make quick`, in `make test`, and in `make test-all`.
+FEWER, FEW, MANY = 5, 15, 500
 
 EVERY_TARGET = pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 
-REPLAYED = [
-    pytest.param(target, data, id=f"{target.name}-{name}")
-    for target in TARGETS.values()
-    for name, data in target.seeds().items()
-]
 
-
-@pytest.mark.parametrize(("target", "data"), REPLAYED)
-def test_replay(target, data):
-    target.run(data)
+@EVERY_TARGET
+def test_replay(target):
+    seeds = target.seeds()
+    check_each(seeds, lambda name: target.run(seeds[name]))
 
 
 @EVERY_TARGET
-def test_a_few_inputs_of_each_kind_are_harmless(target):
-    with_hypothesis.run(target, number=0, examples=FEW)
+def test_a_few_inputs_of_each_kind_are_harmless(target, quick):
+    with_hypothesis.run(target, number=0, examples=FEWER if quick else FEW)
 
 
 @pytest.mark.slow
@@ -37,11 +33,6 @@ def test_a_few_inputs_of_each_kind_are_harmless(target):
 def test_many_inputs_of_each_kind_are_harmless(target):
     with_hypothesis.run(target, number=1, examples=MANY)
     with_hypothesis.compare_costs(target, Random(1))
-
-
-@EVERY_TARGET
-def test_each_target_has_seeds(target):
-    assert target.seeds()
 
 
 def test_each_folder_of_seeds_has_a_target():

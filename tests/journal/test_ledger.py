@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from miglet.journal import ledger
 from miglet.journal.journal import Journal
 from miglet.journal.ledger import (
     CLASS_OF,
@@ -57,9 +60,13 @@ def test_every_type_of_event_has_a_class_that_exists():
     ]
 
 
-def test_beyond_its_rows_the_oldest_of_the_lowest_class_goes(journal: Journal):
+def test_beyond_its_rows_the_oldest_of_the_lowest_class_goes(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, quick: bool
+):
+    rows = 180 if quick else PENDING_ROWS
+    monkeypatch.setattr(ledger, "PENDING_ROWS", rows)
     journal.record(None, [event("Error"), event("JobCompleted"), event("JobStarted")])
-    journal.record(None, [event("JobStarted")] * (PENDING_ROWS - 3))
+    journal.record(None, [event("JobStarted")] * (rows - 3))
     assert journal.counts().dropped == 0
     journal.record(None, [event("JobStarted")])
     assert all_pending(journal)[:2] == [2, 3]
@@ -68,7 +75,7 @@ def test_beyond_its_rows_the_oldest_of_the_lowest_class_goes(journal: Journal):
     journal.record(None, [event("Error")])  # itself the lowest
     counts = journal.counts()
     assert counts.dropped_by_class == {"report": 2, "milestone": 1}
-    assert counts.pending == PENDING_ROWS
+    assert counts.pending == rows
     assert journal.recent(1)[0]["status"] == "dropped"
     assert journal.take_findings() == []  # the report would drop another event
     journal.delivered(2)
