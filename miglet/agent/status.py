@@ -15,10 +15,10 @@ from miglet import __version__, logger
 from miglet.config.settings import Settings
 from miglet.control.server import ControlServer
 from miglet.formats import rfc3339
-from miglet.job.signs import DESCRIPTION_KEYS
 from miglet.journal.journal import Counts, Journal
 from miglet.lifecycle.vm import USAGE, Job, Moment, State, Vm, maximum_usage
 from miglet.messages.events import (
+    DESCRIPTION_KEYS,
     Identity,
     JobHeartbeat,
     JobReference,

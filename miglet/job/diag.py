@@ -25,7 +25,7 @@ from miglet.job.listener_output import (
     quoted,
     table,
 )
-from miglet.job.signs import JobIdentity, Sign, identity_of
+from miglet.job.signs import Sign, identity_of
 from miglet.job.tail import (
     FILE_BUDGET_BYTES,
     Budget,
@@ -33,6 +33,7 @@ from miglet.job.tail import (
     Lines,
     readable,
 )
+from miglet.messages.events import JobIdentity
 from miglet.safefile import open_folder, open_plain
 
 # The job message, reduced to the job's identity.

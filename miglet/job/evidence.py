@@ -12,7 +12,8 @@ from typing import Any
 
 from miglet.errors import BadMessage
 from miglet.job import signs
-from miglet.job.signs import KINDS, RESULTS, SOURCES, JobIdentity, Sign, identity_of
+from miglet.job.signs import KINDS, RESULTS, SOURCES, Sign, identity_of
+from miglet.messages.events import JobIdentity
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from typing import NoReturn
 
 from miglet.errors import RunnerError
 from miglet.job import signs
-from miglet.job.signs import JobIdentity, Sign, clip, identity_of
+from miglet.job.signs import Sign, clip, identity_of
 from miglet.job.tail import readable
+from miglet.messages.events import JobIdentity
 from miglet.runner.installation import may, named
 from miglet.safefile import NotPlain, open_folder, open_plain, read_small
 from miglet.supervisor.privileges import Account

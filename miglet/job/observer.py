@@ -25,10 +25,11 @@ from miglet.job.hooks import HookReports
 from miglet.job.inotify import CLOSED_AFTER_WRITE, CREATED, MODIFIED, MOVED_IN, Inotify
 from miglet.job.listener_output import Tail
 from miglet.job.perflog import PerfLog
-from miglet.job.signs import JobIdentity, Sign
+from miglet.job.signs import Sign
 from miglet.job.tail import FILE_BUDGET_BYTES, RUN_BUDGET_BYTES, Budget
 from miglet.job.verdict import STOPS, RunnerExit, crash, is_success, verdict
 from miglet.messages.codec import Fact
+from miglet.messages.events import JobIdentity
 from miglet.messages.facts import (
     JobEnded,
     JobIdentified,

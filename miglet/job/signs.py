@@ -7,10 +7,11 @@ collected in `evidence` and judged in `verdict`, and nowhere else.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 from miglet.messages.codec import INTEGER_LIMIT, Value
+from miglet.messages.events import JobIdentity
 
 #: Where signs come from, the most trusted description of a job first: the job message
 #: in the Worker's log, our hooks, the Listener's log and its output.
@@ -38,35 +39,6 @@ _NUMBER = re.compile(r"[0-9]{1,20}\Z")
 def clip(text: str, size_bytes: int = _TEXT_BYTES) -> str:
     """`text` without what exceeds `size_bytes` of UTF-8, never half a character."""
     return text.encode("utf-8", "replace")[:size_bytes].decode("utf-8", "ignore")
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class JobIdentity(Value):
-    """Which job it is, as far as somebody said; None where nobody did.
-
-    `name` is the workflow author's text: for people only, never to be trusted.
-    """
-
-    #: GitHub's numeric id of the job (`check_run_id`), as text.
-    job_id: str | None = None
-    #: The workflow run's id, as text.
-    run_id: str | None = None
-    name: str | None = None
-    repository: str | None = None
-    workflow: str | None = None
-    ref: str | None = None
-    commit: str | None = None
-    run_attempt: int | None = None
-    actor: str | None = None
-    event_name: str | None = None
-
-
-#: What describes a job; its two ids have places of their own in every event.
-DESCRIPTION_KEYS = tuple(
-    field.name
-    for field in fields(JobIdentity)
-    if field.name not in ("job_id", "run_id")
-)
 
 
 def identity_of(values: dict[str, object]) -> JobIdentity:

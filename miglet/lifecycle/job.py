@@ -10,11 +10,12 @@ from typing import Any
 
 from miglet.formats import rfc3339
 from miglet.job.evidence import Evidence
-from miglet.job.signs import DESCRIPTION_KEYS, JobResult
+from miglet.job.signs import JobResult
 from miglet.job.verdict import RunnerExit, crash, verdict
 from miglet.lifecycle.effects import Effect, Emit
 from miglet.lifecycle.vm import USAGE, Job, Moment, Vm, maximum_usage
 from miglet.messages.events import (
+    DESCRIPTION_KEYS,
     Error,
     Event,
     JobCompleted,

@@ -109,7 +109,7 @@ class Job:
     seen_now: float
     #: Monotonic time at which the arbiter heard of it.
     heard_now: float = 0.0
-    #: The fields of `miglet.job.signs.JobIdentity`.
+    #: The fields of `miglet.messages.events.JobIdentity`.
     identity: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, Any] = field(default_factory=dict)
     #: Whether its JobStarted is in the journal.

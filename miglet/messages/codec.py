@@ -150,15 +150,21 @@ class OneOf(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """The keys of an object and their types, as a TypedDict, for use in `Annotated`."""
+    """The keys of an object and their types, for use in `Annotated`."""
 
+    #: A TypedDict; or a dataclass, of whose fields none is required.
     kind: type
     #: Whether other keys are refused. Otherwise they are ignored: nobody reads them.
     closed: bool = False
 
+    @property
+    def required(self) -> frozenset[str]:
+        """The keys that must be there."""
+        return getattr(self.kind, "__required_keys__", frozenset())
+
     def holds(self, value: Any) -> bool:
         """Whether `value` has the required keys, and no known key a wrong value."""
-        if not self.kind.__required_keys__ <= value.keys():  # type: ignore[attr-defined]
+        if not self.required <= value.keys():
             return False
         hints = _hints(self.kind)
         if self.closed and not value.keys() <= hints.keys():

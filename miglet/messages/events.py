@@ -47,6 +47,37 @@ class Identity(NamedTuple):
     trace_id: str
 
 
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class JobDescription(Value):
+    """What a job is called; None where nobody said.
+
+    `name` is the workflow author's text: for people only, never to be trusted.
+    """
+
+    name: str | None = None
+    repository: str | None = None
+    workflow: str | None = None
+    ref: str | None = None
+    commit: str | None = None
+    run_attempt: int | None = None
+    actor: str | None = None
+    event_name: str | None = None
+
+
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class JobIdentity(JobDescription):
+    """Which job it is; the two ids have places of their own in every event."""
+
+    #: GitHub's numeric id of the job (`check_run_id`), as text.
+    job_id: str | None = None
+    #: The workflow run's id, as text.
+    run_id: str | None = None
+
+
+#: What describes a job.
+DESCRIPTION_KEYS = tuple(each.name for each in dataclasses.fields(JobDescription))
+
+
 class JobReference(NamedTuple):
     """Which job an envelope speaks of."""
 
@@ -114,20 +145,6 @@ class RunnerRegistered(Event):
     attempts: int
     duration_seconds: float
     timeline: dict[str, float]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class JobDescription(Value):
-    """What a running job is called; null where it is not known."""
-
-    name: str | None
-    repository: str | None
-    workflow: str | None
-    ref: str | None
-    commit: str | None
-    run_attempt: int | None
-    actor: str | None
-    event_name: str | None
 
 
 @dataclass(frozen=True, repr=False, eq=False)

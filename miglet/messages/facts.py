@@ -23,6 +23,7 @@ from miglet.messages.codec import (
     Sequence,
     WallTime,
 )
+from miglet.messages.events import JobIdentity
 
 #: The longest that a worker may be silent if it says so: twice the longest request.
 LONGEST_LIVENESS_TIMEOUT = 1800.0
@@ -101,21 +102,6 @@ class RunnerDescription(RunnerIdentity, total=False):
     adopted: bool
 
 
-class JobDescription(TypedDict, total=False):
-    """Which job it is; null is what is not known."""
-
-    job_id: str | None
-    run_id: str | None
-    name: str | None
-    repository: str | None
-    workflow: str | None
-    ref: str | None
-    commit: str | None
-    run_attempt: int | None
-    actor: str | None
-    event_name: str | None
-
-
 class EvidenceDocument(TypedDict):
     """The JSON form of `miglet.job.evidence.Evidence`."""
 
@@ -123,7 +109,7 @@ class EvidenceDocument(TypedDict):
     first: dict[str, WallTime]
     sources: dict[str, str]
     results: dict[str, str]
-    identity: Annotated[dict[str, Any], Keys(JobDescription)]
+    identity: Annotated[dict[str, Any], Keys(JobIdentity)]
     described_by: dict[str, str]
     texts: dict[str, str]
     worker_code: int | None
@@ -353,7 +339,7 @@ class JobIdentified(Fact):
 
     run_id: str
     source: str
-    identity: Annotated[dict[str, Any], Keys(JobDescription)]
+    identity: Annotated[dict[str, Any], Keys(JobIdentity)]
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -73,13 +73,14 @@ from miglet.job.diag import DiagFolder, JobMessage
 from miglet.job.evidence import Evidence
 from miglet.job.listener_output import LAST_LINES_BYTES, Tail
 from miglet.job.perflog import PerfLog
-from miglet.job.signs import JobIdentity, Sign
+from miglet.job.signs import Sign
 from miglet.job.tail import Budget, readable
 from miglet.job.verdict import RunnerExit, verdict
 from miglet.journal.ledger import EVENT_BYTES, clip_event
 from miglet.journal.ledger import encode as journal_bytes
 from miglet.messages import codec
 from miglet.messages.codec import Message
+from miglet.messages.events import JobIdentity
 from miglet.messages.facts import (
     CommandReceived,
     ControllerAnswered,

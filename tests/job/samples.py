@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from miglet.job import signs
 from miglet.job.evidence import Evidence
-from miglet.job.signs import KINDS, RESULTS, SOURCES, JobIdentity
+from miglet.job.signs import KINDS, RESULTS, SOURCES
 from miglet.job.verdict import (
     RunnerExit,
 )
+from miglet.messages.events import JobIdentity
 
 AT = 1_800_000_000.0
 

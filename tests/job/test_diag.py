@@ -17,8 +17,8 @@ from miglet.job.diag import (
     existing_logs,
     parse_log_line,
 )
-from miglet.job.signs import JobIdentity
 from miglet.job.tail import RUN_BUDGET_BYTES, Budget
+from miglet.messages.events import JobIdentity
 
 STARTED = 1767323045.0
 SEEN = STARTED + 100

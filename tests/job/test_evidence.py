@@ -9,10 +9,11 @@ from hypothesis import given
 from miglet.errors import BadMessage
 from miglet.job import signs
 from miglet.job.evidence import Evidence
-from miglet.job.signs import KINDS, SOURCES, JobIdentity
+from miglet.job.signs import KINDS, SOURCES
 from miglet.job.verdict import (
     RunnerExit,
 )
+from miglet.messages.events import JobIdentity
 from tests.job.samples import (
     AT,
     HISTORIES,

@@ -27,7 +27,7 @@ from miglet.job.hooks import (
     replaced,
     unreadable,
 )
-from miglet.job.signs import JobIdentity
+from miglet.messages.events import JobIdentity
 from miglet.safefile import open_folder
 from miglet.supervisor.privileges import Account
 

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from miglet.job.listener_output import (
     parse_line,
 )
-from miglet.job.signs import JobIdentity, identity_of
+from miglet.job.signs import identity_of
 from miglet.job.tail import (
     readable,
 )
+from miglet.messages.events import JobIdentity
 
 SEEN = 1_800_000_000.0
 TS = "2026-01-02 03:04:05Z"

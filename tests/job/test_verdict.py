@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from miglet.errors import BadMessage
 from miglet.job import signs
 from miglet.job.evidence import Evidence
-from miglet.job.signs import RESULTS, JobIdentity
+from miglet.job.signs import RESULTS
 from miglet.job.verdict import (
     CRASHES,
     DISK_FULL_BYTES,
@@ -24,6 +24,7 @@ from miglet.job.verdict import (
     crash,
     verdict,
 )
+from miglet.messages.events import JobIdentity
 from tests.cases import MANY_EXAMPLES
 from tests.job.samples import (
     AT,

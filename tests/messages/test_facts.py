@@ -101,10 +101,9 @@ def limited(base: Any, *limits: Any) -> st.SearchStrategy[Any]:
         return st.lists(values(item), min_size=limit.items, max_size=2)
     assert isinstance(limit, Keys)
     hints = codec._hints(limit.kind)
-    required = limit.kind.__required_keys__
     return st.fixed_dictionaries(
-        {key: values(hints[key]) for key in required},
-        optional={key: values(hints[key]) for key in hints.keys() - required},
+        {key: values(hints[key]) for key in limit.required},
+        optional={key: values(hints[key]) for key in hints.keys() - limit.required},
     )
 
 
