@@ -169,7 +169,8 @@ class MetricsSettings(Section):
     include_disk: bool
     #: Whether samples include the network.
     include_network: bool
-    #: Address and port on which /metrics and /healthz are served; null serves nothing.
+    #: Address and port on which /metrics, /healthz and /readyz are served; null serves
+    #: nothing.
     listen: str | None
 
 

@@ -228,7 +228,7 @@ class Pages:
             healthy, line = checks[path]()
             status = "200 OK" if healthy else "503 Service Unavailable"
         else:
-            status, line = "404 Not Found", "try /metrics, /healthz"
+            status, line = "404 Not Found", "try /metrics, /healthz, /readyz"
         start_response(status, headers)
         return [] if method == "HEAD" else [line.encode("utf-8", "replace") + b"\n"]
 
