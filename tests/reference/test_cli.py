@@ -7,10 +7,11 @@ import signal
 import socket
 import subprocess
 import uuid
+from collections.abc import Callable
 
 import pytest
 
-from miglet.reference.cli import BadArgument, parameters, plain
+from miglet.reference.cli import BadArgument, main, parameters, plain
 from tests.reference_process import COMMAND, ReferenceController
 from tests.reference_samples import event
 from tests.support import eventually
@@ -33,34 +34,56 @@ def vm(controller) -> str:
     return name
 
 
-def words(controller: ReferenceController, *verb: object) -> list[str]:
-    access = ["--endpoint", controller.endpoint, "--token-file"]
-    return [*COMMAND, *map(str, verb), *access, str(controller.token_path)]
+def access(controller: ReferenceController, *verb: object) -> list[str]:
+    """A verb with its arguments, and with what reaches the controller."""
+    options = ["--endpoint", controller.endpoint, "--token-file"]
+    return [*map(str, verb), *options, str(controller.token_path)]
 
 
-def typed(controller: ReferenceController, *verb: object):
-    command = words(controller, *verb)
-    return subprocess.run(command, capture_output=True, text=True, timeout=20)
+def command_line(controller: ReferenceController, *verb: object) -> list[str]:
+    """The same for a process of its own."""
+    return [*COMMAND, *access(controller, *verb)]
 
 
-def test_vms_lists_each_machine_with_state_and_health(controller, vm):
+Typed = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Typed:
+    """Runs the program's main function here: a process of its own imports for long."""
+
+    def main_with(*words: object) -> subprocess.CompletedProcess[str]:
+        typed = [*map(str, words)]
+        status = main(typed)
+        return subprocess.CompletedProcess(typed, status, *capsys.readouterr())
+
+    return main_with
+
+
+@pytest.fixture
+def typed(run: Typed, controller: ReferenceController) -> Typed:
+    """The same, with access to the controller."""
+    return lambda *verb: run(*access(controller, *verb))
+
+
+def test_vms_lists_each_machine_with_state_and_health(controller, vm, typed):
     post_event(controller, event(vm=vm, sequence=3))
-    (line,) = [x for x in typed(controller, "vms").stdout.splitlines() if vm in x]
+    (line,) = [x for x in typed("vms").stdout.splitlines() if vm in x]
     assert line.split()[:4] == [vm, "idle", "healthy", "2"]
     assert line.endswith("1 GAPS")
 
 
-def test_an_event_of_a_type_that_nobody_knows_is_printed_as_well(controller, vm):
+def test_an_event_of_a_type_that_nobody_knows_is_printed_as_well(controller, vm, typed):
     post_event(controller, {**event(vm=vm, sequence=2), "type": "RunnerUpdated"})
-    printed = typed(controller, "events", vm)
+    printed = typed("events", vm)
     assert printed.returncode == 0
     assert "RunnerUpdated" in printed.stdout.splitlines()[1]
 
 
-def test_events_prints_a_line_each(controller, vm):
+def test_events_prints_a_line_each(controller, vm, typed):
     finished = {**event("JobCompleted", vm=vm, sequence=2), "job_id": "555000111"}
     post_event(controller, finished)
-    lines = typed(controller, "events", vm).stdout.splitlines()
+    lines = typed("events", vm).stdout.splitlines()
     assert [line.split()[:3] for line in lines] == [
         ["1", "10:30:00.123", "VMStarted"],
         ["2", "10:30:00.123", "JobCompleted"],
@@ -69,15 +92,15 @@ def test_events_prints_a_line_each(controller, vm):
     assert "result=failed cause=failure exit_code=1" in lines[1]
 
 
-def test_events_as_json_are_as_they_were_sent(controller, vm):
+def test_events_as_json_are_as_they_were_sent(controller, vm, typed):
     sent = event(vm=vm, sequence=2)
     post_event(controller, sent)
-    lines = typed(controller, "events", vm, "--json").stdout.splitlines()
+    lines = typed("events", vm, "--json").stdout.splitlines()
     assert json.loads(lines[1]) == sent
 
 
 def test_follow_prints_what_comes_until_interrupted(controller, vm):
-    command = words(controller, "events", vm, "--follow")
+    command = command_line(controller, "events", vm, "--follow")
     following = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert following.stdout is not None
     assert "VMStarted" in following.stdout.readline()
@@ -88,15 +111,15 @@ def test_follow_prints_what_comes_until_interrupted(controller, vm):
     following.stdout.close()
 
 
-def test_what_machines_say_cannot_move_the_cursor(controller, vm):
+def test_what_machines_say_cannot_move_the_cursor(controller, vm, typed):
     post_event(controller, event("JobStarted", vm=vm, sequence=2, name="\x1b[2Jx\n"))
-    ended = typed(controller, "events", vm)
+    ended = typed("events", vm)
     assert "name=?[2Jx?" in ended.stdout
     assert plain("a\x9bb\u202ec") == "a?b?c"
 
 
-def test_command_prints_the_id_of_what_it_queued(controller, vm):
-    ended = typed(controller, "command", vm, "set_log_level", "level=debug")
+def test_command_prints_the_id_of_what_it_queued(controller, vm, typed):
+    ended = typed("command", vm, "set_log_level", "level=debug")
     status = controller.ask(f"vms/{vm}/commands/{ended.stdout.strip()}")
     assert (status["type"], status["parameters"]) == ("SetLogLevel", {"level": "debug"})
     assert status["expires_at"] is None
@@ -114,7 +137,7 @@ def test_command_prints_the_id_of_what_it_queued(controller, vm):
 def test_command_waits_for_the_outcome(
     controller, vm, type, outcome, exit_status, printed, message
 ):
-    command = words(controller, "command", vm, type, "--wait")
+    command = command_line(controller, "command", vm, type, "--wait")
     waiting = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -128,7 +151,7 @@ def test_command_waits_for_the_outcome(
     assert message in stderr
 
 
-def test_refusals_are_one_line(controller, vm):
+def test_refusals_are_one_line(controller, vm, typed):
     cases = [
         (("command", vm, "Reboot"), 77, "no command 'Reboot'"),
         (("command", vm, "Drain", "now=true"), 77, "'now' was unexpected"),
@@ -137,13 +160,13 @@ def test_refusals_are_one_line(controller, vm):
         (("events", "nobody"), 77, "no machine 'nobody'"),
     ]
     for verb, exit_status, message in cases:
-        ended = typed(controller, *verb)
+        ended = typed(*verb)
         assert (ended.returncode, ended.stdout) == (exit_status, ""), verb
         assert message in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
 
 
-def test_a_controller_that_does_not_answer_is_reported_in_one_line(tmp_path):
+def test_a_controller_that_does_not_answer_is_reported_in_one_line(tmp_path, run):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     token = tmp_path / "token"
@@ -154,8 +177,7 @@ def test_a_controller_that_does_not_answer_is_reported_in_one_line(tmp_path):
         (("--ca", str(token)), 78, "cannot use the certificates"),
     ]
     for options, exit_status, message in cases:
-        command = [*COMMAND, "vms", *options]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        ended = run("vms", *options)
         assert ended.returncode == exit_status, ended
         assert message in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
@@ -184,23 +206,23 @@ def test_a_key_cannot_be_value_and_group():
         parameters(["a=1", "a.b=2"])
 
 
-def test_import_stores_the_events_of_a_serial_log_once(controller, tmp_path):
+def test_import_stores_the_events_of_a_serial_log_once(controller, tmp_path, typed):
     name = f"vm-{uuid.uuid4()}"
     events = [event("VMStarted", vm=name), event("JobCompleted", vm=name, sequence=2)]
     lines = [f"[ 12.3] console: MIGLET-EVENT {json.dumps(each)}\r\n" for each in events]
     log = tmp_path / "serial.log"
     log.write_text("".join(["login: \n", lines[1], "noise\n", lines[0]]))
-    first = typed(controller, "import", log)
+    first = typed("import", log)
     assert first.returncode == 0, first.stderr
     assert first.stdout == "2 events imported, 0 were stored already\n"
-    again = typed(controller, "import", log)
+    again = typed("import", log)
     assert again.stdout == "0 events imported, 2 were stored already\n"
-    stored = typed(controller, "events", name, "--json").stdout.splitlines()
+    stored = typed("events", name, "--json").stdout.splitlines()
     assert [json.loads(each) for each in stored] == events
 
 
 def test_import_names_what_it_could_not_import_and_imports_the_rest(
-    controller, tmp_path
+    controller, tmp_path, typed
 ):
     name = f"vm-{uuid.uuid4()}"
     good = event("VMStarted", vm=name)
@@ -208,13 +230,13 @@ def test_import_names_what_it_could_not_import_and_imports_the_rest(
     texts = [json.dumps(good), '{"torn', json.dumps(refused)]
     log = tmp_path / "events"
     log.write_text("".join(f"MIGLET-EVENT {text}\n" for text in texts))
-    done = typed(controller, "import", log)
+    done = typed("import", log)
     assert done.returncode == 1
     assert done.stdout == "1 events imported, 0 were stored already\n"
     assert "line 2" in done.stderr and refused["id"] in done.stderr
 
 
-def test_import_of_a_file_that_is_not_there_says_so(controller, tmp_path):
-    done = typed(controller, "import", tmp_path / "nothing")
+def test_import_of_a_file_that_is_not_there_says_so(controller, tmp_path, typed):
+    done = typed("import", tmp_path / "nothing")
     assert done.returncode == 78
     assert "nothing: No such file" in done.stderr

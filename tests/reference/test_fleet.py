@@ -97,7 +97,8 @@ def test_a_first_call_is_not_a_heartbeat_but_starts_the_time():
 def test_a_silent_machine_is_seen_as_such_and_comes_back(tmp_path, vm):
     limits = {"heartbeat_interval": 0.05, "minimum_silence": 0.15}
     with running_controller(tmp_path, **limits) as controller:
-        post(controller, f"vms/{vm}/heartbeat", heartbeat(vm))
+        beat = heartbeat(vm, interval_seconds=0.05)
+        post(controller, f"vms/{vm}/heartbeat", beat)
         eventually(lambda: controller.vm(vm)["health"] == "unhealthy")
         post_event(controller, event("VMStopped", vm=vm))
         assert controller.vm(vm)["health"] == "gone"
