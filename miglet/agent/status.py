@@ -271,6 +271,8 @@ def snapshot(
     return {
         "version": __version__,
         "state": vm.state.value,
+        "states": {each.value: each is vm.state for each in State},
+        "ready": vm.state in (State.IDLE, State.JOB_RUNNING),
         "workers": health,
         "events": _events(counts),
         "job": vm.job.usage if vm.job else None,

@@ -23,21 +23,6 @@ from miglet.metrics.machine import METRICS, Series
 
 FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
 
-#: The lifecycle's states, each of which has a series of ``miglet_state``.
-STATES = (
-    "initializing",
-    "waiting_for_controller",
-    "registering_runner",
-    "idle",
-    "job_running",
-    "draining",
-    "shutting_down",
-    "error",
-)
-
-#: The states in which the machine has a runner that listens, or a job.
-READY_STATES = frozenset({"idle", "job_running"})
-
 #: Of every answer but that of ``/metrics``.
 HEADERS = (
     ("Content-Type", "text/plain; charset=utf-8"),
@@ -79,8 +64,7 @@ def _part(agent: Snapshot, key: str) -> Mapping[str, Any]:
 @agent_family("gauge", "state")
 def miglet_state(agent: Snapshot) -> Any:
     """The lifecycle state of the machine: 1 for the present one, 0 for the others."""
-    present = agent.get("state")
-    return {name: name == present for name in STATES} if present else {}
+    return _part(agent, "states")
 
 
 @agent_family("gauge")
@@ -246,4 +230,5 @@ class Pages:
         """Whether the machine has a runner that listens, or a job."""
         healthy, reason = self.health()
         state = str(self._agent.get("state", "unknown"))
-        return healthy and state in READY_STATES, state if healthy else reason
+        ready = bool(self._agent.get("ready"))
+        return healthy and ready, state if healthy else reason

@@ -149,3 +149,10 @@ def test_the_snapshot_has_a_value_for_every_metric_of_the_agent(known):
     assert unknown == set()
     assert all(values.values())
     assert values["miglet_clock_offset_seconds"] == {(): -1.5}
+
+
+@pytest.mark.parametrize("state", State)
+def test_the_snapshot_says_which_state_it_is_and_whether_that_is_ready(known, state):
+    shown = snapshot(Vm("n", state=state), known, {}, COUNTS, MOMENT)
+    assert shown["states"] == {each.value: each is state for each in State}
+    assert shown["ready"] == (state.value in ("idle", "job_running"))

@@ -175,7 +175,7 @@ def test_a_closed_server_has_released_its_port(server: MetricsServer):
 
 def test_the_real_pages_over_http():
     pages = Pages(60.0)
-    pages.show_agent({"state": "idle", "version": "1"})
+    pages.show_agent({"states": {"idle": True}, "ready": True})
     pages.show_sample({"load1": 1.0})
     opened = MetricsServer("127.0.0.1", 0, pages)
     connection = http.client.HTTPConnection(*opened.address, timeout=10)

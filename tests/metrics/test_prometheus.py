@@ -11,9 +11,8 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from miglet.lifecycle.vm import State
 from miglet.metrics.machine import METRICS, Machine, Sampler
-from miglet.metrics.prometheus import AGENT, STATES, Pages
+from miglet.metrics.prometheus import AGENT, Pages
 
 SAMPLE = {
     "cpu_percent": 25.0,
@@ -39,6 +38,8 @@ SAMPLE = {
 SNAPSHOT = {
     "version": '1.2"\\\n',
     "state": "job_running",
+    "states": {"idle": False, "job_running": True},
+    "ready": True,
     "workers": {"runner-watcher": {"pid": 7, "healthy": True, "restarts": 2}},
     "events": {"pending": 1, "delivered": 20, "rejected": 3, "dropped": 0},
     "job": {
@@ -106,19 +107,11 @@ def test_a_full_page_has_all_values_in_base_units():
     assert shown["miglet_oom_kills_total",] == 2
     assert shown["miglet_network_bytes_total", "receive"] == 1
     assert shown["miglet_job_running",] == 1
+    assert shown["miglet_state", "job_running"] == 1
+    assert shown["miglet_state", "idle"] == 0
     assert shown["miglet_job_io_bytes", "write"] == 30
     assert ("miglet_job_io_bytes", "read") not in shown
     assert shown["miglet_build_info", '1.2"\\\n'] == 1
-
-
-def test_exactly_the_present_state_is_one():
-    shown = values({}, {"state": "idle"})
-    states = {key[1]: value for key, value in shown.items() if key[0] == "miglet_state"}
-    assert states == {name: float(name == "idle") for name in STATES}
-
-
-def test_the_states_are_those_of_the_lifecycle():
-    assert set(STATES) == {state.value for state in State}
 
 
 def test_without_a_job_its_families_are_not_there():
@@ -217,13 +210,12 @@ def test_before_the_first_facts_nothing_is_green(clock: Clock):
     assert get(pages, "/metrics").status == 200
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_ready_is_a_machine_with_a_runner_or_a_job(pages: Pages, state: str):
-    pages.show_agent({**SNAPSHOT, "state": state})
-    ready = get(pages, "/readyz")
-    assert (ready.status == 200) == (state in ("idle", "job_running"))
+@pytest.mark.parametrize(("ready", "status"), [(True, 200), (False, 503)])
+def test_readiness_is_what_the_arbiter_says_and_names_the_state(pages, ready, status):
+    pages.show_agent({**SNAPSHOT, "state": "draining", "ready": ready})
+    answer = get(pages, "/readyz")
+    assert (answer.status, answer.body) == (status, b"draining\n")
     assert get(pages, "/healthz").status == 200
-    assert state.encode() in ready.body
 
 
 def test_ages_grow_between_two_requests(pages: Pages, clock: Clock):

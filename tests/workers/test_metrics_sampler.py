@@ -57,7 +57,7 @@ def test_the_pages_show_the_sample_and_the_agent():
     worker, _ = sampler(listen="127.0.0.1:0")
     assert status_of(worker, "/healthz") == 503
     worker.work()
-    worker.show(ShowStatus({"state": "idle"}))
+    worker.show(ShowStatus({"state": "idle", "ready": True}))
     assert status_of(worker, "/healthz") == status_of(worker, "/readyz") == 200
     worker.close()
 
