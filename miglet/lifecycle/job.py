@@ -169,7 +169,7 @@ def decide_end(vm: Vm, fact: RunnerExited, moment: Moment) -> JobEnded:
 def read_end(vm: Vm, fact: RunnerExited) -> tuple[Evidence, RunnerExit]:
     """The evidence and the end of a run, with what we did to the runner ourselves."""
     cause = vm.stopped_by or ("termination_notice" if vm.notices else None)
-    runner_exit = RunnerExit(**{**fact.runner_exit, "stopped_by": cause})
+    runner_exit = RunnerExit.of_json({**fact.runner_exit, "stopped_by": cause})
     return Evidence.of_json(fact.evidence), runner_exit
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from miglet.lifecycle.effects import (
     Emit,
     KillRun,
@@ -82,6 +84,12 @@ def test_a_runner_that_vanishes_with_its_job_is_a_crash_and_never_a_success():
     assert crash.signal == 9
     assert (completed.result, completed.cause) == ("unknown", "runner_crash")
     assert vm.state is State.SHUTTING_DOWN
+
+
+def test_keys_that_a_watcher_adds_to_the_end_of_a_run_are_ignored():
+    end = gone(exit_code=0)
+    added = dataclasses.replace(end, runner_exit={**end.runner_exit, "mood": "good"})
+    assert live(busy(), added) == live(busy(), end)
 
 
 def test_a_job_is_completed_once_whatever_is_reported_twice():
