@@ -117,3 +117,7 @@ def test_the_example_of_a_setting_works(copy: Path) -> None:
 
 def test_the_example_of_a_command_works(copy: Path) -> None:
     carry_out("A command", copy)
+
+
+def test_the_example_of_an_event_works(copy: Path) -> None:
+    carry_out("An event", copy)

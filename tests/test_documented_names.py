@@ -24,7 +24,7 @@ NAME = re.compile(
 FOREIGN = {"InstanceMetadataTags", "DynamicUser", "ProtectProc", "no_new_privs"}
 
 #: Names that CONTRIBUTING.rst has its reader write or look at.
-EXAMPLES = {"DrainIfIdle", "TestJournalModel", "YourEvent"}
+EXAMPLES = {"DrainIfIdle", "LogLevelChanged", "TestJournalModel"}
 
 SUFFIXES = {".py", ".json", ".sh", ".yaml", ""}
 
