@@ -40,7 +40,7 @@ from tests.bench_instruments import (
 from tests.bench_journal import commits_per_second
 from tests.paths import ROOT
 from tests.reference_process import ReferenceController, running_controller
-from tests.runner_double import Double, install
+from tests.runner_double.double import Double, install
 from tests.terminal import Terminal
 
 STARTS = 7

@@ -26,7 +26,7 @@ import psutil
 from tests import demo_shell
 from tests.agent_process import Agent, configured, ended
 from tests.reference_process import ReferenceController, running_controller
-from tests.runner_double import Double, install
+from tests.runner_double.double import Double, install
 from tests.terminal import Terminal
 
 VM = "vm-1"

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.agent_process import Agent
 from tests.paths import ROOT
 from tests.reference_process import ReferenceController
-from tests.runner_double import Double
+from tests.runner_double.double import Double
 from tests.terminal import Terminal
 
 VM = "vm-1"

@@ -10,7 +10,7 @@ from miglet.bootstrap.framework import CHECKS, outcome
 from miglet.config.load import load
 from miglet.config.settings import Settings
 from miglet.config.sources import layers_of
-from tests.runner_double import install
+from tests.runner_double.double import install
 
 
 def settings_of(folder: Path, **changes: object) -> Settings:

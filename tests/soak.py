@@ -26,7 +26,8 @@ import psutil
 
 from tests.agent_process import Agent, configured, ended
 from tests.reference_process import ReferenceController, running_controller
-from tests.runner_double import FAST, Double, install
+from tests.runner_double.double import Double, install
+from tests.runner_double.plan import FAST
 
 VM = "vm-1"
 

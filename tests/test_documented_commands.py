@@ -23,7 +23,7 @@ from tests.demo import VM, machine
 from tests.documents import Command
 from tests.paths import ROOT
 from tests.reference_process import ReferenceController
-from tests.runner_double import Double
+from tests.runner_double.double import Double
 from tests.support import eventually
 from tests.test_documented_blocks import COMMANDS, NOT_HERE, PARSERS, is_carried_out
 

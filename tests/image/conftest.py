@@ -17,7 +17,7 @@ from tests.image.booting import LAYERS, Box, booted
 from tests.metadata_fakes import FakeGce
 from tests.paths import TESTS
 from tests.reference_process import ReferenceController, running_controller
-from tests.runner_double import Double
+from tests.runner_double.double import Double
 from tests.systemd.machine import Machine
 
 #: Where the firmware of `tests/image/run` has the metadata server.

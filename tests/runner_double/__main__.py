@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.runner_double import install
+from tests.runner_double.double import install
 
 
 def main(folder: str) -> None:

@@ -7,7 +7,6 @@ The command line wins; of duplicates the first wins; `--a=b` is no form the runn
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 PREFIX = "ACTIONS_RUNNER_INPUT_"
@@ -38,15 +37,15 @@ def load_env_file(root: Path) -> None:
             os.environ.pop(key, None)
 
 
-@dataclass
 class Options:
     """What was asked for, and in which way."""
 
-    command: str = ""
-    flags: set[str] = field(default_factory=set)
-    values: dict[str, str] = field(default_factory=dict, repr=False)
-    inputs: dict[str, str] = field(default_factory=dict, repr=False)
-    unknown: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.command = ""
+        self.flags: set[str] = set()
+        self.values: dict[str, str] = {}
+        self.inputs: dict[str, str] = {}
+        self.unknown: list[str] = []
 
     def flag(self, name: str) -> bool:
         """Whether a flag is up; in the environment only `true` raises it, not `1`."""

@@ -7,9 +7,8 @@ plan itself are real seconds.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.runner_double import registry
 from tests.runner_double.times import BROKER, PIPELINES, Times
@@ -31,8 +30,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A plan with every key present; unknown keys are refused."""
 
     entries: dict[str, Any]

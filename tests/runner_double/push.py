@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.runner_double import Double
+from tests.runner_double.double import Double
 
 
 def main(root: str, result: str, seconds: str = "10", name: str = "build") -> None:

@@ -6,15 +6,15 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.runner_double import FAST, recorded
+from tests.runner_double import recorded
 from tests.runner_double.double import Double
+from tests.runner_double.plan import FAST
 from tests.runner_double.recorded import SCENARIOS, Recorded
 from tests.runner_double.stage import (
     ENVIRONMENT,
@@ -312,7 +312,7 @@ def test_secrets_are_masked_within_the_syntax_of_the_message(
 def test_the_double_s_times_are_the_recorded_ones(
     times: Times, ranges: dict[str, recorded.Range]
 ) -> None:
-    durations = asdict(times)
+    durations = times._asdict()
     for name, (shortest, longest) in ranges.items():
         # The log and the message of a Worker are counted from its start, which comes
         # some milliseconds after the acquisition.

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(NamedTuple):
     """The times of one flow: how the runner talks to the service."""
 
     #: All of config.sh.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.reference_process import ReferenceController
-from tests.runner_double import Double
+from tests.runner_double.double import Double
 from tests.support import eventually
 from tests.systemd.console import Console
 

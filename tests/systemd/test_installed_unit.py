@@ -27,7 +27,8 @@ from tests.metadata_fakes import FAKES, Fake
 from tests.metadata_fakes.serving import hang
 from tests.paths import ROOT
 from tests.reference_process import ReferenceController, running_controller
-from tests.runner_double import FAST, install
+from tests.runner_double.double import install
+from tests.runner_double.plan import FAST
 from tests.support import eventually
 from tests.systemd import promises
 from tests.systemd.console import Console
