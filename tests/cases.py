@@ -1,9 +1,9 @@
-"""Many cases in one test: where a test for each would cost more than what it checks."""
+"""Many cases of one test, where a test for each would cost more than what it shows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -28,3 +28,16 @@ def check_each(cases: Collection[Case], check: Callable[[Case], None]) -> None:
     if failures:
         total = f"{len(failures)} of {len(cases)} cases fail:"
         pytest.fail("\n".join([total, *failures]), pytrace=False)
+
+
+def slow_except(cases: Collection[Case], *now: Case) -> list[Any]:
+    """The cases as parameters: `now` in `make test`, all others marked as slow.
+
+    For processes that show how the parts fit together, where tests of the part itself
+    have every case.
+    """
+    assert set(now) <= set(cases), f"not all are cases: {now}"
+    return [
+        case if case in now else pytest.param(case, marks=pytest.mark.slow)
+        for case in cases
+    ]

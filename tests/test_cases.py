@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import check_each
+from tests.cases import check_each, slow_except
 
 
 def test_every_case_is_checked():
@@ -42,3 +42,15 @@ def test_an_error_names_its_case():
 def test_no_cases_are_a_failure():
     with pytest.raises(AssertionError, match="there are no cases"):
         check_each([], print)
+
+
+def test_all_but_those_that_are_named_are_marked_as_slow():
+    named, other = slow_except(["a", "b"], "a")
+    assert named == "a"
+    assert other.values == ("b",)
+    assert [mark.name for mark in other.marks] == ["slow"]
+
+
+def test_what_is_no_case_cannot_be_one_of_the_few():
+    with pytest.raises(AssertionError, match="not all are cases"):
+        slow_except(["a", "b"], "a", "c")

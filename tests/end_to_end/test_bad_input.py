@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.cases import slow_except
 from tests.end_to_end.conftest import IDLE, job
 from tests.launching import as_root
 from tests.support import eventually
@@ -59,17 +60,24 @@ def test_a_proc_that_shows_processes_only_is_a_named_mistake(machine):
     assert "Traceback" not in completed.stderr
 
 
-@pytest.mark.parametrize(
-    ("break_it", "part"),
-    [
-        (lambda root: (root / "bin" / "Runner.Listener").unlink(), "Runner.Listener"),
-        (lambda root: (root / "config.sh").chmod(0o644), "config.sh"),
-        (lambda root: root.rename(root.with_name("elsewhere")), "does not exist"),
-    ],
-    ids=["no listener", "not executable", "no folder"],
-)
-def test_a_runner_that_is_none_is_reported_before_it_is_tried(machine, break_it, part):
+#: What makes a folder no runner's, and what is then said.
+BROKEN = {
+    "no listener": (
+        lambda root: (root / "bin" / "Runner.Listener").unlink(),
+        "Runner.Listener",
+    ),
+    "not executable": (lambda root: (root / "config.sh").chmod(0o644), "config.sh"),
+    "no folder": (
+        lambda root: root.rename(root.with_name("elsewhere")),
+        "does not exist",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", slow_except(BROKEN, "no listener"))
+def test_a_runner_that_is_none_is_reported_before_it_is_tried(machine, name):
     vm = machine(IDLE)
+    break_it, part = BROKEN[name]
     break_it(vm.double.root)
     vm.agent.start()
     assert vm.agent.wait() == 78
@@ -96,7 +104,9 @@ def test_a_machine_that_could_not_start_can_be_started_again(machine):
     assert sequences == list(range(1, len(sequences) + 1))
 
 
-@pytest.mark.parametrize("content", [None, "", "two\nlines of\ntoken"])
+@pytest.mark.parametrize(
+    "content", slow_except([None, "", "two\nlines of\ntoken"], None)
+)
 def test_a_token_file_that_is_of_no_use_is_waited_for(machine, tmp_path, content):
     vm = machine(IDLE)
     path = tmp_path / "token"
@@ -154,21 +164,20 @@ class Nonsense(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        (200, "text/html", b"<html>Welcome to our hotel's network</html>"),
-        (200, "text/plain", b"<html>"),
-        (200, "application/json", b'{"status": 7'),
-        (200, "application/json", b"[" * 100_000),
-        (500, "text/plain", b"oops"),
-        (302, "text/plain", b"elsewhere"),
-    ],
-    ids=["portal", "page", "torn", "deep", "500", "redirect"],
-)
-def test_a_controller_that_talks_nonsense_acknowledges_nothing(machine, answer):
+NONSENSE = {
+    "portal": (200, "text/html", b"<html>Welcome to our hotel's network</html>"),
+    "page": (200, "text/plain", b"<html>"),
+    "torn": (200, "application/json", b'{"status": 7'),
+    "deep": (200, "application/json", b"[" * 100_000),
+    "500": (500, "text/plain", b"oops"),
+    "redirect": (302, "text/plain", b"elsewhere"),
+}
+
+
+@pytest.mark.parametrize("name", slow_except(NONSENSE, "portal", "deep"))
+def test_a_controller_that_talks_nonsense_acknowledges_nothing(machine, name):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Nonsense)
-    server.answer, server.count = answer, 0  # type: ignore[attr-defined]
+    server.answer, server.count = NONSENSE[name], 0  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
@@ -203,7 +212,9 @@ def test_every_log_line_is_json_and_says_who_and_where(machine):
         assert {"job_id", "run_id", "trace_id"} <= entry.keys()
 
 
-@pytest.mark.parametrize("scenario", ["flood", "stdout_closed", "stdout_held"])
+@pytest.mark.parametrize(
+    "scenario", slow_except(["flood", "stdout_closed", "stdout_held"], "flood")
+)
 def test_a_runner_that_prints_rubbish_still_has_its_job_reported(machine, scenario):
     vm = machine({"scenario": scenario, "seconds": 0.3, "result": "Failed"})
     vm.agent.start()

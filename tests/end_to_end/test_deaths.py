@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.cases import slow_except
 from tests.end_to_end.conftest import HELD, IDLE, job
 from tests.support import eventually
 
@@ -26,7 +27,9 @@ def running(machine, **settings):
     return vm
 
 
-@pytest.mark.parametrize("name", WORKERS)
+@pytest.mark.parametrize(
+    "name", slow_except(WORKERS, "runner-watcher", "heartbeat-sender")
+)
 def test_a_worker_that_dies_during_a_job_harms_nothing(machine, name):
     vm = running(machine)
     before = vm.agent.workers()[name]
@@ -58,7 +61,7 @@ def test_a_new_miglet_adopts_the_job_of_a_killed_one(machine):
     assert sequences == list(range(1, len(sequences) + 1))
 
 
-@pytest.mark.parametrize("result", ["Succeeded", "Failed"])
+@pytest.mark.parametrize("result", slow_except(["Succeeded", "Failed"], "Failed"))
 def test_a_job_that_ends_while_nobody_is_there_is_reported_truly(machine, result):
     vm = machine({**HELD, "result": result})
     vm.agent.start()
@@ -190,7 +193,9 @@ def test_events_survive_a_controller_that_is_away(machine, tmp_path):
         assert sequences == list(range(1, len(sequences) + 1))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", slow_except([signal.SIGTERM, signal.SIGINT], signal.SIGTERM)
+)
 def test_a_signal_ends_an_idle_machine_in_order(machine, number):
     vm = machine(IDLE)
     vm.agent.start()

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.agent_process import BIN
+from tests.cases import slow_except
 from tests.end_to_end.conftest import IDLE, Machine, job
 from tests.metadata_fakes import FAKES, Fake
 from tests.notify_socket import NotifySocket
@@ -24,7 +25,7 @@ from tests.reference_process import TOKEN
 from tests.support import eventually
 
 
-@pytest.fixture(params=sorted(FAKES))
+@pytest.fixture(params=slow_except(sorted(FAKES), "gce"))
 def cloud(request) -> Iterator[Fake]:
     with FAKES[request.param]() as fake:
         yield fake

@@ -1,4 +1,7 @@
-"""Every key that may change at run time changes something in a running MIGlet."""
+"""Every key that may change at run time changes something in a running MIGlet.
+
+What tests of the worker or of the lifecycle show as well is marked as slow.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from miglet.config.settings import RUNTIME_KEYS
 from tests.end_to_end.conftest import HELD, IDLE, Machine, job, pointed_at
@@ -63,6 +68,7 @@ def test_each_run_time_key_has_a_test_of_its_effect():
     assert set(SHOWN) == RUNTIME_KEYS
 
 
+@pytest.mark.slow
 @shows("heartbeat.interval")
 def test_a_shorter_heartbeat_interval_brings_more_heartbeats(machine):
     vm = started(machine, heartbeat={"interval": LONG, "timeout": LONG})
@@ -118,6 +124,7 @@ def command(number: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"id": number, "type": "UpdateConfig", "parameters": settings}
 
 
+@pytest.mark.slow
 @shows("controller.command_wait")
 def test_another_command_wait_is_asked_for(machine):
     with stub_controller() as stub:
@@ -186,6 +193,7 @@ def test_another_runner_is_registered_after_a_job_that_should_have_been_the_last
     vm.event("RunnerRegistered", count=2)
 
 
+@pytest.mark.slow
 @shows("runner.idle_timeout")
 def test_an_idle_timeout_that_is_set_while_idle_ends_the_machine(machine):
     vm = started(machine)
@@ -194,6 +202,7 @@ def test_an_idle_timeout_that_is_set_while_idle_ends_the_machine(machine):
     assert vm.events("VMShuttingDown")[0]["data"]["reason"] == "idle_timeout"
 
 
+@pytest.mark.slow
 @shows("runner.max_job_duration")
 def test_a_maximum_duration_that_is_set_during_a_job_stops_the_job(machine):
     vm = busy(machine)
@@ -329,6 +338,7 @@ def test_secrets_are_shown_or_hidden_from_the_next_line_on(machine):
     assert refused() == shown
 
 
+@pytest.mark.slow
 @shows("metrics.collection_interval")
 def test_a_shorter_collection_interval_brings_more_samples(machine):
     vm = started(machine, metrics={"collection_interval": LONG})

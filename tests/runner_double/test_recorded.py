@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.cases import slow_except
 from tests.runner_double import recorded
 from tests.runner_double.double import Double
 from tests.runner_double.plan import FAST
@@ -122,7 +123,12 @@ def assert_in_order(text: str, patterns: tuple[str, ...]) -> None:
         assert any(re.fullmatch(pattern, line) for line in lines), f"{pattern}\n{text}"
 
 
-@pytest.fixture(scope="module", params=SCENARIOS)
+#: One of each kind: an end, a cancellation, a crash, and the older flow.
+USUAL = ("success", "cancel", "sigint-busy", "worker-killed", "gone-while-busy")
+USUAL += ("masked-brace", "v1-failure", "v1-listener-killed")
+
+
+@pytest.fixture(scope="module", params=slow_except(SCENARIOS, *USUAL))
 def play(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Play]:
