@@ -46,7 +46,7 @@ NOT_QUICK := integration or slow or fault or systemd or package
 NO_UNITS = $(addprefix tests/,end_to_end faults image runner_double systemd) \
 	$(shell grep -lr --include='test_*.py' '^pytestmark = .*integration' tests)
 
-test: venv  ## everything that needs neither root nor systemd
+test: venv  ## what needs neither root nor systemd and is not slow
 	$(PYTEST)
 
 test-all: test test-slow test-package test-image test-debian  ## everything, as root on Debian or Ubuntu
