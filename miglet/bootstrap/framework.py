@@ -11,13 +11,12 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Annotated, Any, NamedTuple
 
 from miglet.config.settings import Settings
 from miglet.errors import MigletError
-from miglet.messages.codec import Fact, Keys
+from miglet.messages.codec import Fact, Keys, frozen_value
 from miglet.messages.facts import CheckRow
 from miglet.supervisor.children import ChildTask, RunningTask
 from miglet.supervisor.privileges import TASK_USER, become, unprivileged_account
@@ -106,7 +105,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class NetworkChecked(Fact):
     """What the checks of the network have found."""
 

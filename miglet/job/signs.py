@@ -7,10 +7,9 @@ collected in `evidence` and judged in `verdict`, and nowhere else.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar
 
-from miglet.messages.codec import INTEGER_LIMIT, Value
+from miglet.messages.codec import INTEGER_LIMIT, Value, frozen_value
 from miglet.messages.events import JobIdentity
 
 #: Where signs come from, the most trusted description of a job first: the job message
@@ -81,7 +80,7 @@ def _text(key: str, values: dict[str, object]) -> str | None:
     return clip(value, _LONG_BYTES if key in _LONG_FIELDS else _TEXT_BYTES) or None
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Sign(Value):
     """Something seen at wall time `at` in `source` (one of SOURCES)."""
 
@@ -95,33 +94,33 @@ class Sign(Value):
     source: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RunnerVersion(Sign):
     """The Listener said which version it is."""
 
     version: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Listening(Sign):
     """The Listener is ready for a job. `version` is None where it is not known."""
 
     version: str | None = None
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobRequested(Sign):
     """A job's message has come in; the job is not ours before it is acquired."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobSkipped(Sign):
     """The job could not be acquired: an ephemeral Listener is a ghost from here on."""
 
     text: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobRunning(Sign):
     """The Listener has acquired a job and is about to start its Worker."""
 
@@ -130,7 +129,7 @@ class JobRunning(Sign):
     name: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobIdentified(Sign):
     """Somebody described the job."""
 
@@ -139,7 +138,7 @@ class JobIdentified(Sign):
     identity: JobIdentity
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobResult(Sign):
     """A claim that the job had this result (one of RESULTS).
 
@@ -152,59 +151,59 @@ class JobResult(Sign):
     result: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ResultIgnored(Sign):
     """A result was claimed while the Worker lived; it does not count."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class NameOfSeveralLines(Sign):
     """The job's name contains newlines: a printed line may be a part of it."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class HookStarted(Sign):
     """Our job-started hook ran: the job's set-up has passed."""
 
     of_job: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class HookCompleted(Sign):
     """Our job-completed hook ran: all steps are over, the result is not out yet."""
 
     of_job: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class HookRefused(Sign):
     """A hook's report is not one that our hook writes; it was not believed."""
 
     text: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class WorkerStarted(Sign):
     """The Worker, which runs one job, was started."""
 
     of_job: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobReceived(Sign):
     """The Worker has read its job: it does not hang before it begins."""
 
     of_job: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class StepsBegan(Sign):
     """The Worker went through "Set up job" and on to the first step."""
 
     of_job: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class WorkerEnded(Sign):
     """The Worker's exit status: 100 + result; anything else is a crash."""
 
@@ -213,79 +212,79 @@ class WorkerEnded(Sign):
     code: int
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class CancelReceived(Sign):
     """The job is to stop, for the server or for a signal to the Listener."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ShutdownSignalled(Sign):
     """The Listener handles a signal to end."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ShutdownReceived(Sign):
     """The Worker has received that its Listener, or the machine, shuts down."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ConnectError(Sign):
     """The Listener cannot reach the service and goes on trying."""
 
     text: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Reconnected(Sign):
     """Connected again. Its absence says nothing: after poll errors it is silent."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class SessionConflict(Sign):
     """The service still holds another session for this runner; retried for 240 s."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class VersionDeprecated(Sign):
     """The service refuses this version of the runner."""
 
     text: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RegistrationGone(Sign):
     """The service does not know this runner any more."""
 
     text: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RegistrationRemoved(Sign):
     """The Listener deleted its own registration files, as ephemeral ones do."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class NotConfigured(Sign):
     """The Listener found no registration in its folder."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class OAuthRevoked(Sign):
     """The service revoked the runner's credentials; the Listener ends with 0."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RunnerFailed(Sign):
     """The Listener said why it is about to end."""
 
     text: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Updating(Sign):
     """The runner is replacing itself by another version."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class DiskFull(Sign):
     """A log says that there is no space left."""

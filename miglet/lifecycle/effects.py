@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
-from miglet.messages.codec import Fact, Order, Value
+from miglet.messages.codec import Fact, Order, Value, frozen_value
 from miglet.messages.events import Event, JobReference
 from miglet.messages.facts import CommandReceived
 
@@ -14,7 +14,7 @@ class Effect(Value):
     """Something that the arbiter performs after a rule has decided."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Emit(Effect):
     """Put this event into the journal, in one transaction with the new state."""
 
@@ -22,14 +22,14 @@ class Emit(Effect):
     job: JobReference | None = None
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class GiveOrder(Effect):
     """Give this order to its worker."""
 
     order: Order
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class SetTimer(Effect):
     """Report DeadlinePassed(name) in so many seconds, once.
 
@@ -40,28 +40,28 @@ class SetTimer(Effect):
     seconds: float
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class StopTimer(Effect):
     """Forget this timer."""
 
     name: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Post(Effect):
     """Handle this fact next."""
 
     fact: Fact
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class AcceptCommand(Effect):
     """Persist the command as accepted, and have it validated in a child task."""
 
     command: CommandReceived
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Adopt(Effect):
     """Go on with these validated settings, in the arbiter and in every worker."""
 
@@ -69,26 +69,26 @@ class Adopt(Effect):
     origins: list[dict[str, Any]] | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ChangeLevel(Effect):
     """Log from this level on, everywhere."""
 
     level: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class KillRun(Effect):
     """Kill all processes of this run in a child task: no runner-watcher does it."""
 
     run_id: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class StopWorkers(Effect):
     """Stop every worker but the heartbeat-sender."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Exit(Effect):
     """End the program."""
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from miglet.formats import rfc3339
-from miglet.messages.codec import Value
+from miglet.messages.codec import Value, frozen_value
 
 #: Every event by its wire name, filled as the classes below are defined.
 EVENTS: dict[str, type[Event]] = {}
@@ -47,7 +46,7 @@ class Identity(NamedTuple):
     trace_id: str
 
 
-@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+@frozen_value
 class JobDescription(Value):
     """What a job is called; None where nobody said.
 
@@ -64,7 +63,7 @@ class JobDescription(Value):
     event_name: str | None = None
 
 
-@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+@frozen_value
 class JobIdentity(JobDescription):
     """Which job it is; the two ids have places of their own in every event."""
 
@@ -112,7 +111,7 @@ def seal(
     }
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class VMStarted(Event):
     """The bootstrap passed. Once per boot; acknowledged, the VM may register."""
 
@@ -132,7 +131,7 @@ class VMStarted(Event):
     hostname: str | None = None
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RunnerRegistered(Event):
     """The listener is connected and waits for a job."""
 
@@ -147,7 +146,7 @@ class RunnerRegistered(Event):
     timeline: dict[str, float]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobStarted(JobDescription, Event):
     """A job is on the machine. Once per job, with what is known of it by then."""
 
@@ -155,7 +154,7 @@ class JobStarted(JobDescription, Event):
     source: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobHeartbeat(JobDescription, Event):
     """The job still runs. Not journalled: its sequence is null."""
 
@@ -165,7 +164,7 @@ class JobHeartbeat(JobDescription, Event):
     status: str = "running"
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobCompleted(Event):
     """The job is over. Exactly one for each JobStarted."""
 
@@ -187,7 +186,7 @@ class JobCompleted(Event):
     evidence: list[str]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RunnerCrashed(Event):
     """The listener or its worker ended as it should not."""
 
@@ -198,7 +197,7 @@ class RunnerCrashed(Event):
     will_retry: bool
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class TerminationNotice(Event):
     """The cloud has announced the end of this machine."""
 
@@ -207,7 +206,7 @@ class TerminationNotice(Event):
     source: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class VMShuttingDown(Event):
     """The end is decided; the runner takes no further job."""
 
@@ -220,7 +219,7 @@ class VMShuttingDown(Event):
     detail: str | None = None
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class VMStopped(Event):
     """The last event of a boot: the runner is gone and nothing follows."""
 
@@ -235,7 +234,7 @@ class VMStopped(Event):
     events_dropped: int
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Error(Event):
     """A terminal or notable fault."""
 
@@ -247,7 +246,7 @@ class Error(Event):
     hint: str = ""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class CommandCompleted(Event):
     """A command was obeyed or refused. Exactly one for each command."""
 

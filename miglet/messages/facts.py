@@ -6,7 +6,7 @@ done about it. What follows from it is in the table of the lifecycle.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any, TypedDict
 
 from miglet.errors import MISCONFIGURED
@@ -22,6 +22,7 @@ from miglet.messages.codec import (
     Seconds,
     Sequence,
     WallTime,
+    frozen_value,
 )
 from miglet.messages.events import JobIdentity
 
@@ -153,7 +154,7 @@ class ResourceUsage(TypedDict, total=False):
 Usage = Annotated[dict[str, Any], Keys(ResourceUsage)]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class LivenessPing(Fact):
     """The worker lives, and may be silent for `timeout_seconds` from now."""
 
@@ -163,7 +164,7 @@ class LivenessPing(Fact):
 # The bootstrap and the supervisor.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class SettingsLoaded(Fact):
     """The configuration is valid."""
 
@@ -172,7 +173,7 @@ class SettingsLoaded(Fact):
     origins: list[dict[str, Any]] = field(repr=False)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class SettingsRefused(Fact):
     """The configuration cannot be used; each fault has key, source, reason, hint."""
 
@@ -183,7 +184,7 @@ class SettingsRefused(Fact):
     exit_status: ExitStatus = MISCONFIGURED
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class PreflightDone(Fact):
     """Every check has been made; `machine` says what this is."""
 
@@ -191,7 +192,7 @@ class PreflightDone(Fact):
     machine: Annotated[dict[str, Any], Keys(MachineDescription, closed=True)]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class WorkerStarted(Fact):
     """A worker was forked and knows nothing yet of what it is to do."""
 
@@ -202,7 +203,7 @@ class WorkerStarted(Fact):
     deaths: int = 0
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class WorkerLost(Fact):
     """A worker keeps dying; it is tried again, slowly, for ever."""
 
@@ -211,21 +212,21 @@ class WorkerLost(Fact):
     reason: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class WorkerRecovered(Fact):
     """A worker that kept dying has lived long enough to be trusted again."""
 
     worker: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class SignalReceived(Fact):
     """The operating system, an operator or systemd sent a signal."""
 
     name: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class DeadlinePassed(Fact):
     """A timer that the arbiter set has run out."""
 
@@ -235,7 +236,7 @@ class DeadlinePassed(Fact):
 # The heartbeat-sender: the one uplink.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class EventDelivered(Fact):
     """The controller has acknowledged the event."""
 
@@ -243,7 +244,7 @@ class EventDelivered(Fact):
     type: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class EventRefused(Fact):
     """The controller will never take this event; its answer says why."""
 
@@ -253,7 +254,7 @@ class EventRefused(Fact):
     answer: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class EventSetAside(Fact):
     """The event alone fails while heartbeats are accepted: the next one is sent."""
 
@@ -267,7 +268,7 @@ class EventSetAside(Fact):
     last: bool = False
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class CredentialsRenewed(Fact):
     """A request with the new credential was accepted, or `reason` says why not."""
 
@@ -275,7 +276,7 @@ class CredentialsRenewed(Fact):
     reason: str | None
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ControllerAnswered(Fact):
     """A call was answered as it should be."""
 
@@ -284,7 +285,7 @@ class ControllerAnswered(Fact):
     clock_offset_seconds: ClockOffset | None = None
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ControllerFailed(Fact):
     """A call led to no usable answer; it is tried again in `retry_in_seconds`."""
 
@@ -297,21 +298,21 @@ class ControllerFailed(Fact):
 # The runner-watcher.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class TokenSpent(Fact):
     """A registration token is about to be used; reported so that none is used twice."""
 
     sha256: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RunnerLaunched(Fact):
     """The listener runs: `runner` has run_id, name, pid, start_time, version."""
 
     runner: Annotated[dict[str, Any], Keys(RunnerDescription)]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RunnerListening(Fact):
     """The listener is connected and waits for a job."""
 
@@ -321,7 +322,7 @@ class RunnerListening(Fact):
     adopted: bool = False
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobSeen(Fact):
     """The first sign of a job, from `source`, at wall time `seen_at`.
 
@@ -333,7 +334,7 @@ class JobSeen(Fact):
     seen_at: WallTime
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobIdentified(Fact):
     """More is known about the job; nulls are not known yet."""
 
@@ -342,7 +343,7 @@ class JobIdentified(Fact):
     identity: Annotated[dict[str, Any], Keys(JobIdentity)]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobSampled(Fact):
     """What the job's processes have used so far."""
 
@@ -350,7 +351,7 @@ class JobSampled(Fact):
     usage: Usage
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class JobEnded(Fact):
     """The job's Worker has ended and this is the verdict; sent once per job.
 
@@ -373,7 +374,7 @@ class JobEnded(Fact):
     crash: Annotated[dict[str, Any], Keys(CrashDescription)] | None = None
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ListenerDied(Fact):
     """The Listener is gone while its Worker lives on and finishes the job.
 
@@ -388,7 +389,7 @@ class ListenerDied(Fact):
     job_continues: bool = True
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RunnerExited(Fact):
     """The run is over: Listener and Worker are gone, and with them what they left.
 
@@ -402,7 +403,7 @@ class RunnerExited(Fact):
     last_lines: list[str]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RunnerFailing(Fact):
     """The runner lives but does not work.
 
@@ -416,7 +417,7 @@ class RunnerFailing(Fact):
     message: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RegistrationFailed(Fact):
     """No runner can be registered; trying again now would not help."""
 
@@ -427,7 +428,7 @@ class RegistrationFailed(Fact):
     exit_status: ExitStatus
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class FaultNoted(Fact):
     """Something notable went wrong that its finder gets over by itself."""
 
@@ -439,7 +440,7 @@ class FaultNoted(Fact):
     hint: str = ""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RunnerRemoved(Fact):
     """The answer to `StopRunner`: the run is over, and its registration dealt with."""
 
@@ -452,7 +453,7 @@ class RunnerRemoved(Fact):
 # The metrics-sampler.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class MachineSampled(Fact):
     """The heartbeat's ``vm_health``, which fits into a heartbeat with all the rest."""
 
@@ -464,7 +465,7 @@ class MachineSampled(Fact):
 # The command-poller, and the child that examines a command.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class CommandReceived(Fact):
     """The controller wants something; not yet examined, so anything may be wrong."""
 
@@ -478,7 +479,7 @@ class CommandReceived(Fact):
     faults: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class CommandValidated(Fact):
     """The command is well-formed, `faults` says why it is refused, or `failure` why
     nobody could tell.
@@ -500,7 +501,7 @@ class CommandValidated(Fact):
 # A child task that acts in the place of a lost runner-watcher.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RunKilled(Fact):
     """The processes of a run were killed, as `outcome` says."""
 
@@ -511,7 +512,7 @@ class RunKilled(Fact):
 # The child task that writes to `shutdown.last_resort`.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class EventsWritten(Fact):
     """So many undelivered events were written; `reason` says why not all, if so."""
 
@@ -522,12 +523,12 @@ class EventsWritten(Fact):
 # What the arbiter tells itself.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class StartContinued(Fact):
     """This boot was begun by another MIGlet, and the settings are loaded."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class EventsFlushed(Fact):
     """No event is left to deliver."""
 
@@ -535,14 +536,14 @@ class EventsFlushed(Fact):
 # The notice-watcher.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ControllerTokenTaken(Fact):
     """The controller's token came by metadata, or is another now; it is in its file."""
 
     cost = 800
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class TerminationNoticed(Fact):
     """The cloud announced the end of this machine."""
 

@@ -5,32 +5,32 @@ An order can be given again after a worker has died: to obey it twice does no ha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
-from miglet.messages.codec import Order
+from miglet.messages.codec import Order, frozen_value
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Stop(Order):
     """Finish what is in hand and leave."""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ApplySettings(Order):
     """Go on with these settings; they have been validated."""
 
     settings: dict[str, Any] = field(repr=False)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class SetLevel(Order):
     """Log from this level on."""
 
     level: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class FollowJob(Order):
     """Name this job in every log line; nulls when there is none."""
 
@@ -42,7 +42,7 @@ class FollowJob(Order):
 # The heartbeat-sender: the one uplink.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class DeliverEvent(Order):
     """Deliver this event; report it delivered, refused or set aside."""
 
@@ -52,7 +52,7 @@ class DeliverEvent(Order):
     once: bool = False
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class UpdateHeartbeat(Order):
     """What the heartbeats say from now on; `at_once` when the state changed."""
 
@@ -71,7 +71,7 @@ class UpdateHeartbeat(Order):
 # The runner-watcher.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class RenewCredentials(Order):
     """Read token, certificate and key anew; keep the old ones if these do not work."""
 
@@ -79,7 +79,7 @@ class RenewCredentials(Order):
     command_id: str
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ProvideRunner(Order):
     """See that a runner of this name listens: adopt it if it lives, else register."""
 
@@ -98,7 +98,7 @@ class ProvideRunner(Order):
     former_run: str = ""
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class WatchRunner(Order):
     """Go on watching the run that was launched before.
 
@@ -112,14 +112,14 @@ class WatchRunner(Order):
     minimal: bool = False
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class DrainRunner(Order):
     """Take no new job: stop the listener while it is idle, leave it while it is not."""
 
     to = "runner-watcher"
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class StopRunner(Order):
     """End the runner and take its registration back; RunnerRemoved is the answer.
 
@@ -136,7 +136,7 @@ class StopRunner(Order):
     cause: str = "shutdown"
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class ShowStatus(Order):
     """What ``/metrics`` and ``/readyz`` say of the agent itself."""
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any, TypedDict
 
 from miglet.config.load import MOST_FAULTS, bounded
 from miglet.config.schema import KEYS, expected
 from miglet.config.sources import DEEPEST, Layer, Table, Value
 from miglet.errors import BadMessage, Fault
-from miglet.messages.codec import Depth, Fact, Keys, Length, OneOf, Word
+from miglet.messages.codec import Depth, Fact, Keys, Length, OneOf, Word, frozen_value
 from miglet.metadata.attempts import Limits, MetadataUnavailable
 from miglet.metadata.cloud import Metadata
 from miglet.metadata.clouds import open_cloud
@@ -53,7 +53,7 @@ class MachineNames(TypedDict):
     hostname: Text | None
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class MetadataSet(Fact):
     """The metadata has a value for a setting."""
 
@@ -63,7 +63,7 @@ class MetadataSet(Fact):
     source: Text
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class MetadataMistaken(Fact):
     """Something in the metadata is no setting; the fields of `Fault`."""
 
@@ -73,7 +73,7 @@ class MetadataMistaken(Fact):
     hint: Text
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class MetadataRead(Fact):
     """All of it was sent, or `error` says why there is no metadata."""
 

@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Annotated, Any, TypedDict
 
 from miglet.config.settings import Settings
@@ -31,7 +31,15 @@ from miglet.errors import (
 )
 from miglet.formats import rfc3339
 from miglet.http.retry import Backoff
-from miglet.messages.codec import Fact, Keys, Length, Range, WallTime, Word
+from miglet.messages.codec import (
+    Fact,
+    Keys,
+    Length,
+    Range,
+    WallTime,
+    Word,
+    frozen_value,
+)
 from miglet.messages.facts import (
     ClockOffset,
     ControllerAnswered,
@@ -212,7 +220,7 @@ class RegistrationFields(TokenFields):
     labels: list[Text]
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class TokenReply(Fact):
     """The controller's answer: a token of one kind, no token, or an error."""
 

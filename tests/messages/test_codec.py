@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, dataclass, field
+from dataclasses import FrozenInstanceError, field, replace
 
 import pytest
 
-from miglet.messages.codec import Depth, Value, Word
+from miglet.messages.codec import Depth, Value, Word, frozen_value
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Point(Value):
     """Something small."""
 
@@ -17,7 +17,7 @@ class Point(Value):
     secret: str = field(default="s3cret", repr=False)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@frozen_value
 class Other(Value):
     """Of another kind with the same contents."""
 
@@ -39,6 +39,38 @@ def test_what_is_not_to_be_shown_is_not_shown():
 def test_nothing_can_be_changed():
     with pytest.raises(FrozenInstanceError):
         Point(1).x = 2
+
+    with pytest.raises(FrozenInstanceError):
+        del Point(1).x
+
+
+def test_fields_are_given_in_order_or_by_name_and_default_factories_run_each_time():
+    @frozen_value
+    class Box(Value):
+        """With every kind of field."""
+
+        name: str
+        count: int = 1
+        items: list[str] = field(default_factory=list)
+
+    one, other = Box("a"), Box(name="a")
+    assert vars(one) == {"name": "a", "count": 1, "items": []} and one == other
+    assert one.items is not other.items
+    named = Box(items=["x"], count=2, name="b")
+    assert tuple(vars(named)) == ("name", "count", "items")
+    assert hash(Point(secret="y", x=3)) == hash(Point(3, "y"))
+    assert replace(named, count=3) == Box("b", 3, ["x"])
+
+
+def test_wrong_arguments_are_refused_by_name():
+    for arguments, named, reason in (
+        ((), {}, "Point needs a value for x"),
+        ((1,), {"x": 2}, "Point does not take x"),
+        ((1,), {"z": 2}, "Point does not take z"),
+        ((1, "a", "b"), {}, "Point does not take 3 values"),
+    ):
+        with pytest.raises(TypeError, match=reason):
+            Point(*arguments, **named)
 
 
 @pytest.mark.parametrize(
