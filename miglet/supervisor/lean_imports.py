@@ -93,13 +93,15 @@ def import_for_workers() -> None:
 
     backoff needs asyncio only for its decorators. requests needs these only to guess a
     text's encoding, for host names that are not ASCII (it imports idna anew then), for
-    HTTP/2, for answers in encodings that it offers where the decoder is there, and for
-    cookies and the environment's proxies, which MIGlet does not use: 0.9 MB.
+    HTTP/2, for answers in encodings that it offers where the decoder is there, for
+    cookies and the environment's proxies, which MIGlet does not use, and for a bundle
+    of authorities, in the place of which `miglet.http.tls` has its own: 1.2 MB.
     shutil needs bz2 and lzma for archives, which tarfile unpacks: 0.2 MB.
     """
     import_without("shutil", {"bz2": None, "lzma": None})
     import_without("backoff", {"asyncio": stand_in("asyncio")})
     unused: dict[str, types.ModuleType | None] = {
+        "certifi": stand_in("certifi", where=str),
         "chardet": None,
         "charset_normalizer": stand_in(
             "charset_normalizer", __version__=CHARSET_NORMALIZER_VERSION
@@ -122,6 +124,7 @@ sys.modules.setdefault("inspect", late("inspect", istraceback=is_traceback))
 # Wanted by uuid, to know how to find a network card: only for ids that name it.
 sys.modules.setdefault("platform", late("platform", system=lambda: "Linux"))
 # Wanted by calendar, for the names of days; by urllib3, to send files; by requests, to
-# read certificates out of an archive; by the runner's release, to unpack it.
-for spared in ("locale", "mimetypes", "tarfile", "zipfile"):
+# read certificates out of an archive; by the runner's release, to unpack it; by the
+# journal, to rescue what a damaged file still has.
+for spared in ("locale", "mimetypes", "tarfile", "tempfile", "zipfile"):
     sys.modules.setdefault(spared, late(spared))
