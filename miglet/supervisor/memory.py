@@ -112,3 +112,4 @@ class MemoryTimer:
         if not self._started:
             self._started = True
             unmap_program_files()
+            _LIBC.malloc_trim(0)
