@@ -196,7 +196,7 @@ def test_a_journal_that_is_damaged_in_between_costs_neither_runner_nor_numbers(
 
 @pytest.mark.slow
 def test_a_journal_that_is_lost_at_rest_is_reported(machine):
-    vm = machine(job("Failed"), IDLE, runner={"idle_timeout": "300ms"})
+    vm = machine(job("Failed"), IDLE, runner={"idle_timeout": "1500ms"})
     vm.agent.start()
     assert vm.agent.wait() == 0
     (vm.agent.folder / "state" / "journal.db").write_bytes(b"\0" * 5000)
