@@ -7,17 +7,18 @@ sources are read. It travels between processes as JSON.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Any
 
 from miglet.errors import BadMessage
 from miglet.job import signs
 from miglet.job.signs import KINDS, RESULTS, SOURCES, Sign, identity_of
+from miglet.messages.codec import Value, frozen_value
 from miglet.messages.events import JobIdentity
 
 
-@dataclass(frozen=True)
-class Evidence:
+@frozen_value
+class Evidence(Value):
     """What is known about a run and the one job that it may have had."""
 
     #: Whether our hooks were to report, so that their silence means something.

@@ -14,7 +14,6 @@ import re
 import stat
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +21,7 @@ from miglet.errors import RunnerError
 from miglet.job import signs
 from miglet.job.signs import Sign, clip, identity_of
 from miglet.job.tail import readable
+from miglet.messages.codec import Value, frozen_value
 from miglet.messages.events import JobIdentity
 from miglet.runner.installation import may, named
 from miglet.safefile import NotPlain, open_folder, open_plain, read_small
@@ -62,16 +62,16 @@ class JobDirectoryUnusable(RunnerError):
     category = "infrastructure"
 
 
-@dataclass(frozen=True)
-class HookReport:
+@frozen_value
+class HookReport(Value):
     """What a hook reported. `at` is its own wall time; None if that is no time."""
 
     at: float | None
     identity: JobIdentity
 
 
-@dataclass(frozen=True)
-class Refusal:
+@frozen_value
+class Refusal(Value):
     """Why what lies there is not believed."""
 
     reason: str

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from miglet.job.perflog import PerfLog
 from miglet.job.signs import Sign
 from miglet.job.tail import FILE_BUDGET_BYTES, RUN_BUDGET_BYTES, Budget
 from miglet.job.verdict import STOPS, RunnerExit, crash, is_success, verdict
-from miglet.messages.codec import Fact
+from miglet.messages.codec import Fact, Value, frozen_value
 from miglet.messages.events import JobIdentity
 from miglet.messages.facts import (
     JobEnded,
@@ -58,8 +58,8 @@ _HEAD_START_SECONDS = 0.5
 FINISH_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Places:
+@frozen_value
+class Places(Value):
     """Where one run leaves its traces; None where it leaves none of that kind."""
 
     #: The file that the launcher's shim writes the Listener's output to.

@@ -9,20 +9,21 @@ not say enough. An exit without a result is never a success.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
 from miglet.errors import BadMessage
 from miglet.job import signs
 from miglet.job.evidence import Evidence
 from miglet.job.signs import RESULTS
+from miglet.messages.codec import Value, frozen_value
 
 #: Why we stop a job; each is the cause of a job's end by that name too.
 STOPS = ("shutdown", "timeout", "termination_notice")
 
 
-@dataclass(frozen=True)
-class RunnerExit:
+@frozen_value
+class RunnerExit(Value):
     """The end of a Listener and of its Worker, as far as the kernel reported it."""
 
     #: The Listener's exit status; None if a signal ended it, or it is not known.
@@ -107,8 +108,8 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Verdict:
+@frozen_value
+class Verdict(Value):
     """How the job ended, why, and on what grounds."""
 
     #: succeeded, failed, cancelled, abandoned or unknown.
@@ -120,8 +121,8 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Case:
+@frozen_value
+class Case(Value):
     """Evidence and exit of a run, with the questions that the rules ask."""
 
     evidence: Evidence
@@ -423,8 +424,8 @@ _PHRASES: dict[type[signs.Sign], str] = {
 RELAUNCH, REREGISTER, GIVE_UP = "relaunch", "reregister", "give_up"
 
 
-@dataclass(frozen=True)
-class Crash:
+@frozen_value
+class Crash(Value):
     """A Listener's end that was not in order."""
 
     #: What it was, e.g. `version_deprecated`; see CRASHES.

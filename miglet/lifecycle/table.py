@@ -7,7 +7,6 @@ Every pair of a state and a fact has a row, or stands with its reason in IGNORED
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from miglet.errors import MigletError
@@ -31,7 +30,7 @@ from miglet.lifecycle.vm import (
     Vm,
 )
 from miglet.messages import facts
-from miglet.messages.codec import Fact
+from miglet.messages.codec import Fact, Value, frozen_value
 from miglet.messages.events import CommandCompleted, Error
 
 Rule = Callable[[Vm, Any, Moment], Step]
@@ -68,8 +67,8 @@ class CommandRejected(MigletError):
     category = "user"
 
 
-@dataclass(frozen=True)
-class CommandRow:
+@frozen_value
+class CommandRow(Value):
     """A command: its wire name, the rule that obeys it, and where it may lead."""
 
     name: str

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from miglet.config.settings import Settings
 from miglet.errors import DONE, INTERNAL, MISCONFIGURED, REFUSED
+from miglet.messages.codec import Value, frozen_value
 from miglet.messages.events import JobReference
 
 
@@ -48,8 +49,8 @@ DELIVERY_SECONDS = 7.0
 KILL_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class Policy:
+@frozen_value
+class Policy(Value):
     """The settings that decide what a fact leads to; all times in seconds."""
 
     after_job: str = "shutdown"
@@ -174,8 +175,8 @@ def maximum_usage(usage: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]
 FINAL_STATUSES = (DONE, REFUSED, MISCONFIGURED)
 
 
-@dataclass(frozen=True)
-class End:
+@frozen_value
+class End(Value):
     """Why the machine ends, who wanted it, and the program's exit status."""
 
     reason: str
@@ -192,8 +193,8 @@ class End:
         return self.exit_status in FINAL_STATUSES
 
 
-@dataclass(frozen=True)
-class FailedStart:
+@frozen_value
+class FailedStart(Value):
     """How the start before this one ended, if the service manager repeats it."""
 
     code: str

@@ -49,21 +49,23 @@ class Value:
     """
 
     def __init__(self, *positional: Any, **named: Any) -> None:
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        values = vars(self)
-        values.update(zip((each.name for each in fields), positional, strict=False))
-        for each in fields[len(positional) :]:
-            if each.name in named:
+        kind, values = type(self), vars(self)
+        names = kind.__match_args__  # type: ignore[attr-defined]  # the positional ones
+        given = dict(zip(names, positional, strict=False))
+        for each in dataclasses.fields(self):  # type: ignore[arg-type]
+            if each.name in given:
+                values[each.name] = given[each.name]
+            elif each.name in named:
                 values[each.name] = named.pop(each.name)
             elif each.default is not dataclasses.MISSING:
                 values[each.name] = each.default
             elif each.default_factory is not dataclasses.MISSING:
                 values[each.name] = each.default_factory()
             else:
-                raise TypeError(f"{type(self).__name__} needs a value for {each.name}")
-        if named or len(positional) > len(fields):
+                raise TypeError(f"{kind.__name__} needs a value for {each.name}")
+        if named or len(positional) > len(names):
             surplus = ", ".join(named) or f"{len(positional)} values"
-            raise TypeError(f"{type(self).__name__} does not take {surplus}")
+            raise TypeError(f"{kind.__name__} does not take {surplus}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
@@ -89,6 +91,15 @@ class Value:
 def frozen_value(kind: type[AnyValue]) -> type[AnyValue]:
     """Declare a subclass of `Value` as a frozen dataclass, with what `Value` has."""
     return dataclasses.dataclass(init=False, repr=False, eq=False)(kind)
+
+
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,)
+)
+def named_value(kind: type[AnyValue]) -> type[AnyValue]:
+    """As `frozen_value`; fields are given by name: subclasses may require others."""
+    declare = dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=True)
+    return declare(kind)
 
 
 class Message(Value):

@@ -11,7 +11,7 @@ import uuid
 from typing import Any, NamedTuple
 
 from miglet.formats import rfc3339
-from miglet.messages.codec import Value, frozen_value
+from miglet.messages.codec import Value, frozen_value, named_value
 
 #: Every event by its wire name, filled as the classes below are defined.
 EVENTS: dict[str, type[Event]] = {}
@@ -46,7 +46,7 @@ class Identity(NamedTuple):
     trace_id: str
 
 
-@frozen_value
+@named_value
 class JobDescription(Value):
     """What a job is called; None where nobody said.
 
@@ -63,7 +63,7 @@ class JobDescription(Value):
     event_name: str | None = None
 
 
-@frozen_value
+@named_value
 class JobIdentity(JobDescription):
     """Which job it is; the two ids have places of their own in every event."""
 

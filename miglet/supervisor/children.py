@@ -19,14 +19,14 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import multiprocess
 
 from miglet import logger
 from miglet.errors import BadMessage
-from miglet.messages.codec import Fact
+from miglet.messages.codec import Fact, Value, frozen_value
 from miglet.messages.facts import FaultNoted
 from miglet.supervisor import privileges, queues, signals
 from miglet.supervisor.queues import RECEIVE_LIMIT, Budget, Queue, QueueClosed
@@ -137,8 +137,8 @@ def reap_abandoned() -> None:
         child._reap()
 
 
-@dataclass(frozen=True)
-class ChildTask:
+@frozen_value
+class ChildTask(Value):
     """Work for a short-lived child, which reports facts and ends.
 
     The result is the fact of the same type as `fallback`, which stands in for it when

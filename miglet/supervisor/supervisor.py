@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miglet.errors import BadMessage
-from miglet.messages.codec import Fact, Order
+from miglet.messages.codec import Fact, Order, Value, frozen_value
 from miglet.messages.facts import (
     FaultNoted,
     LivenessPing,
@@ -39,8 +39,8 @@ LEFT_BEHIND = 4096
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Limits:
+@frozen_value
+class Limits(Value):
     """When a worker counts as unresponsive, as lost, and as healthy again."""
 
     #: Seconds without a message after which a worker is hung, unless it asked for more.

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, field, replace
 
 import pytest
 
-from miglet.messages.codec import Depth, Value, Word, frozen_value
+from miglet.messages.codec import Depth, Value, Word, frozen_value, named_value
 
 
 @frozen_value
@@ -60,6 +60,25 @@ def test_fields_are_given_in_order_or_by_name_and_default_factories_run_each_tim
     assert tuple(vars(named)) == ("name", "count", "items")
     assert hash(Point(secret="y", x=3)) == hash(Point(3, "y"))
     assert replace(named, count=3) == Box("b", 3, ["x"])
+
+
+def test_a_subclass_of_what_is_given_by_name_may_require_more():
+    @named_value
+    class Described(Value):
+        """All optional."""
+
+        name: str | None = None
+
+    @frozen_value
+    class Started(Described):
+        """With something that is required."""
+
+        at: float
+
+    assert vars(Started(1.0, name="a")) == {"name": "a", "at": 1.0}
+    assert Started(at=1.0) == Started(1.0)
+    with pytest.raises(TypeError, match="Started does not take 2 values"):
+        Started(1.0, "a")
 
 
 def test_wrong_arguments_are_refused_by_name():
