@@ -27,6 +27,9 @@ BIN = Path(os.environ.get("BIN_UNDER_TEST", Path(sys.executable).parent))
 #: Whether runners are to be transient units: in a machine of `tests/systemd/box`.
 IN_UNITS = "TEST_IN_UNITS" in os.environ
 
+#: What a failed assertion shows of a log: so many lines, so many letters of each.
+SHOWN_LINES, SHOWN_LETTERS = 40, 200
+
 #: Settings that make time pass quickly; a test changes what it is about.
 QUICK: dict[str, Any] = {
     "pool_id": "pool-1",
@@ -132,7 +135,7 @@ class Agent:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(
-                f"did not end; its log:\n{self.log()[-3000:]}"
+                f"did not end; its log:\n{self.end_of_log()}"
             ) from None
 
     def alive(self) -> bool:
@@ -183,16 +186,35 @@ class Agent:
         eventually(
             lambda: self.state() == state,
             seconds,
-            f"{state}; log: {self.log()[-2000:]}",
+            f"{state}; log: {self.end_of_log()}",
         )
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    def end_of_log(self) -> str:
+        """The last lines of the log as a person reads them in a failed assertion."""
+        shown = filter(None, map(readable, self.log().splitlines()))
+        return "\n".join([*shown][-SHOWN_LINES:])
+
     def lines(self) -> list[dict[str, Any]]:
         """The log's JSON lines."""
         found = [line for line in self.log().splitlines() if line.startswith("{")]
         return [json.loads(line) for line in found]
+
+
+def readable(line: str) -> str:
+    """A line of the log as short text; nothing for a fact that changed nothing."""
+    if not line.startswith("{"):
+        return line
+    entry = json.loads(line)
+    message = entry.pop("message")
+    if message.startswith("nothing to do in "):
+        return ""
+    begin = f"{entry['timestamp'][11:23]} {entry['level']:<7} {entry['component']}"
+    long = entry.get("exc_info", "")
+    text = message if len(message) <= SHOWN_LETTERS else message[:SHOWN_LETTERS] + "…"
+    return f"{begin}  {text}" + (f"\n{long}" if long else "")
 
 
 def let_pass(path: Path) -> None:

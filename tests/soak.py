@@ -86,7 +86,7 @@ class Soak:
                 )
                 due = time.monotonic() + self.chance.expovariate(1 / FAULT_SECONDS)
             if not self.agent.alive():
-                raise AssertionError(f"miglet ended; log:\n{self.agent.log()[-4000:]}")
+                raise AssertionError(f"miglet ended; log:\n{self.agent.end_of_log()}")
         self.agent.signal(signal.SIGTERM)
         status = self.agent.wait(60)
         assert status == 0, f"exit status {status}"

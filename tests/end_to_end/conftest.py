@@ -33,7 +33,7 @@ class Machine:
         try:
             return self.controller.wait_for(self.vm, kind, seconds, count)
         except AssertionError as error:
-            raise AssertionError(f"{error}; log:\n{self.agent.log()[-4000:]}") from None
+            raise AssertionError(f"{error}; log:\n{self.agent.end_of_log()}") from None
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         """What has arrived, without the heartbeats of jobs."""

@@ -27,7 +27,7 @@ def disk(tmp_path) -> Iterator[Path]:
 
 
 def ended_well(vm: Machine) -> None:
-    assert vm.agent.wait() == 0, vm.agent.log()[-3000:]
+    assert vm.agent.wait() == 0, vm.agent.end_of_log()
     invariants.kept(vm.events(), vm)
 
 

@@ -251,7 +251,7 @@ def test_every_metric_of_the_heartbeat_is_sampled_and_explained():
     without_unit = {"load1", "pressure", "oom_kills", "network"}
     for name, metric in METRICS.items():
         assert metric.help, name
-        assert name.endswith(units) or name in without_unit
+        assert name.endswith(units) or name in without_unit, f"{name} has no unit"
 
 
 def test_every_metric_appears_on_the_prometheus_page_with_a_help_text():
