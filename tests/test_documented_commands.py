@@ -13,9 +13,10 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.agent_process import BIN, Agent
@@ -49,6 +50,8 @@ class Machine:
     agent: Agent
     double: Double
     folder: Path
+    #: The workers that a command has named.
+    named: set[int] = field(default_factory=set)
 
     def start(self, command: Command) -> subprocess.Popen[str]:
         """Start a command as a process."""
@@ -98,8 +101,14 @@ class Machine:
         }
 
     def pid_of_a_worker(self) -> str:
-        sampler = eventually(lambda: self.agent.workers().get("metrics-sampler"))
-        return str(sampler.pid)
+        """Another one each time: the command before this one may have killed it."""
+        pid = eventually(self._new_worker).pid
+        self.named.add(pid)
+        return str(pid)
+
+    def _new_worker(self) -> psutil.Process | None:
+        sampler = self.agent.workers().get("metrics-sampler")
+        return sampler if sampler and sampler.pid not in self.named else None
 
 
 @contextmanager
