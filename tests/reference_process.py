@@ -53,7 +53,11 @@ class ReferenceController:
         return self.ask("vms")["vms"]
 
     def knows(self, vm: str) -> bool:
-        return any(each["vm_id"] == vm for each in self.vms())
+        answer = self.session.get(self.url(f"vms/{vm}"), timeout=70)
+        if answer.status_code == 404:
+            return False
+        answer.raise_for_status()
+        return True
 
     def vm(self, vm: str) -> dict[str, Any]:
         return self.ask(f"vms/{vm}")
@@ -126,7 +130,7 @@ class ReferenceController:
     def _wait_known(self, vm: str, deadline: float) -> None:
         while not self.knows(vm):
             assert time.monotonic() < deadline, f"{vm} has not called"
-            select.select([], [], [], 0.005)
+            select.select([], [], [], 0.02)
 
 
 @contextmanager
