@@ -82,7 +82,8 @@ class Machine:
             words = [names.get(word, word) for word in words]
             words += ["--endpoint", self.controller.endpoint]
         if command.program == "kill":
-            words = [word.replace("PID", self.pid_of_a_worker()) for word in words]
+            pid = self.pid_of_a_worker()
+            words = [pid if word == "PID" else word for word in words]
         if command.program == "install":
             group = grp.getgrgid(os.getgid()).gr_name
             etc = self.folder / "etc"
