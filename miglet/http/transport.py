@@ -284,7 +284,7 @@ def unreachable(error: BaseException, via: str = "") -> ControllerUnreachable:
     """
     cause = deepest(error)
     if isinstance(cause, (ssl.SSLError, requests.exceptions.SSLError)):
-        return TlsFailed(f"TLS: {excerpt(tls_reason(cause))}")
+        return TlsFailed(f"TLS handshake failed: {excerpt(tls_reason(cause))}")
     if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
         kind = type(cause).__name__
         return BadAnswer(f"the answer is not HTTP: {kind}: {excerpt(str(cause))}")
@@ -315,7 +315,10 @@ def tls_reason(error: OSError) -> str:
         return f"the controller's certificate is not accepted: {sentence}"
     wrapped = next(iter(error.args), None)
     reason = getattr(error, "reason", None) or getattr(wrapped, "reason", None)
-    return str(reason or error)
+    text = str(reason or error)
+    if text == "WRONG_VERSION_NUMBER":
+        return "does this port speak TLS? A plain one needs http://"
+    return text.replace("_", " ").lower() if text.isupper() else text
 
 
 def excerpt(text: str, limit: int = LONGEST_EXCERPT) -> str:
