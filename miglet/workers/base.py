@@ -30,8 +30,8 @@ from miglet.supervisor.signals import SignalPipe
 #: Seconds on top of what a call may take until its worker counts as unresponsive.
 LIVENESS_MARGIN = 5.0
 
-#: Seconds between two liveness pings.
-PING_SECONDS = 1.0
+#: Seconds between two liveness pings: two of them come before a worker counts as hung.
+PING_SECONDS = 2.0
 
 
 class Worker:
@@ -85,7 +85,6 @@ class Worker:
             self._memory_timer.release_if_due(now)
             if now >= self._pinged + PING_SECONDS:
                 self.ping()
-                self.tick()
             if now >= self._due:
                 self._due = math.inf
                 self.work()
@@ -102,9 +101,6 @@ class Worker:
 
     def work(self) -> None:
         """One attempt at the worker's work."""
-
-    def tick(self) -> None:
-        """Once a second, whatever the period."""
 
     def close(self) -> None:
         """Leave in order; not called when the worker dies."""
