@@ -281,9 +281,13 @@ def is_sendable(value: Any) -> bool:
 
 
 def learn_types() -> None:
-    """Look up every field's types now, before a fork: afterwards they are shared."""
+    """Look up the types of orders now, before a fork: all workers decode them.
+
+    Facts are decoded by the parent alone, which looks their types up when they come.
+    """
     for kind in MESSAGES.values():
-        _hints(kind)  # type: ignore[arg-type]
+        if issubclass(kind, Order):
+            _hints(kind)  # type: ignore[arg-type]
 
 
 def _construct(kind: type[Message], fields: Any) -> Message:
