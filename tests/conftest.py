@@ -39,7 +39,7 @@ settings.register_profile(
     database=None,
     derandomize=IN_CI,
 )
-settings.register_profile("quick", settings.get_profile("patient"), max_examples=20)
+settings.register_profile("quick", settings.get_profile("patient"), max_examples=10)
 settings.load_profile("patient")
 
 # A shell has what it runs in the background ignore SIGINT, and so would all we start.

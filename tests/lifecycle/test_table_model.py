@@ -39,7 +39,7 @@ from tests.histories import AT, MACHINE
 
 #: How many machines are explored for each policy in `make quick`, in `make test` and in
 #: `make test-all`; breadth-first, so that the shortest histories come first.
-QUICK_NODES, NODES, ALL_NODES = 2_500, 10_000, 51_000
+QUICK_NODES, NODES, ALL_NODES = 1_500, 10_000, 51_000
 
 #: Monotonic seconds at the first start, and how long everything but a timer takes.
 START = Moment(AT, 50.0)
