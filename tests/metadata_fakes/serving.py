@@ -75,7 +75,7 @@ class Fake:
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler_of(self))
         self._server.daemon_threads = False
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}
         )
         self._thread.start()
 
