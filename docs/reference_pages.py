@@ -17,7 +17,7 @@ from typing import Any
 import state_diagram
 
 import miglet.bootstrap
-from miglet import cli, errors
+from miglet import arguments, errors
 from miglet.bootstrap.framework import CHECKS
 from miglet.commands import registry  # noqa: F401 - its commands become rows
 from miglet.controller import contract
@@ -289,7 +289,7 @@ def command_line() -> Iterator[str]:
     """The command lines."""
     yield from title("Command line")
     for program, parser in (
-        ("miglet", cli.parser()),
+        ("miglet", arguments.parser()),
         ("miglet-ctl", ctl.parser()),
         ("miglet-controller", reference.parser()),
     ):

@@ -1,79 +1,15 @@
-"""The command line of ``miglet``: what each word starts, and how errors end it."""
+"""The entry point of ``miglet``: a plain start, and how errors end a call."""
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
+
 import pytest
 
-from miglet import __version__, cli
+from miglet import arguments, cli
 from miglet.errors import MISCONFIGURED, Fault, MigletError, Misconfigured
-
-
-@pytest.fixture
-def called(monkeypatch):
-    """Catches what a subcommand would start: (module, function, arguments)."""
-    calls = []
-
-    def named(module: str, function: str):
-        def run(*arguments: object) -> int:
-            calls.append((module, function, arguments))
-            return 0
-
-        return run
-
-    monkeypatch.setattr(cli, "named", named)
-    return calls
-
-
-PLAIN = {"file": None, "assignments": []}
-
-
-@pytest.mark.parametrize(
-    "words, module, function, arguments",
-    [
-        ([], "miglet.agent.start", "start", (PLAIN,)),
-        (["run"], "miglet.agent.start", "start", (PLAIN,)),
-        (["check"], "miglet.bootstrap.check_command", "check", (PLAIN, False)),
-        (
-            ["config", "--json"],
-            "miglet.bootstrap.check_command",
-            "config",
-            (PLAIN, True),
-        ),
-        (
-            ["install-runner", "r.tar.gz", "--sha256", "0f"],
-            "miglet.bootstrap.install_command",
-            "install",
-            (PLAIN, "r.tar.gz", "0f"),
-        ),
-    ],
-)
-def test_each_word_starts_its_function(called, words, module, function, arguments):
-    assert cli.main(words) == 0
-    assert called == [(module, function, arguments)]
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--config", "f.yaml", "--set", "a=1", "--set", "b=2", "check"],
-        ["check", "--config", "f.yaml", "--set", "a=1", "--set", "b=2"],
-    ],
-)
-def test_sources_may_be_named_before_or_after_the_word(called, words):
-    cli.main(words)
-    ((_, _, (sources, _)),) = called
-    assert sources == {"file": "f.yaml", "assignments": ["a=1", "b=2"]}
-
-
-@pytest.mark.parametrize("word", [*cli.SUBCOMMANDS])
-def test_every_word_names_functions_that_exist(word, monkeypatch):
-    found = []
-    real = cli.named
-    monkeypatch.setattr(
-        cli, "named", lambda *where: found.append(real(*where)) or (lambda *_: 0)
-    )
-    cli.main([word, "archive"] if word == "install-runner" else [word])
-    assert all(map(callable, found)) and len(found) == 1
 
 
 def test_an_error_is_one_line_with_its_hint_and_gives_the_exit_status(
@@ -98,8 +34,59 @@ def test_an_error_without_a_status_of_its_own_is_internal(monkeypatch, capsys):
     assert "out of luck" in capsys.readouterr().err
 
 
-def test_the_version_is_printed(capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["--version"])
-    assert ended.value.code == 0
-    assert __version__ in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("words", "sources"),
+    [
+        ([], {"file": None, "assignments": []}),
+        (
+            ["run", "--config", "f", "--set", "a=b=c"],
+            {"file": "f", "assignments": ["a=b=c"]},
+        ),
+        (
+            ["--set=a=1", "run", "--set", "b=-1", "--config=f"],
+            {"file": "f", "assignments": ["a=1", "b=-1"]},
+        ),
+        (["--config", "f", "--config", "g"], {"file": "g", "assignments": []}),
+    ],
+)
+def test_a_plain_start_needs_no_argparse(words, sources):
+    assert cli.sources_of_run(words) == sources
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check"],
+        ["run", "run"],
+        ["--config"],
+        ["--set", "--config"],
+        ["--conf", "f"],
+        ["-h"],
+        ["run", "--json"],
+    ],
+)
+def test_anything_else_is_left_to_argparse(words):
+    assert cli.sources_of_run(words) is None
+
+
+def test_a_plain_start_is_understood_as_argparse_understands_it():
+    some = ["run", "--config", "--config=f", "--set", "--set=a=1", "f", "b=2", ""]
+    understood = 0
+    for words in itertools.chain.from_iterable(
+        itertools.product(some, repeat=length) for length in range(4)
+    ):
+        sources = cli.sources_of_run(words)
+        if sources is not None:
+            understood += 1
+            parsed = arguments.parser().parse_args(words)
+            assert parsed.subcommand == "run", words
+            assert arguments.sources_of(parsed) == sources, words
+    assert understood > 30
+
+
+def test_a_plain_start_imports_no_argparse():
+    loaded = (
+        "import sys, miglet.cli, miglet.agent.start; print('argparse' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
+    assert ran.stdout == "False\n", ran.stderr

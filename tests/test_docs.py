@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from miglet import cli
+from miglet import arguments
 from miglet.bootstrap.framework import CHECKS
 from miglet.commands import registry  # noqa: F401 - its commands become rows
 from miglet.ctl import __main__ as ctl
@@ -105,7 +105,7 @@ def test_the_reference_has_everything_that_it_is_printed_from(tmp_path, monkeypa
         "commands": [each.name for each in COMMANDS.values()],
         "metrics": [*METRICS, *(series.name for series in AGENT)],
         "checks": CHECKS,
-        "command_line": [*cli.SUBCOMMANDS, *ctl.SUBCOMMANDS],
+        "command_line": [*arguments.SUBCOMMANDS, *ctl.SUBCOMMANDS],
     }.items():
         text = (tmp_path / f"{page}.rst").read_text()
         assert names and [name for name in names if name not in text] == [], page

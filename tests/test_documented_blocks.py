@@ -13,7 +13,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from miglet import cli
+from miglet import arguments, cli
 from miglet.config.schema import SCHEMA
 from miglet.controller import contract
 from miglet.ctl import __main__ as ctl
@@ -35,7 +35,7 @@ COMMANDS = [
     for command in commands(block)
 ]
 PARSERS = {
-    "miglet": cli.parser,
+    "miglet": arguments.parser,
     "miglet-ctl": ctl.parser,
     "miglet-controller": reference.parser,
 }

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "miglet"
 LAYERS = [
     {"errors", "formats", "metrics", "redaction", "safefile"},
     {"cli", "config", "control", "http", "logger", "messages"},
-    {"controller", "supervisor"},
+    {"arguments", "controller", "supervisor"},
     {"journal", "metadata", "runner"},
     {"bootstrap", "job"},
     {"lifecycle", "workers"},

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from miglet import __version__, cli, errors
+from miglet import __version__, arguments, errors
 from miglet.config.schema import KEYS
 from miglet.ctl import __main__ as ctl
 from miglet.reference import cli as controller
@@ -60,7 +60,7 @@ def manual(name: str) -> str:
 @pytest.mark.parametrize(
     ("page", "parser", "verbs"),
     [
-        ("miglet.8", cli.parser(), set(cli.SUBCOMMANDS)),
+        ("miglet.8", arguments.parser(), set(arguments.SUBCOMMANDS)),
         ("miglet-ctl.1", ctl.parser(), set(ctl.SUBCOMMANDS)),
         (
             "miglet-controller.1",
@@ -140,7 +140,7 @@ def verb_options(parser: argparse.ArgumentParser) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     ("command", "parser"),
-    [("miglet", cli.parser()), ("miglet-ctl", ctl.parser())],
+    [("miglet", arguments.parser()), ("miglet-ctl", ctl.parser())],
     ids=["miglet", "miglet-ctl"],
 )
 def test_the_shell_offers_every_verb_and_its_options(command, parser):
