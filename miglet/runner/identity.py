@@ -6,6 +6,7 @@ to be alive on a pid alone. Not a part of `procfs`: the shim does without datacl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,8 +24,12 @@ class ProcIncomplete(MigletError):
     hint = "mount /proc without subset=pid: see proc(5)"
 
 
+@functools.cache
 def boot_id(path: str = BOOT_ID) -> str:
-    """The kernel's name for this boot of the machine; raises ProcIncomplete."""
+    """The kernel's name for this boot of the machine; raises ProcIncomplete.
+
+    Read once: a process lives in one boot, and the watcher asks every second.
+    """
     try:
         return procfs.boot_id(path)
     except OSError as error:

@@ -30,8 +30,10 @@ from miglet.supervisor.signals import SignalPipe
 #: Seconds on top of what a call may take until its worker counts as unresponsive.
 LIVENESS_MARGIN = 5.0
 
-#: Seconds between two liveness pings: two of them come before a worker counts as hung.
-PING_SECONDS = 2.0
+#: A liveness ping that is so many seconds old is renewed with what else the worker is
+#: awake for, and in the end without: two come before it would count as hung.
+PING_SECONDS = 1.5
+LATEST_PING_SECONDS = 2.4
 
 
 class Worker:
@@ -92,8 +94,9 @@ class Worker:
             if self._extended:
                 # The slow call returned: restore the usual liveness timeout.
                 self.ping()
-            wake = min(self._due, self._pinged + PING_SECONDS) - time.monotonic()
-            for key, _ in self._selector.select(max(0.0, wake)):
+            wake = min(self._due, self._pinged + LATEST_PING_SECONDS)
+            wait = max(0.0, wake - time.monotonic())
+            for key, _ in self._selector.select(wait):
                 key.data()
 
     def open(self) -> None:

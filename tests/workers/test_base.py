@@ -135,7 +135,8 @@ def test_a_worker_that_lives_pings_twice_before_it_would_count_as_hung():
 
 
 def test_a_liveness_ping_comes_at_once_and_then_periodically(monkeypatch):
-    monkeypatch.setattr(base, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(base, "LATEST_PING_SECONDS", 0.2)
+    monkeypatch.setattr(base, "PING_SECONDS", 0.1)
     with forked(Parrot()) as worker:
         began, pings = time.monotonic(), 0
         watch = Stopwatch()
