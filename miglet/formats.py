@@ -5,12 +5,11 @@ Light enough for every process: nothing here imports a library.
 
 from __future__ import annotations
 
-import calendar
 import json
 import math
 import re
 import time
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, NoReturn
 
 #: Any 64-bit integer and any double that Python prints has fewer characters.
@@ -85,8 +84,10 @@ def parse_http_date(text: str | None) -> float | None:
     month = MONTHS.index(found["month"]) + 1
     if not (1 <= int(found["day"]) <= 31 and hour < 24 and minute < 60 and second < 61):
         return None
-    seconds = calendar.timegm((year, month, int(found["day"]), hour, minute, second))
-    return min(float(seconds), LATEST)
+    # Not calendar.timegm: a start is spared that module, and locale behind it.
+    month_began = datetime(year, month, 1, tzinfo=timezone.utc).timestamp()
+    minutes = ((int(found["day"]) - 1) * 24 + hour) * 60 + minute
+    return min(month_began + minutes * 60 + second, LATEST)
 
 
 def strict_json(body: bytes, deepest: int = DEEPEST) -> Any:

@@ -113,18 +113,24 @@ def import_for_workers() -> None:
     import_without("requests", unused | dict.fromkeys(DECODERS))
 
 
-# Only what queues carry is pickled: ours carry JSON, so that no process unpickles what
-# a less privileged one has written.
-import_without(
-    "multiprocess",
-    {"dill": None, "pickle": stand_in("pickle", Pickler=object, loads=None)},
-)
 # Wanted by dataclasses, for classes without a docstring, and by the JSON formatter.
 sys.modules.setdefault("inspect", late("inspect", istraceback=is_traceback))
 # Wanted by uuid, to know how to find a network card: only for ids that name it.
 sys.modules.setdefault("platform", late("platform", system=lambda: "Linux"))
 # Wanted by calendar, for the names of days; by urllib3, to send files; by requests, to
 # read certificates out of an archive; by the runner's release, to unpack it; by the
-# journal, to rescue what a damaged file still has.
-for spared in ("locale", "mimetypes", "tarfile", "tempfile", "zipfile"):
+# journal, to rescue what a damaged file still has; by email, for headers that are not
+# ASCII; by traceback, which reads the source code of what it shows.
+SPARED = (
+    *("email.header", "locale", "mimetypes", "tarfile", "tempfile"),
+    *("textwrap", "tokenize", "zipfile"),
+)
+for spared in SPARED:
     sys.modules.setdefault(spared, late(spared))
+
+# Only what queues carry is pickled: ours carry JSON, so that no process unpickles what
+# a less privileged one has written.
+import_without(
+    "multiprocess",
+    {"dill": None, "pickle": stand_in("pickle", Pickler=object, loads=None)},
+)

@@ -13,7 +13,16 @@ pytestmark = pytest.mark.integration
 
 PROLOGUE = "import json, sys, miglet.supervisor.lean_imports as lean_imports; "
 SPARED = [
-    *("ast", "asyncio", "brotli", "bz2", "charset_normalizer", "difflib", "dill"),
+    *(
+        "argparse",
+        "ast",
+        "asyncio",
+        "brotli",
+        "bz2",
+        "charset_normalizer",
+        "difflib",
+        "dill",
+    ),
     *("jsonschema", "lzma", "miglet.config.schema", "pickle", "prometheus_client"),
     "yaml",
 ]
@@ -49,6 +58,21 @@ def test_what_is_wanted_late_is_fetched_and_then_stays():
         True,
         True,
     ]
+
+
+def test_a_start_fetches_nothing_that_is_wanted_late():
+    script = "import miglet.cli, miglet.agent.start"
+    script += "; lean_imports.import_for_workers(); import miglet.agent.daemon"
+    fetched = "[n for n in lean_imports.SPARED if hasattr(sys.modules[n], '__file__')]"
+    assert evaluate(script, fetched) == []
+
+
+def test_source_code_and_headers_are_still_read():
+    script = "import linecache, email, miglet.agent.daemon"
+    line = "linecache.getline(lean_imports.__file__, 1)"
+    assert evaluate(script, line).startswith('"""Keeps large modules')
+    header = "str(email.message_from_bytes(b'Server: \\xc3\\xa4\\n\\n')['server'])"
+    assert evaluate(script, header) != ""
 
 
 def test_a_class_without_a_docstring_is_described_as_ever():
