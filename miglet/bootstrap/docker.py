@@ -105,4 +105,4 @@ def ping(path: str, deadline: float) -> str:
             raise
         except OSError as error:
             return error.strerror or str(error)
-    return "" if answer.status == 200 else f"answered {answer.line[:80]!r}"
+    return "" if answer.status == 200 else f"answered {answer.text[:80]!r}"

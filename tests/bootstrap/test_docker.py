@@ -40,7 +40,7 @@ def docker_at(
                         reply(connection)
 
     def reply(connection: socket.socket) -> None:
-        asked = connection.recv(1000).startswith(b"GET /_ping HTTP/1.0\r\n")
+        asked = connection.recv(1000).startswith(b"GET /_ping HTTP/1.1\r\n")
         for piece in answer if asked else ():
             connection.sendall(piece)
             stopped.wait(0.02)
@@ -152,11 +152,11 @@ def test_docker_that_is_optional_and_silent_is_a_warning_after_two_seconds(
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (b"HTTP/1.0 500 Oops 200\r\n\r\n", "HTTP/1.0 500 Oops 200"),
+        (b"HTTP/1.0 500 Oops 200\r\n\r\n", "500 Oops 200"),
         (b"SSH-2.0-OpenSSH 200\r\n\r\n", "SSH-2.0-OpenSSH 200"),
         (b"\xff\x00 200 \r\n\r\n", "200"),
         (b"HTTP/1.0\r\n\r\n", "HTTP/1.0"),
-        (b"", "''"),
+        (b"", "closed connection"),
     ],
     ids=["error", "ssh", "binary", "short", "empty"],
 )
