@@ -169,6 +169,16 @@ def test_every_subcommand_is_in_the_help(path):
         assert run.__doc__
 
 
+def test_the_help_lists_every_subcommand_though_one_is_named(path):
+    shown = ctl_at(path, "--help", "status").stdout
+    assert all(name in shown for name in ctl.SUBCOMMANDS)
+
+
+def test_a_socket_with_the_name_of_a_subcommand_is_still_a_socket():
+    options = ctl.parse(["--socket", "status", "doctor"])
+    assert (options.socket, options.subcommand) == ("status", "doctor")
+
+
 def test_a_narrow_terminal_gets_no_wrapped_table(path, calls):
     pid, terminal = pty.fork()
     if pid == 0:
