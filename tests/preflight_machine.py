@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import miglet.bootstrap.preflight  # noqa: F401  # registers the checks
 from miglet.bootstrap.framework import CHECKS, outcome
 from miglet.config.load import load
 from miglet.config.settings import Settings

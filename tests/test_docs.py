@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import miglet.bootstrap.preflight  # noqa: F401  # registers the checks
 from miglet import arguments
 from miglet.bootstrap.framework import CHECKS
 from miglet.commands import registry  # noqa: F401 - its commands become rows

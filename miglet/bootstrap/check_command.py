@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from miglet.bootstrap import framework
+from miglet.bootstrap import framework, preflight
 from miglet.config.load import explain, explanation
 from miglet.errors import DONE, MISCONFIGURED, UNAVAILABLE
 from miglet.metadata.sources import sources_of
@@ -23,7 +23,7 @@ def config(sources: dict[str, Any], as_json: bool) -> int:
 def check(sources: dict[str, Any], as_json: bool) -> int:
     """Print the checks' table; 0, 69 (not now) or 78 (not with this configuration)."""
     found = sources_of(os.environ, sources)
-    report = [*found.checks(), *framework.report(found.loaded().settings)]
+    report = preflight.report(found, found.loaded().settings)
     write(json.dumps(report, indent=2) if as_json else framework.table(report))
     failed = {each["category"] for each in report if each["status"] == "fail"}
     if "misconfig" in failed:

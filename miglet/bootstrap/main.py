@@ -7,24 +7,22 @@ between them says that there was no metadata, where there should have been.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import time
-from pathlib import Path
 from typing import Any
 
-import psutil
-
-from miglet import __version__
-from miglet.bootstrap import framework
 from miglet.config.load import NOWHERE, explanation, fallback_settings
-from miglet.config.settings import Settings
 from miglet.errors import UNAVAILABLE, Misconfigured
-from miglet.messages.facts import PreflightDone, SettingsLoaded, SettingsRefused
+from miglet.messages.facts import SettingsLoaded, SettingsRefused
 from miglet.metadata.sources import Sources, keep_token, sources_of
-from miglet.metrics.machine import existing
-from miglet.runner.identity import ProcIncomplete, boot_id
-from miglet.runner.installation import runner_version
+from miglet.runner.identity import ProcIncomplete
 from miglet.supervisor.queues import Queue
+
+#: Imported when the settings have been reported: the parent waits for those, and what
+#: the checks need takes a third of the time of all that this child imports.
+PREFLIGHT = "miglet.bootstrap.preflight"
 
 
 def main(queue: Queue, sources: dict[str, Any]) -> None:
@@ -41,15 +39,10 @@ def main(queue: Queue, sources: dict[str, Any]) -> None:
     note = found.note()
     if note:
         queue.put(note)
-    report = [*found.checks(), *framework.report(loaded.settings)]
-    try:
-        description = (
-            machine(loaded.settings) | found.identity() | {"timeline": timeline}
-        )
-    except ProcIncomplete:
-        # the parent needs the boot's id first: it has said so, and ended
-        return
-    queue.put(PreflightDone(report, description))
+    preflight = importlib.import_module(PREFLIGHT).preflight
+    # Where the boot's id cannot be read, the parent has said so, and ended.
+    with contextlib.suppress(ProcIncomplete):
+        queue.put(preflight(found, loaded.settings, timeline))
 
 
 def refused(found: Sources, error: Misconfigured) -> SettingsRefused:
@@ -67,16 +60,3 @@ def refused(found: Sources, error: Misconfigured) -> SettingsRefused:
     lacking = found.error and all(fault.source == NOWHERE for fault in error.faults)
     status = UNAVAILABLE if lacking else error.exit_status
     return SettingsRefused(faults, settings, status)
-
-
-def machine(settings: Settings) -> dict[str, Any]:
-    """What VMStarted says of the machine, whatever cloud it is in."""
-    directory = Path(settings.runner.directory)
-    return {
-        "version": __version__,
-        "boot_id": boot_id(),
-        "cpu_count": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "disk_bytes": psutil.disk_usage(str(existing(directory))).total,
-        "runner_version": runner_version(directory),
-    }

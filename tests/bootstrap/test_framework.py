@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import miglet.bootstrap.preflight  # noqa: F401  # registers the checks
 from miglet.bootstrap.framework import (
     CHECKS,
     Check,
@@ -68,7 +69,7 @@ def test_without_docker_and_network_the_boot_is_hardly_held_up(tmp_path):
 
 
 def test_the_start_is_spared_the_http_libraries():
-    code = "import sys, miglet.bootstrap; print(*sys.modules)"
+    code = "import sys, miglet.bootstrap.preflight; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert {"requests", "urllib3"}.isdisjoint(loaded)
 

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+import miglet.bootstrap.preflight  # noqa: F401  # registers the checks
 from miglet.bootstrap import framework
 from miglet.bootstrap.framework import Check, report
 from miglet.supervisor import privileges

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from miglet.bootstrap import framework
+from miglet.bootstrap import framework, preflight
 from miglet.bootstrap import main as child
 from miglet.errors import MISCONFIGURED, UNAVAILABLE
 from miglet.messages.facts import (
@@ -110,5 +110,5 @@ def test_without_the_boots_id_the_checks_are_not_reported(run, monkeypatch):
     def incomplete() -> str:
         raise ProcIncomplete("/proc/sys/kernel/random/boot_id")
 
-    monkeypatch.setattr(child, "boot_id", incomplete)
+    monkeypatch.setattr(preflight, "boot_id", incomplete)
     assert [type(each) for each in run(*COMPLETE)] == [SettingsLoaded]
