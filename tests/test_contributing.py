@@ -121,3 +121,7 @@ def test_the_example_of_a_command_works(copy: Path) -> None:
 
 def test_the_example_of_an_event_works(copy: Path) -> None:
     carry_out("An event", copy)
+
+
+def test_the_example_of_a_worker_works(copy: Path) -> None:
+    carry_out("A worker", copy)

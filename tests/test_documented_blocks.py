@@ -34,6 +34,9 @@ COMMANDS = [
     if block.language in ("sh", "")
     for command in commands(block)
 ]
+#: The new files that worked examples have the reader write.
+MADE_BY_EXAMPLES = {block.notes.get("new file", "") for block in BLOCKS}
+
 PARSERS = {
     "miglet": arguments.parser,
     "miglet-ctl": ctl.parser,
@@ -171,7 +174,8 @@ def test_every_test_that_is_said_to_run_a_block_exists(block):
 )
 def test_every_file_of_tests_that_a_command_names_exists(command):
     files = [word for word in command.words if word.startswith("tests/")]
-    assert files and [name for name in files if not (ROOT / name).exists()] == []
+    missing = {name for name in files if not (ROOT / name).exists()}
+    assert files and missing - MADE_BY_EXAMPLES == set()
 
 
 @of_language("yaml")

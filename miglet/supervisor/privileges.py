@@ -31,7 +31,13 @@ COMMAND_USER = "miglet-commands"
 METRICS_USER = "miglet-metrics"
 NOTICE_USER = "miglet-notices"
 TASK_USER = "miglet-tasks"
-USERS = (HEARTBEAT_USER, COMMAND_USER, METRICS_USER, NOTICE_USER, TASK_USER)
+USERS = (
+    HEARTBEAT_USER,
+    COMMAND_USER,
+    METRICS_USER,
+    NOTICE_USER,
+    TASK_USER,
+)
 
 #: The group of those that talk to the controller, and of nobody else: it may read the
 #: credentials.

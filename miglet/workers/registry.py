@@ -26,7 +26,12 @@ class LateWorker(NamedTuple):
 #: Started on every machine.
 ALWAYS: dict[str, type[Worker]] = {
     each.name: each
-    for each in (HeartbeatSender, RunnerWatcher, CommandPoller, MetricsSampler)
+    for each in (
+        HeartbeatSender,
+        RunnerWatcher,
+        CommandPoller,
+        MetricsSampler,
+    )
 }
 
 #: Started when the machine turns out to be in a cloud; imported only by the child that
