@@ -1,4 +1,4 @@
-"""``miglet``: the one place that starts what is asked for, prints, and exits.
+"""``miglet``: starts the daemon or a subcommand, prints its error, returns its status.
 
 Before the settings are known, a start imports next to nothing: the child that loads
 them and the parent's own imports then take their time side by side.

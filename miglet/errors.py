@@ -1,7 +1,7 @@
 """Every error that MIGlet raises on purpose, in one tree.
 
 An error says what is wrong, whether trying again may help, and with which status
-the program ends when nobody does anything about it. Only ``cli`` prints them.
+the program ends when nobody does anything about it.
 """
 
 from __future__ import annotations

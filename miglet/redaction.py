@@ -1,8 +1,7 @@
-"""Keeping secrets out of sight and privileges out of reach.
+"""Masks secrets in texts and in JSON values.
 
-The rule that holds here: a secret is masked in whatever form it turns up, at the
-price of masking now and then what was none; and a privilege that was given up is
-shown to be gone, or the caller gets an error.
+A secret is masked in every form in which it may appear (quoted, URL-encoded, base64),
+at the price of masking now and then what is none.
 """
 
 from __future__ import annotations

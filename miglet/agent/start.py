@@ -1,4 +1,5 @@
-"""The start of the daemon: settings, lock, journal, control socket, workers, loop.
+"""Starts the daemon: forks the bootstrap child, imports what the workers share, waits
+for the settings, takes the lock, then calls `daemon.serve`.
 
 The child that loads the configuration is forked before anything heavy is imported:
 while it reads YAML, this process imports what the workers will share.

@@ -1,1 +1,1 @@
-"""The state of the machine: what it is, how it changes, and where it is kept."""
+"""The lifecycle of the machine: a pure state machine, as a table of rules."""

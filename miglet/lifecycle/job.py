@@ -1,6 +1,6 @@
 """What is done about the job: it begins, is announced, identified, closed.
 
-Pure, like every rule. What the machine does after a job is in `runners`.
+Pure, like every rule. What the machine does after a job is in `runner`.
 """
 
 from __future__ import annotations

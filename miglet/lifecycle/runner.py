@@ -1,6 +1,6 @@
 """The runner: provided, launched, listening, gone; and what follows a job's end.
 
-Pure, like every rule; which one holds in which state is in the table of `lifecycle`.
+Pure, like every rule; which one holds in which state is in `table`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How the machine ends: drain, shutdown, errors, signals, notices, the last steps.
 
-Pure, like every rule; which one holds in which state is in the table of `lifecycle`.
+Pure, like every rule; which one holds in which state is in `table`.
 """
 
 from __future__ import annotations

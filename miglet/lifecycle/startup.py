@@ -1,6 +1,6 @@
 """The start: from the bootstrap to the controller's acknowledgement.
 
-Pure, like every rule; which one holds in which state is in the table of `lifecycle`.
+Pure, like every rule; which one holds in which state is in `table`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ AnyValue = TypeVar("AnyValue", bound="Value")
 #: Most bytes of one message on a queue.
 LIMIT = 64 * 1024
 
-#: Whole numbers are smaller: what SQLite and every JSON reader can hold.
+#: Integers are smaller in absolute value: SQLite stores 64 bits.
 INTEGER_LIMIT = 2**63
 
 #: Every kind of message by its name, filled as the classes below are defined.

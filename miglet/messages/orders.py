@@ -68,15 +68,15 @@ class UpdateHeartbeat(Order):
         return not self.at_once
 
 
-# The runner-watcher.
-
-
 @frozen_value
 class RenewCredentials(Order):
     """Read token, certificate and key anew; keep the old ones if these do not work."""
 
     to = "heartbeat-sender"
     command_id: str
+
+
+# The runner-watcher.
 
 
 @frozen_value

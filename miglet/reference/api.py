@@ -1,4 +1,4 @@
-"""The calls of agents: tokens, events, heartbeats, commands.
+"""The API's calls: for agents (tokens, events, heartbeats, commands) and for operators.
 
 Nothing is acknowledged before it is on the disk, and nothing is taken before it was
 held against the contract.

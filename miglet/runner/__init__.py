@@ -1,4 +1,5 @@
-"""The runner: registered, launched, watched, understood and ended.
+"""The runner: installed, registered, launched and ended.
 
-Nothing in here knows the lifecycle or the network; only the launcher starts programs.
+Nothing here knows the lifecycle or the network; what outlives MIGlet is started by the
+launcher alone.
 """

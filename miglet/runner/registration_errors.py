@@ -1,7 +1,8 @@
 """Why `config.sh` fails, as tables: what it says, what that means, what to do next.
 
 The runner ends with 1 whatever was wrong and says what it was only in words (config.sh
-and ConfigurationManager.cs of actions/runner). Only data: `outcome` reads it.
+and ConfigurationManager.cs of actions/runner). The tables come first, then the
+functions that read them.
 """
 
 from __future__ import annotations
