@@ -21,7 +21,13 @@ NAME = re.compile(
 )
 
 #: Names of others: a cloud, systemd, the kernel.
-FOREIGN = {"InstanceMetadataTags", "DynamicUser", "ProtectProc", "no_new_privs"}
+FOREIGN = {
+    "InstanceMetadataTags",
+    "DynamicUser",
+    "ProtectProc",
+    "RestartPreventExitStatus",
+    "no_new_privs",
+}
 
 #: Names that CONTRIBUTING.rst has its reader write or look at.
 EXAMPLES = {"DrainIfIdle", "LogLevelChanged", "TestJournalModel"}
