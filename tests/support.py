@@ -1,8 +1,9 @@
-"""What several test modules share: waiting for a condition, and a stopwatch."""
+"""What several test modules share: waiting, open files, and a stopwatch."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,18 @@ def eventually(
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {seconds:g} s: {what or condition}")
         select.select([], [], [], 0.01)
+
+
+def open_files(pid: int) -> list[str]:
+    """What the descriptors of a process lead to, in their order.
+
+    One that is closed while we look is left out.
+    """
+    targets = []
+    for number in sorted(map(int, os.listdir(f"/proc/{pid}/fd"))):
+        with contextlib.suppress(FileNotFoundError):
+            targets.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+    return targets
 
 
 class Stopwatch:

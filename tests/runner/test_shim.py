@@ -26,7 +26,7 @@ from miglet.runner.run import Run
 from miglet.runner.shim import OUTPUT_BYTES, Output
 from tests.launching import as_root, begin_of, orphans_of
 from tests.paths import PYTHON
-from tests.support import eventually
+from tests.support import eventually, open_files
 
 pytestmark = [pytest.mark.integration, pytest.mark.units]
 
@@ -209,16 +209,15 @@ def test_it_is_small_and_holds_nothing_but_its_own(launcher, tmp_path):
     assert os.readlink(proc / "cwd") == "/"
     assert os.getsid(run.shim.pid) not in (os.getsid(0), run.listener.pid)
 
-    def targets() -> list[str]:
-        return [os.readlink(descriptor) for descriptor in (proc / "fd").iterdir()]
-
     def files() -> list[str]:
         """All but the socket of the process connector, which not every kernel has."""
-        return [each for each in targets() if not each.startswith("socket:")]
+        return [
+            each for each in open_files(run.shim.pid) if not each.startswith("socket:")
+        ]
 
     # the ends of the wakeup pipe, one of the output's, 0 and 1, and three of its folder
     eventually(lambda: len(files()) == 8, what="the end of its report")
-    assert len(targets()) <= 9
+    assert len(open_files(run.shim.pid)) <= 9
     own = sorted(Path(each).name for each in files() if str(launcher.root) in each)
     assert own == ["lock", "output", "shim.err"]
 

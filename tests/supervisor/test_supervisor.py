@@ -28,7 +28,7 @@ from miglet.supervisor import queues
 from miglet.supervisor.children import Child
 from miglet.supervisor.queues import Queue, QueueClosed
 from miglet.supervisor.supervisor import Limits, Supervisor
-from tests.support import Stopwatch, eventually
+from tests.support import Stopwatch, eventually, open_files
 
 pytestmark = pytest.mark.integration
 
@@ -370,9 +370,7 @@ def test_nothing_leaks_into_a_worker_but_its_queue(house):
 
 def sockets(pid: int) -> int:
     """How many descriptors a process has that are neither stdio nor its selector."""
-    folder = f"/proc/{pid}/fd"
-    links = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
-    return len([each for each in links[3:] if "eventpoll" not in each])
+    return len([each for each in open_files(pid)[3:] if "eventpoll" not in each])
 
 
 def test_a_stopped_crew_leaves_no_zombie(house):

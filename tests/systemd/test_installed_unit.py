@@ -8,7 +8,6 @@ its runner as `runner`, and the checks on secrets are made as that user.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -29,7 +28,7 @@ from tests.paths import ROOT
 from tests.reference_process import ReferenceController, running_controller
 from tests.runner_double.double import install
 from tests.runner_double.plan import FAST
-from tests.support import eventually
+from tests.support import eventually, open_files
 from tests.systemd import promises
 from tests.systemd.console import Console
 from tests.systemd.machine import Machine
@@ -335,8 +334,7 @@ def connections(pid: int) -> set[str]:
     """The TCP sockets of a process, by their inodes."""
     rows = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
     inodes = {f"socket:[{row.split()[9]}]" for row in rows}
-    links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
-    return inodes.intersection(links)
+    return inodes.intersection(open_files(pid))
 
 
 @pytest.mark.parametrize("more_of_the_unit", [IN_A_CLOUD])
