@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from miglet import __version__
-from miglet.cli import named
+from miglet.cli import load_function
 
 #: Every subcommand by its name, filled as the functions below are defined.
 SUBCOMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {}
@@ -44,27 +44,29 @@ def parser() -> argparse.ArgumentParser:
         add_sources(each, "after")
         each.set_defaults(subcommand=name)
         if name in ("check", "config"):
-            each.add_argument("--json", action="store_true", help="for scripts")
+            each.add_argument("--json", action="store_true", help="print JSON")
         if name == "install-runner":
             each.add_argument(
                 "archive", metavar="ARCHIVE", help="the release (.tar.gz)"
             )
-            each.add_argument("--sha256", metavar="SUM", help="what it must be")
+            each.add_argument(
+                "--sha256", metavar="SUM", help="expected SHA-256 of the archive"
+            )
     return root
 
 
-def add_sources(each: argparse.ArgumentParser, place: str) -> None:
+def add_sources(target: argparse.ArgumentParser, place: str) -> None:
     """Where the configuration comes from; `place` is before or after the subcommand.
 
     Each place has its own list: argparse would drop what stands before the subcommand.
     """
-    each.add_argument(
+    target.add_argument(
         "--config",
         metavar="FILE",
         default=None if place == "before" else argparse.SUPPRESS,
         help="default: /etc/miglet/miglet.yaml",
     )
-    each.add_argument(
+    target.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
@@ -83,13 +85,13 @@ def sources_of(parsed: argparse.Namespace) -> dict[str, object]:
 @subcommand
 def run(parsed: argparse.Namespace) -> int:
     """Serve in the foreground until the controller, a signal or a fault ends it."""
-    return named("miglet.agent.start", "start")(sources_of(parsed))
+    return load_function("miglet.agent.start", "start")(sources_of(parsed))
 
 
 @subcommand
 def check(parsed: argparse.Namespace) -> int:
     """Check configuration and machine, print a table (for image builds)."""
-    return named("miglet.bootstrap.check_command", "check")(
+    return load_function("miglet.bootstrap.check_command", "check")(
         sources_of(parsed), parsed.json
     )
 
@@ -97,7 +99,7 @@ def check(parsed: argparse.Namespace) -> int:
 @subcommand
 def config(parsed: argparse.Namespace) -> int:
     """Print each effective setting with its source, secrets masked."""
-    return named("miglet.bootstrap.check_command", "config")(
+    return load_function("miglet.bootstrap.check_command", "config")(
         sources_of(parsed), parsed.json
     )
 
@@ -105,5 +107,5 @@ def config(parsed: argparse.Namespace) -> int:
 @subcommand
 def install_runner(parsed: argparse.Namespace) -> int:
     """Unpack a release of actions/runner so that jobs cannot change it (as root)."""
-    install = named("miglet.bootstrap.install_command", "install")
+    install = load_function("miglet.bootstrap.install_command", "install")
     return install(sources_of(parsed), parsed.archive, parsed.sha256)

@@ -17,11 +17,11 @@ from miglet.formats import one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    sources = sources_of_run(words)
+    sources = parse_plain_run(words)
     try:
         if sources is None:
-            return named("miglet.arguments", "run_subcommand")(words)
-        return named("miglet.agent.start", "start")(sources)
+            return load_function("miglet.arguments", "run_subcommand")(words)
+        return load_function("miglet.agent.start", "start")(sources)
     except Misconfigured as error:
         for fault in error.faults:
             print(one_line(f"miglet: {fault}"), file=sys.stderr)
@@ -32,17 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
 
 
-def sources_of_run(words: Sequence[str]) -> dict[str, object] | None:
+def parse_plain_run(words: Sequence[str]) -> dict[str, object] | None:
     """The sources of ``[run] [--config FILE] [--set KEY=VALUE]...``; None for others.
 
     So the unit starts the daemon, which takes 1.1 MB less without argparse. What is not
     exactly so, mistakes included, is for `miglet.arguments`.
     """
-    file, assignments, named_it = None, [], False
+    file, assignments, saw_run = None, [], False
     left = iter(words)
     for word in left:
         option, equals, value = word.partition("=")
         if option in ("--config", "--set"):
+            # A missing value is for argparse to report.
             value = value if equals else next(left, "-")
             if value.startswith("-"):
                 return None
@@ -50,13 +51,13 @@ def sources_of_run(words: Sequence[str]) -> dict[str, object] | None:
                 assignments.append(value)
             else:
                 file = value
-        elif word == "run" and not named_it:
-            named_it = True
+        elif word == "run" and not saw_run:
+            saw_run = True
         else:
             return None
     return {"file": file, "assignments": assignments}
 
 
-def named(module: str, function: str) -> Callable[..., int]:
-    """A function of a module that only one subcommand needs."""
+def load_function(module: str, function: str) -> Callable[..., int]:
+    """Import a module that only one subcommand needs; a function of it."""
     return getattr(importlib.import_module(module), function)

@@ -12,14 +12,14 @@ def called(monkeypatch):
     """Catches what a subcommand would start: (module, function, arguments)."""
     calls = []
 
-    def named(module: str, function: str):
+    def load_function(module: str, function: str):
         def run(*arguments: object) -> int:
             calls.append((module, function, arguments))
             return 0
 
         return run
 
-    monkeypatch.setattr(arguments, "named", named)
+    monkeypatch.setattr(arguments, "load_function", load_function)
     return calls
 
 
@@ -68,9 +68,11 @@ def test_sources_may_be_named_before_or_after_the_word_and_on_both_sides(called,
 @pytest.mark.parametrize("word", [*arguments.SUBCOMMANDS])
 def test_every_word_names_functions_that_exist(word, monkeypatch):
     found = []
-    real = arguments.named
+    real = arguments.load_function
     monkeypatch.setattr(
-        arguments, "named", lambda *where: found.append(real(*where)) or (lambda *_: 0)
+        arguments,
+        "load_function",
+        lambda *where: found.append(real(*where)) or (lambda *_: 0),
     )
     arguments.run_subcommand([word, "archive"] if word == "install-runner" else [word])
     assert all(map(callable, found)) and len(found) == 1

@@ -18,7 +18,7 @@ def test_an_error_is_one_line_with_its_hint_and_gives_the_exit_status(
     def fail(*_: object) -> int:
         raise Misconfigured([Fault("org_id", "environment", "is empty", "set it")])
 
-    monkeypatch.setattr(cli, "named", lambda *_: fail)
+    monkeypatch.setattr(cli, "load_function", lambda *_: fail)
     assert cli.main(["check"]) == MISCONFIGURED
     captured = capsys.readouterr()
     assert "org_id (environment): is empty; set it" in captured.err
@@ -29,7 +29,7 @@ def test_an_error_without_a_status_of_its_own_is_internal(monkeypatch, capsys):
     def fail(*_: object) -> int:
         raise MigletError("out of luck")
 
-    monkeypatch.setattr(cli, "named", lambda *_: fail)
+    monkeypatch.setattr(cli, "load_function", lambda *_: fail)
     assert cli.main(["check"]) == 1
     assert "out of luck" in capsys.readouterr().err
 
@@ -50,7 +50,7 @@ def test_an_error_without_a_status_of_its_own_is_internal(monkeypatch, capsys):
     ],
 )
 def test_a_plain_start_needs_no_argparse(words, sources):
-    assert cli.sources_of_run(words) == sources
+    assert cli.parse_plain_run(words) == sources
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_plain_start_needs_no_argparse(words, sources):
     ],
 )
 def test_anything_else_is_left_to_argparse(words):
-    assert cli.sources_of_run(words) is None
+    assert cli.parse_plain_run(words) is None
 
 
 def test_a_plain_start_is_understood_as_argparse_understands_it():
@@ -75,7 +75,7 @@ def test_a_plain_start_is_understood_as_argparse_understands_it():
     for words in itertools.chain.from_iterable(
         itertools.product(some, repeat=length) for length in range(4)
     ):
-        sources = cli.sources_of_run(words)
+        sources = cli.parse_plain_run(words)
         if sources is not None:
             understood += 1
             parsed = arguments.parser().parse_args(words)
