@@ -59,8 +59,8 @@ FINISH_SECONDS = 1.0
 
 
 @frozen_value
-class Places(Value):
-    """Where one run leaves its traces; None where it leaves none of that kind."""
+class RunPaths(Value):
+    """Where one run writes; None where it writes nothing of that kind."""
 
     #: The file that the launcher's shim writes the Listener's output to.
     output: Path | None = None
@@ -82,12 +82,12 @@ class SignReader:
 
     def __init__(
         self,
-        places: Places,
+        paths: RunPaths,
         started_at: Callable[[], float],
         features: Mapping[str, bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._started_at: Callable[[], float] = lambda: (
+        self._earliest_at: Callable[[], float] = lambda: (
             started_at() - _HEAD_START_SECONDS
         )
         self._clock = clock
@@ -95,22 +95,22 @@ class SignReader:
         self._tail = self._hooks = self._diag = self._perf = None
         self._inotify: Inotify | None = None
         self._watched: dict[Path, int] = {}
-        if places.output:
-            self._tail = Tail(places.output, Budget(FILE_BUDGET_BYTES, budget))
-            self._watch(places.output.parent, MODIFIED | CREATED | MOVED_IN)
-        if places.job_directory and features.get("job_hooks", True):
-            self._hooks = HookReports(places.job_directory)
-            self._watch(places.job_directory, CLOSED_AFTER_WRITE | MOVED_IN)
-        if places.diag_directory and features.get("diag_logs", True):
+        if paths.output:
+            self._tail = Tail(paths.output, Budget(FILE_BUDGET_BYTES, budget))
+            self._watch(paths.output.parent, MODIFIED | CREATED | MOVED_IN)
+        if paths.job_directory and features.get("job_hooks", True):
+            self._hooks = HookReports(paths.job_directory)
+            self._watch(paths.job_directory, CLOSED_AFTER_WRITE | MOVED_IN)
+        if paths.diag_directory and features.get("diag_logs", True):
             self._diag = DiagFolder(
-                places.diag_directory, self._started_at, budget, places.earlier_logs
+                paths.diag_directory, self._earliest_at, budget, paths.earlier_logs
             )
-            self._watch(places.diag_directory, MODIFIED | CREATED | MOVED_IN)
-        if places.perflog_directory and features.get("perflog", True):
+            self._watch(paths.diag_directory, MODIFIED | CREATED | MOVED_IN)
+        if paths.perflog_directory and features.get("perflog", True):
             self._perf = PerfLog(
-                places.perflog_directory, Budget(FILE_BUDGET_BYTES, budget)
+                paths.perflog_directory, Budget(FILE_BUDGET_BYTES, budget)
             )
-            self._watch(places.perflog_directory, MODIFIED | CREATED | MOVED_IN)
+            self._watch(paths.perflog_directory, MODIFIED | CREATED | MOVED_IN)
 
     def open(self) -> None:
         """Ask the kernel to be woken; without it, only polling helps."""
@@ -189,7 +189,7 @@ class SignReader:
     def _date(self, sign: Sign, seen: float) -> Sign:
         """The sign at the time it most likely happened, never outside the run."""
         fresh = 0 <= seen - sign.at < _FRESH_SECONDS
-        within = min(max(sign.at, self._started_at()), seen)
+        within = min(max(sign.at, self._earliest_at()), seen)
         return replace(sign, at=seen if fresh else within)
 
 
@@ -204,9 +204,12 @@ RESULT_SECONDS = 2.0
 #: for its result where that only tells a lost lock from a cancellation.
 CONFIRM_SECONDS = 0.5
 
-#: Seconds between two looks while a Worker is looked for, or a result waited for; and
-#: while its exit status may come at any moment, which wakes nobody.
+#: Seconds between two looks while a Worker is looked for, a result waited for, or a run
+#: about to end.
 CLOSE_LOOK_SECONDS = 0.02
+
+#: Seconds between two looks while the Worker's exit status may come at any moment: its
+#: coming wakes nobody.
 STATUS_LOOK_SECONDS = 0.004
 
 #: Seconds after which a Worker that has not come, as long as the first renewal of the
@@ -281,8 +284,8 @@ class RunObserver:
         self._held: list[Sign] = []
         self._listener_status: ExitStatus | None = None
         self._orphaned = False
-        places = Places() if minimal else places_of(run)
-        self._reader = SignReader(places, started_at(run), features, wall)
+        paths = RunPaths() if minimal else paths_of(run)
+        self._reader = SignReader(paths, started_at(run), features, wall)
         self._reader.open()
         self._sentinel = run.wait_descriptor()
 
@@ -387,7 +390,7 @@ class RunObserver:
         self._look_for_worker()
         if not self._worker_is_gone:
             return
-        if self._first("worker ended"):
+        if self._report_once("worker ended"):
             self._note_end_of_worker()
             if self._worker_seen_alive:
                 self._ignore(earlier)
@@ -457,11 +460,11 @@ class RunObserver:
         run_id = self.run.run_id
         if self.evidence.saw(signs.JobRequested):
             self._mark("requested")
-        if (self.evidence.saw(signs.Listening) or self.busy) and self._first(
+        if (self.evidence.saw(signs.Listening) or self.busy) and self._report_once(
             "listening"
         ):
             yield self._listening()
-        if self._has_job and self._first("job"):
+        if self._has_job and self._report_once("job"):
             self._oom_kills = oom_kills()
             self._mark("job")
             seen_at = self.evidence.job_seen_at or self._wall()
@@ -495,12 +498,12 @@ class RunObserver:
         return JobSampled(self.run.run_id, as_usage(usage))
 
     def _runner_failures(self) -> Iterator[Fact]:
-        if self._is_ghost() and self._first("ghost"):
+        if self._is_ghost() and self._report_once("ghost"):
             text = self.evidence.text(signs.JobSkipped)
             text = text or "a job was sent and never came"
             yield RunnerFailing(self.run.run_id, "ghost", text)
         reason = self._stuck()
-        if reason and self._worker and self._first("stuck"):
+        if reason and self._worker and self._report_once("stuck"):
             yield RunnerFailing(self.run.run_id, "worker_stuck", reason)
             self._worker_stuck = self._worker.signal(signal.SIGKILL)
 
@@ -548,7 +551,7 @@ class RunObserver:
 
     def _orphan_facts(self) -> Iterator[Fact]:
         status = self._listener_status
-        if status is None or self._worker_is_gone or not self._first("orphan"):
+        if status is None or self._worker_is_gone or not self._report_once("orphan"):
             return
         self._orphaned = True
         lines = self._reader.last_lines(LAST_LINES)
@@ -587,7 +590,7 @@ class RunObserver:
         return not late and self._worker.exit_status() is None
 
     def _end_of_job(self, certain: bool) -> Iterator[Fact]:
-        if not certain or not self._has_job or not self._first("job ended"):
+        if not certain or not self._has_job or not self._report_once("job ended"):
             return
         runner_exit = self._runner_exit()
         found = verdict(self.evidence, runner_exit)
@@ -647,10 +650,10 @@ class RunObserver:
             usage = with_final(usage, status) if status else usage
         return usage
 
-    # Small things.
+    # Milestones.
 
-    def _first(self, name: str) -> bool:
-        """Whether this is reported for the first time."""
+    def _report_once(self, name: str) -> bool:
+        """Note that this is reported; False if it was before."""
         if name in self._reported:
             return False
         self._reported.add(name)
@@ -665,10 +668,10 @@ class RunObserver:
         return name in self._since and self._now >= self._since[name] + seconds
 
 
-def places_of(run: Run) -> Places:
-    """Where the run leaves its traces."""
+def paths_of(run: Run) -> RunPaths:
+    """Where the run writes."""
     runtime = run.job_directory.parent if run.job_directory else None
-    return Places(
+    return RunPaths(
         output=run.output_path,
         job_directory=run.job_directory,
         diag_directory=run.diag_directory,

@@ -15,7 +15,12 @@ from typing import Any
 from miglet.config.settings import Settings
 from miglet.controller.client import Client
 from miglet.job.evidence import Evidence
-from miglet.job.observer import FINISH_SECONDS, Limits, RunObserver
+from miglet.job.observer import (
+    CLOSE_LOOK_SECONDS,
+    FINISH_SECONDS,
+    Limits,
+    RunObserver,
+)
 from miglet.job.verdict import RunnerExit
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
@@ -45,9 +50,6 @@ from miglet.workers.steps import GivenUp, Steps, failure_of
 
 #: Seconds that killing a whole tree of processes may take.
 KILL_SECONDS = 5.0
-
-#: Seconds between two looks while something is about to end.
-CLOSE_LOOK_SECONDS = 0.02
 
 
 class RunnerWatcher(Worker):

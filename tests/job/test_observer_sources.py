@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from miglet.job import signs
-from miglet.job.observer import Places, SignReader
+from miglet.job.observer import RunPaths, SignReader
 from tests.support import eventually
 
 ALL = {"job_hooks": True, "diag_logs": True, "perflog": True}
@@ -22,22 +22,22 @@ class Traces:
     """What a run leaves behind, written as the runner would."""
 
     def __init__(self, root):
-        self.places = Places(
+        self.paths = RunPaths(
             root / "run" / "output", root / "job", root / "_diag", root / "perf"
         )
         for name in ("run", "job", "_diag", "perf"):
             (root / name).mkdir(exist_ok=True)
-        os.chmod(self.places.job_directory, 0o700)
+        os.chmod(self.paths.job_directory, 0o700)
         self.started_at = time.time()
         begun = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self.started_at))
-        self.log = self.places.diag_directory / f"Runner_{begun}-utc.log"
+        self.log = self.paths.diag_directory / f"Runner_{begun}-utc.log"
 
     def reader(self, features=ALL, **changes):
-        places = replace(self.places, **changes)
-        return SignReader(places, lambda: self.started_at, features)
+        paths = replace(self.paths, **changes)
+        return SignReader(paths, lambda: self.started_at, features)
 
     def prints(self, text):
-        append(self.places.output, f"{stamp(time.time())}: {text}\n")
+        append(self.paths.output, f"{stamp(time.time())}: {text}\n")
 
     def logs(self, text):
         append(self.log, f"[{stamp(time.time())} INFO JobDispatcher] {text}\n")
@@ -45,11 +45,11 @@ class Traces:
     def counts(self, counter):
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
         append(
-            self.places.perflog_directory / "Runner.perf", f"{counter}:{at}.9999999Z\n"
+            self.paths.perflog_directory / "Runner.perf", f"{counter}:{at}.9999999Z\n"
         )
 
     def hooks(self, name, text='{"at":"1","GITHUB_RUN_ID":"7"}\n'):
-        path = self.places.job_directory / f"{name}.json"
+        path = self.paths.job_directory / f"{name}.json"
         path.touch(0o600)
         append(path, text)
 
@@ -171,21 +171,21 @@ def test_a_rotation_wakes_the_reader_and_loses_nothing(traces, opened):
     reader = opened(traces.reader())
     traces.prints("Running job: a")
     reader.read()
-    os.replace(traces.places.output, traces.places.output.with_name("output.1"))
+    os.replace(traces.paths.output, traces.paths.output.with_name("output.1"))
     traces.prints("Job a completed with result: Failed")
     assert select.select([reader.fileno()], [], [], 5)[0]
     assert kinds(reader.read()) == ["JobResult"]
 
 
 def test_folders_that_come_later_are_watched_too(tmp_path, opened):
-    places = Places(
+    paths = RunPaths(
         tmp_path / "run" / "output", diag_directory=tmp_path / "r" / "_diag"
     )
-    reader = opened(SignReader(places, time.time, ALL))
+    reader = opened(SignReader(paths, time.time, ALL))
     assert reader.read() == []
     traces = Traces(tmp_path)
     (tmp_path / "r").mkdir()
-    os.rename(traces.places.diag_directory, tmp_path / "r" / "_diag")
+    os.rename(traces.paths.diag_directory, tmp_path / "r" / "_diag")
     traces.log = tmp_path / "r" / "_diag" / traces.log.name
     traces.logs("Worker finished for job 1. Code: 100")
     assert eventually(lambda: kinds(reader.read()), 5, "the log") == ["WorkerEnded"]
@@ -211,7 +211,7 @@ def test_what_happens_now_is_dated_now_though_its_stamp_is_cut_to_the_second(
 def test_what_happened_while_nobody_looked_is_dated_by_its_stamp(traces):
     traces.started_at -= 1000
     append(
-        traces.places.output, f"{stamp(traces.started_at + 10)}: Listening for Jobs\n"
+        traces.paths.output, f"{stamp(traces.started_at + 10)}: Listening for Jobs\n"
     )
     (sign,) = traces.reader().read()
     assert sign.at == pytest.approx(traces.started_at + 10, abs=1)
@@ -220,7 +220,7 @@ def test_what_happened_while_nobody_looked_is_dated_by_its_stamp(traces):
 @pytest.mark.parametrize("shift", [-1e9, 1e9])
 def test_no_sign_is_dated_outside_the_run(traces, shift):
     append(
-        traces.places.output,
+        traces.paths.output,
         f"{stamp(traces.started_at + shift)}: Listening for Jobs\n",
     )
     (sign,) = traces.reader().read()
@@ -229,10 +229,10 @@ def test_no_sign_is_dated_outside_the_run(traces, shift):
 
 def test_finish_reads_everything_and_the_line_without_an_end(traces):
     reader = traces.reader()
-    append(traces.places.output, "x" * 1_000_000 + "\n")
+    append(traces.paths.output, "x" * 1_000_000 + "\n")
     traces.prints("Running job: a")
     append(
-        traces.places.output,
+        traces.paths.output,
         f"{stamp(time.time())}: Job a completed with result: Failed",
     )
     reader.read()
