@@ -38,6 +38,9 @@ SAME_NOTICE_SECONDS = 5.0
 #: The code of the Error that reports an event that was set aside.
 SET_ASIDE = "event_set_aside"
 
+#: Why a command failed that was accepted and has no answer when MIGlet ends.
+CUT_SHORT = "MIGlet ended before it was obeyed"
+
 #: The worker without which no job can be observed.
 WATCHER = "runner-watcher"
 
@@ -110,7 +113,7 @@ def finish(vm: Vm, removal: str, moment: Moment) -> Step:
         return vm, []
     reason = "the runner's end was not seen before MIGlet had to end"
     vm, effects = lose_job(vm, moment, vm.stopped_by or "unknown", reason)
-    effects += answer_open_commands(vm, "MIGlet ended before it was obeyed")
+    effects += answer_open_commands(vm)
     if vm.end and vm.end.final:
         stopped = VMStopped(
             reason=vm.end.reason,
@@ -125,10 +128,10 @@ def finish(vm: Vm, removal: str, moment: Moment) -> Step:
     return vm, [*effects, StopWorkers()]
 
 
-def answer_open_commands(vm: Vm, reason: str) -> list[Effect]:
+def answer_open_commands(vm: Vm) -> list[Effect]:
     """CommandCompleted for each command that will not be obeyed any more."""
     return [
-        Emit(CommandCompleted(identity, kind, "failed", reason))
+        Emit(CommandCompleted(identity, kind, "failed", CUT_SHORT))
         for identity, kind in vm.commands.items()
     ]
 

@@ -43,7 +43,7 @@ def resume(vm: Vm, fact: SettingsLoaded, moment: Moment) -> Step:
     )
     known = vm.failed_start is not None and vm.failed_start.repeats > 0
     reports = [] if known else [Emit(error)]
-    lost = answer_open_commands(vm, "MIGlet ended before it was obeyed")
+    lost = answer_open_commands(vm)
     vm = vm.enter(State.WAITING_FOR_CONTROLLER, moment, commands={})
     watch: list[Effect] = []
     if vm.runner:

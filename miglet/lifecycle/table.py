@@ -50,9 +50,14 @@ class Row:
     def apply(self, vm: Vm, fact: Fact, moment: Moment) -> Step:
         """Let the rule decide; raises ImpossibleTransition if it errs."""
         after, effects = self.rule(vm, fact, moment)
-        if after.state is not vm.state and after.state not in self.to:
-            raise ImpossibleTransition(f"{vm.state} -> {after.state} on {fact!r}")
+        _require_declared(vm, after, self.to, fact)
         return after, effects
+
+
+def _require_declared(vm: Vm, after: Vm, to: frozenset[State], fact: Fact) -> None:
+    """Raise ImpossibleTransition unless the state stays or becomes one of `to`."""
+    if after.state is not vm.state and after.state not in to:
+        raise ImpossibleTransition(f"{vm.state} -> {after.state} on {fact!r}")
 
 
 # Commands.
@@ -68,8 +73,8 @@ class CommandRejected(MigletError):
 
 
 @frozen_value
-class CommandRow(Value):
-    """A command: its wire name, the rule that obeys it, and where it may lead."""
+class CommandDefinition(Value):
+    """A command: its wire name, its rule, and the states that it may lead to."""
 
     name: str
     rule: Rule
@@ -79,7 +84,7 @@ class CommandRow(Value):
 
 
 #: The commands by canonical name; `miglet.commands` adds each with `command`.
-COMMANDS: dict[str, CommandRow] = {}
+COMMANDS: dict[str, CommandDefinition] = {}
 
 
 def command(
@@ -88,8 +93,8 @@ def command(
     """Make the decorated rule the command `name`, which may lead to these states."""
 
     def add(rule: Rule) -> Rule:
-        row = CommandRow(name, rule, frozenset(to), answered_later)
-        COMMANDS[canonical_command(name)] = row
+        definition = CommandDefinition(name, rule, frozenset(to), answered_later)
+        COMMANDS[canonical_command(name)] = definition
         return rule
 
     return add
@@ -105,7 +110,7 @@ class CommandsRow(Row):
     @property
     def to(self) -> frozenset[State]:  # type: ignore[override]
         """The states that a command leads to from here."""
-        leads = frozenset().union(*(row.to for row in COMMANDS.values()))
+        leads = frozenset().union(*(each.to for each in COMMANDS.values()))
         return leads & self._allowed
 
 
@@ -135,15 +140,15 @@ def obey_command(vm: Vm, fact: facts.CommandValidated, moment: Moment) -> Step:
         return vm, []
     if fact.failure:
         return _answer(vm, fact.id, "failed", fact.failure)
-    row = COMMANDS.get(canonical_command(fact.type))
+    known = COMMANDS.get(canonical_command(fact.type))
     try:
-        if fact.faults or row is None:
+        if fact.faults or known is None:
             raise CommandRejected("; ".join(fact.faults) or "unknown command")
-        if row.answered_later:
-            return row.rule(vm, fact, moment)
+        if known.answered_later:
+            return known.rule(vm, fact, moment)
         # Answered first: what it leads to may be the last event of the machine.
         answered, answer = _answer(vm, fact.id, "done", None)
-        after, effects = row.rule(answered, fact, moment)
+        after, effects = known.rule(answered, fact, moment)
     except CommandRejected as rejection:
         return _answer(vm, fact.id, "rejected", str(rejection))
     return after, [*answer, *effects]
@@ -181,7 +186,7 @@ ANYWHERE = {
 }
 
 #: The rows of every state in which jobs may still come.
-ON_DUTY = {
+IN_SERVICE = {
     **ANYWHERE,
     facts.WorkerLost: Row(shutdown.worker_lost, State.ERROR),
     facts.CommandValidated: CommandsRow(State.DRAINING, State.SHUTTING_DOWN),
@@ -193,7 +198,7 @@ ON_DUTY = {
     ),
 }
 
-#: The rows of a job that a machine on duty runs.
+#: The rows of a job on a machine in service.
 OPEN_JOB = {
     facts.JobIdentified: Row(job.identify_job),
     facts.ListenerDied: Row(job.orphan_job),
@@ -232,7 +237,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.SignalReceived: Row(shutdown.handle_signal, State.SHUTTING_DOWN),
     },
     State.WAITING_FOR_CONTROLLER: {
-        **ON_DUTY,
+        **IN_SERVICE,
         facts.EventDelivered: Row(startup.start_acknowledged, State.REGISTERING_RUNNER),
         facts.EventRefused: Row(
             startup.refuse_start, State.DRAINING, State.SHUTTING_DOWN, State.ERROR
@@ -260,7 +265,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         ),
     },
     State.REGISTERING_RUNNER: {
-        **ON_DUTY,
+        **IN_SERVICE,
         facts.EventRefused: Row(startup.refuse_start, State.ERROR),
         facts.RunnerLaunched: Row(runner.note_launch),
         facts.RunnerListening: Row(runner.become_idle, State.IDLE),
@@ -270,7 +275,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.RegistrationFailed: Row(runner.registration_failed, State.ERROR),
     },
     State.IDLE: {
-        **ON_DUTY,
+        **IN_SERVICE,
         facts.EventRefused: Row(startup.refuse_start, State.ERROR),
         facts.RunnerListening: Row(runner.note_listening),
         facts.JobSeen: Row(runner.begin_job, State.JOB_RUNNING),
@@ -286,7 +291,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.TerminationNoticed: Row(shutdown.handle_notice, State.DRAINING),
     },
     State.JOB_RUNNING: {
-        **ON_DUTY,
+        **IN_SERVICE,
         facts.EventRefused: Row(startup.refuse_start, State.DRAINING),
         facts.RunnerListening: Row(runner.note_listening),
         **OPEN_JOB,
@@ -571,27 +576,23 @@ def _announce(vm: Vm, moment: Moment) -> Step:
     return job.announce_job(vm)
 
 
-_WITH_JOB = (
-    State.WAITING_FOR_CONTROLLER,
-    State.JOB_RUNNING,
-    State.DRAINING,
-    State.SHUTTING_DOWN,
-    State.ERROR,
-)
+#: The states in which a job may be open: those before the shutdown, and all of them.
+_BEFORE_SHUTDOWN = (State.WAITING_FOR_CONTROLLER, State.JOB_RUNNING, State.DRAINING)
+_WITH_JOB = (*_BEFORE_SHUTDOWN, State.SHUTTING_DOWN, State.ERROR)
 
 #: Every time limit by its name. A timer runs exactly while its state and its `due`
 #: say so; `step` starts and stops it.
 TIMERS: dict[str, Timer] = {
     "announce": _timer(_WITH_JOB, _announce_due, _announce),
-    "max_job": _timer(_WITH_JOB[:3], _max_job_due, shutdown.job_too_long),
-    "orphan": _timer(_WITH_JOB[:3], _orphan_due, shutdown.orphan_too_long),
+    "max_job": _timer(_BEFORE_SHUTDOWN, _max_job_due, shutdown.job_too_long),
+    "orphan": _timer(_BEFORE_SHUTDOWN, _orphan_due, shutdown.orphan_too_long),
     "stop_job": _timer(
-        _WITH_JOB[:3], _stop_job_due, shutdown.job_cannot_be_stopped, State.ERROR
+        _BEFORE_SHUTDOWN, _stop_job_due, shutdown.job_cannot_be_stopped, State.ERROR
     ),
     "idle": _timer((State.IDLE,), _idle_due, shutdown.idle_too_long, State.DRAINING),
     "force": _timer((State.DRAINING,), _force_due, shutdown.force, State.SHUTTING_DOWN),
     "notice": _timer(
-        _WITH_JOB[:3], _notice_due, shutdown.notice_is_due, State.SHUTTING_DOWN
+        _BEFORE_SHUTDOWN, _notice_due, shutdown.notice_is_due, State.SHUTTING_DOWN
     ),
     "error": _timer(
         (State.ERROR,), _error_due, shutdown.error_not_reported, State.SHUTTING_DOWN
@@ -648,9 +649,9 @@ def step(vm: Vm, fact: Fact, moment: Moment) -> Step:
     if isinstance(fact, facts.DeadlinePassed):
         after, effects = _time_out(vm, fact, moment)
     else:
-        row = (FLUSHING if vm.flushing else TABLE[vm.state]).get(type(fact))
-        if vm.state is State.INITIALIZING:
-            row = TABLE[vm.state].get(type(fact))
+        # The rows of a start come first, even where the machine was flushing before.
+        flushing = vm.flushing and vm.state is not State.INITIALIZING
+        row = (FLUSHING if flushing else TABLE[vm.state]).get(type(fact))
         if row is None or _is_stale(vm, fact):
             return vm, []
         after, effects = row.apply(vm, fact, moment)
@@ -665,8 +666,7 @@ def _time_out(vm: Vm, fact: facts.DeadlinePassed, moment: Moment) -> Step:
         return vm, []
     timer = TIMERS[fact.name]
     after, effects = timer.rule(vm, moment)
-    if after.state is not vm.state and after.state not in timer.to:
-        raise ImpossibleTransition(f"{vm.state} -> {after.state} on {fact!r}")
+    _require_declared(vm, after, timer.to, fact)
     return after, effects
 
 
