@@ -35,10 +35,11 @@ from miglet.formats import one_line
 from miglet.journal.failover import JournalFinding
 from miglet.journal.journal import Journal
 from miglet.lifecycle import effects
+from miglet.lifecycle.shutdown import CUT_SHORT
 from miglet.lifecycle.table import change_policy, step
 from miglet.lifecycle.vm import Moment, Policy, Vm
 from miglet.messages import facts
-from miglet.messages.codec import Fact, learn_types
+from miglet.messages.codec import Fact, cache_order_types
 from miglet.messages.events import CommandCompleted, Error, Event, VMStopped, seal
 from miglet.messages.orders import ApplySettings, FollowJob, SetLevel
 from miglet.runner.launcher import runner_launcher
@@ -57,7 +58,7 @@ from miglet.workers.registry import (
     NAMES,
     UPLINK,
     facts_of,
-    worker_called,
+    worker_class,
 )
 
 #: Most seconds that the loop sleeps: the supervisor looks after its workers then.
@@ -79,8 +80,8 @@ RELOADING, DUMP = "SIGHUP", "SIGUSR1"
 log = logging.getLogger(__name__)
 
 
-def present() -> Moment:
-    """This moment."""
+def current_moment() -> Moment:
+    """Wall and monotonic time now."""
     return Moment(time.time(), time.monotonic())
 
 
@@ -165,7 +166,7 @@ class Arbiter:
         make_supervisor: Callable[..., Supervisor] = Supervisor,
         make_tasks: Callable[..., ChildTasks] = ChildTasks,
         make_signals: Callable[..., SignalPipe] = SignalPipe,
-        clock: Callable[[], Moment] = present,
+        clock: Callable[[], Moment] = current_moment,
     ) -> None:
         self.vm = vm
         self.knowledge = knowledge
@@ -218,7 +219,7 @@ class Arbiter:
 
     def start_workers(self, names: Iterable[str]) -> None:
         """Fork the workers; they share what is imported by now."""
-        learn_types()
+        cache_order_types()
         share_with_children()
         gc.enable()
         for name in names:
@@ -310,7 +311,7 @@ class Arbiter:
                 cause = type(fact).__name__
                 log.info("%s -> %s on %s", before.state.value, after.state.value, cause)
             if after.flushing and not before.flushing:
-                self._log_last_events()
+                self._log_pending_events()
             self._act(wanted)
             self._publisher.publish(before, after)
             reach("arbiter.acted")
@@ -404,9 +405,9 @@ class Arbiter:
         emitted = [each for each in wanted if isinstance(each, effects.Emit)]
         if not emitted and not after.differs_from(self.vm):
             return
-        state, identity = after.state.value, self.knowledge.identity
+        state, identity, at = after.state.value, self.knowledge.identity, moment.at
         events = [
-            seal(self._completed(each.event), identity, each.job, state, moment.at)
+            seal(self._with_dropped_count(each.event), identity, each.job, state, at)
             for each in emitted
         ]
         commands: dict[str, dict[str, Any]] = {
@@ -426,8 +427,8 @@ class Arbiter:
         for each in emitted:
             self._log(each.event)
 
-    def _completed(self, event: Event) -> Event:
-        """The event with what only the journal knows."""
+    def _with_dropped_count(self, event: Event) -> Event:
+        """VMStopped with what only the journal knows; any other event as it is."""
         if isinstance(event, VMStopped):
             dropped = self.journal.counts().dropped
             return dataclasses.replace(event, events_dropped=dropped)
@@ -442,8 +443,8 @@ class Arbiter:
             outcome = event.outcome + (f": {event.reason}" if event.reason else "")
             log.info("%s %s: %s", event.command_type, event.command_id, outcome)
 
-    def _log_last_events(self) -> None:
-        """Say what the end waits for, to somebody who has just pressed Ctrl-C."""
+    def _log_pending_events(self) -> None:
+        """Log what the end waits for: somebody may have just pressed Ctrl-C."""
         end = self.vm.end
         final = end is None or end.final
         log.info(
@@ -458,8 +459,7 @@ class Arbiter:
         for identity, accepted in self.journal.open_commands().items():
             if identity not in self.vm.commands:
                 kind = accepted["command_type"]
-                reason = "MIGlet ended before it was obeyed"
-                self.emit(CommandCompleted(identity, kind, "failed", reason))
+                self.emit(CommandCompleted(identity, kind, "failed", CUT_SHORT))
 
     def _report_findings(self) -> None:
         """Report what the journal found out about itself."""
@@ -492,8 +492,8 @@ class Arbiter:
         task = validation_task(effect.command, self.knowledge.current(), at)
         self._tasks.start(task)
 
-    def _adopt(self, effect: effects.Adopt) -> None:
-        """Changed settings hold at once, here and in every worker."""
+    def _change_settings(self, effect: effects.ChangeSettings) -> None:
+        """Apply changed settings at once, here and in every worker."""
         before, settings = self.knowledge.settings, Settings.of(effect.settings)
         self.knowledge.settings = settings
         self.knowledge.origins = effect.origins or self.knowledge.origins
@@ -531,7 +531,7 @@ class Arbiter:
     def _work(self, name: str, queue: Queue) -> None:
         """In the child: run the worker with the settings of this moment."""
         known = self.knowledge
-        worker_called(name)(known.settings, known.identity)(queue)
+        worker_class(name)(known.settings, known.identity)(queue)
 
     def _stop(self) -> None:
         reach("arbiter.leaving")
@@ -564,7 +564,7 @@ PERFORMERS: dict[type[effects.Effect], Callable[[Arbiter, Any], None]] = {
     effects.StopTimer: Arbiter._stop_timer,
     effects.Post: Arbiter._post,
     effects.AcceptCommand: Arbiter._accept_command,
-    effects.Adopt: Arbiter._adopt,
+    effects.ChangeSettings: Arbiter._change_settings,
     effects.ChangeLevel: Arbiter._change_level,
     effects.KillRun: Arbiter._kill_run,
     effects.StopWorkers: Arbiter._stop_workers,

@@ -18,7 +18,7 @@ from typing import Any
 
 from miglet import __version__, logger
 from miglet.agent import control_api
-from miglet.agent.arbiter import Arbiter, present
+from miglet.agent.arbiter import Arbiter, current_moment
 from miglet.agent.failed_starts import EarlyFailures, wait_before_start
 from miglet.agent.last_resort import writing_task
 from miglet.agent.status import Knowledge
@@ -238,7 +238,7 @@ def restore_vm(journal: Journal, vm: Vm) -> Vm:
     kept = journal.state()
     if kept is None or journal.saved_boot_id != boot_id():
         return vm
-    return Vm.restore(kept, vm.policy, present())
+    return Vm.restore(kept, vm.policy, current_moment())
 
 
 def close_job_of_another_boot(arbiter: Arbiter, journal: Journal) -> None:
@@ -246,7 +246,7 @@ def close_job_of_another_boot(arbiter: Arbiter, journal: Journal) -> None:
     kept = journal.state()
     if kept is None or journal.saved_boot_id == boot_id():
         return
-    former = Vm.restore(kept, arbiter.vm.policy, present())
+    former = Vm.restore(kept, arbiter.vm.policy, current_moment())
     if former.job is None:
         journal.discard_state()
         return

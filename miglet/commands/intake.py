@@ -1,7 +1,7 @@
 """Child tasks that validate a command or a changed configuration.
 
-This side stays light: what an examination needs (YAML, JSON Schema) is imported in
-the child that makes it, and gone with it.
+This side stays light: what a validation needs (YAML, JSON Schema) is imported only in
+the child, and gone with it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from miglet.messages.facts import CommandReceived, CommandValidated
 from miglet.supervisor.children import ChildTask, by_name
 from miglet.supervisor.privileges import TASK_USER
 
-#: Seconds that an examination may take.
+#: Seconds that a validation may take.
 LIMIT_SECONDS = 10.0
 
-VALIDATION = "miglet.commands.validation"
+#: The module that the children run.
+MODULE = "miglet.commands.validation"
 
-#: The name of the child that reads the configuration again.
+#: The names of the children: one that validates a command, and the one that reads the
+#: configuration again. The kernel keeps 15 characters.
+VALIDATION = "validation"
 RELOAD = "reload"
 
 #: The answer to a command whose validation gave no result.
@@ -43,16 +46,14 @@ def validation_task(
     """
     faults = [*fact.faults, *_expired(fact, controllers_now)]
     command = {"id": fact.id, "type": fact.type, "parameters": fact.parameters}
-    main = by_name(
-        VALIDATION, "validate_command", command, faults, current, user=TASK_USER
-    )
+    main = by_name(MODULE, "validate_command", command, faults, current, user=TASK_USER)
     fallback = CommandValidated(fact.id, fact.type, {}, failure=LOST)
-    return ChildTask("examiner", main, LIMIT_SECONDS, fallback, fixed=FIXED)
+    return ChildTask(VALIDATION, main, LIMIT_SECONDS, fallback, fixed=FIXED)
 
 
 def reload_task(sources: dict[str, Any], current: dict[str, Any]) -> ChildTask:
     """Read the configuration again, because of SIGHUP."""
-    main = by_name(VALIDATION, "validate_reload", sources, current)
+    main = by_name(MODULE, "validate_reload", sources, current)
     fallback = CommandValidated(
         "", "UpdateConfig", {}, requested_by="SIGHUP", failure=LOST
     )

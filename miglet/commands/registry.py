@@ -6,7 +6,7 @@ answered by one CommandCompleted; its parameters were held against its JSON Sche
 
 from __future__ import annotations
 
-from miglet.lifecycle.effects import Adopt, ChangeLevel, GiveOrder
+from miglet.lifecycle.effects import ChangeLevel, ChangeSettings, GiveOrder
 from miglet.lifecycle.job import Step
 from miglet.lifecycle.shutdown import drain, stop_now
 from miglet.lifecycle.table import CommandRejected, command
@@ -44,7 +44,7 @@ def update_config(vm: Vm, fact: CommandValidated, moment: Moment) -> Step:
         raise CommandRejected("the machine is shutting down")
     if fact.settings is None:
         raise CommandRejected("the validation gave no settings")
-    return vm, [Adopt(fact.settings, fact.origins)]
+    return vm, [ChangeSettings(fact.settings, fact.origins)]
 
 
 @command("SetLogLevel")

@@ -62,7 +62,7 @@ class AcceptCommand(Effect):
 
 
 @frozen_value
-class Adopt(Effect):
+class ChangeSettings(Effect):
     """Go on with these validated settings, in the arbiter and in every worker."""
 
     settings: dict[str, Any] = field(repr=False)

@@ -128,8 +128,8 @@ class Order(Message, abstract=True):
     to: ClassVar[str] = ""
 
     @property
-    def superseded(self) -> bool:
-        """Whether the next order of this kind makes this one pointless."""
+    def is_replaceable(self) -> bool:
+        """Whether the next order of this kind may take its place in the queue."""
         return False
 
 
@@ -228,8 +228,8 @@ WallTime = Annotated[float, Range(0, LATEST)]
 #: A duration; ten years are more than anything here takes.
 Seconds = Annotated[float, Range(0, 315360000)]
 
-#: A number of an event.
-Sequence = Annotated[int, Range(0, 2**53)]
+#: The sequence number of an event.
+SequenceNumber = Annotated[int, Range(0, 2**53)]
 
 #: An exit status of a process.
 ExitStatus = Annotated[int, Range(0, 255)]
@@ -280,8 +280,8 @@ def is_sendable(value: Any) -> bool:
     return True
 
 
-def learn_types() -> None:
-    """Look up the types of orders now, before a fork: all workers decode them.
+def cache_order_types() -> None:
+    """Cache the field types of all orders before a fork: every worker decodes orders.
 
     Facts are decoded by the parent alone, which looks their types up when they come.
     """

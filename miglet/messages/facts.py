@@ -20,7 +20,7 @@ from miglet.messages.codec import (
     OneOf,
     Range,
     Seconds,
-    Sequence,
+    SequenceNumber,
     WallTime,
     frozen_value,
 )
@@ -240,7 +240,7 @@ class DeadlinePassed(Fact):
 class EventDelivered(Fact):
     """The controller has acknowledged the event."""
 
-    sequence: Sequence
+    sequence: SequenceNumber
     type: str
 
 
@@ -248,7 +248,7 @@ class EventDelivered(Fact):
 class EventRefused(Fact):
     """The controller will never take this event; its answer says why."""
 
-    sequence: Sequence
+    sequence: SequenceNumber
     type: str
     status: int
     answer: str
@@ -259,7 +259,7 @@ class EventSetAside(Fact):
     """The event alone fails while heartbeats are accepted: the next one is sent."""
 
     cost = 200
-    sequence: Sequence
+    sequence: SequenceNumber
     type: str
     #: Of an ``Error`` event its code, else empty.
     code: str
@@ -462,12 +462,12 @@ class MachineSampled(Fact):
     vm_health: dict[str, Any]
 
 
-# The command-poller, and the child that examines a command.
+# The command-poller, and the child that validates a command.
 
 
 @frozen_value
 class CommandReceived(Fact):
-    """The controller wants something; not yet examined, so anything may be wrong."""
+    """A command of the controller, not yet validated: anything in it may be wrong."""
 
     cost = 100
     id: Name

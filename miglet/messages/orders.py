@@ -63,7 +63,7 @@ class UpdateHeartbeat(Order):
     at_once: bool = False
 
     @property
-    def superseded(self) -> bool:
+    def is_replaceable(self) -> bool:
         """Whether only the latest content counts: a change of state has to be sent."""
         return not self.at_once
 
@@ -144,6 +144,6 @@ class ShowStatus(Order):
     snapshot: dict[str, Any] = field(repr=False)
 
     @property
-    def superseded(self) -> bool:
+    def is_replaceable(self) -> bool:
         """Only the latest counts."""
         return True

@@ -76,7 +76,7 @@ class Queue:
 
         Raises BadMessage when the backlog is full and QueueClosed at the end.
         """
-        kind = type(order) if order.superseded else None
+        kind = type(order) if order.is_replaceable else None
         if kind:
             left = [each for each in self._waiting if each[0] is not kind]
             self._waiting = deque(left)

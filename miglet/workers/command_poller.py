@@ -1,4 +1,4 @@
-"""Asks the controller for commands and passes them on, unexamined.
+"""Asks the controller for commands and passes them on, unvalidated.
 
 It holds nothing that could be lost: a command that dies with it is handed out again,
 and the arbiter knows which ones it has seen.
@@ -151,7 +151,7 @@ def digest(raw: object) -> str:
 def parse_command(raw: object) -> CommandReceived:
     """The command in `raw`, with every fault of its form.
 
-    Whether it is known and its parameters make sense is examined by the arbiter's side.
+    Whether it is known and its parameters are valid is for the arbiter's child task.
     """
     if not isinstance(raw, dict):
         return CommandReceived("", "", {}, None, ["the command is not an object"])

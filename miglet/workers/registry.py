@@ -56,8 +56,8 @@ CRITICAL = (UPLINK, RunnerWatcher.name)
 NAMES = (*ALWAYS, *LATE)
 
 
-def worker_called(name: str) -> type[Worker]:
-    """The class of the worker called `name`."""
+def worker_class(name: str) -> type[Worker]:
+    """The class of the worker with this name."""
     if name in ALWAYS:
         return ALWAYS[name]
     late = LATE[name]

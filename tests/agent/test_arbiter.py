@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from miglet.agent import arbiter as arbiter_module
-from miglet.agent.arbiter import Arbiter, FileMonitor, Timers, present
+from miglet.agent.arbiter import Arbiter, FileMonitor, Timers, current_moment
 from miglet.agent.status import Knowledge
 from miglet.commands.intake import reload_task
 from miglet.journal.journal import Journal
@@ -303,7 +303,7 @@ def test_the_controllers_answers_and_failures_are_in_the_status(world):
 def test_a_command_is_accepted_once_in_its_life_and_validated_in_a_child(world):
     vm = idle(world)
     vm.handle(*[CommandReceived("c-1", "Drain", {})] * 2)
-    assert [task.name for task in vm.tasks.started] == ["examiner"]
+    assert [task.name for task in vm.tasks.started] == ["validation"]
     vm.handle(CommandValidated("c-1", "Drain", {}))
     vm.handle(CommandReceived("c-1", "Drain", {}), CommandValidated("c-1", "Drain", {}))
     assert vm.events().count("CommandCompleted") == 1
@@ -515,7 +515,7 @@ def test_a_worker_that_floods_delays_no_timer_and_fills_no_journal(
     for name in ("BUDGET_AT_ONCE", "BUDGET_PER_SECOND"):
         monkeypatch.setattr(queues, name, 20.0 * fact.cost)
     settings = {"runner.idle_timeout": 1.0}
-    vm = idle(world, clock=present, supervisor=Supervisor, **settings)
+    vm = idle(world, clock=current_moment, supervisor=Supervisor, **settings)
     vm.supervisor.start("metrics-sampler", partial(flooding, fact), {type(fact)})
     began = time.monotonic()
     while vm.state is State.IDLE:

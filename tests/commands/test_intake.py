@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from miglet.commands.intake import validation_task, with_settings_checked
-from miglet.lifecycle.effects import Adopt
+from miglet.lifecycle.effects import ChangeSettings
 from miglet.lifecycle.table import step
 from miglet.lifecycle.vm import Moment, State
 from miglet.messages.facts import (
@@ -44,7 +44,7 @@ def test_the_answer_of_a_child_changes_nothing_that_needs_a_restart(changes):
     assert fact.settings is None
     assert f"cannot change at run time: {next(iter(changes))}" in fact.faults
     vm, effects = live(idle(), fact)
-    assert not [each for each in effects if isinstance(each, Adopt)]
+    assert not [each for each in effects if isinstance(each, ChangeSettings)]
     assert events(effects)[-1].outcome == "rejected"
 
 

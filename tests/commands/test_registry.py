@@ -1,4 +1,4 @@
-"""Commands: their form, their examination, and what obeying them leads to."""
+"""Commands: their form, their validation, and what obeying them leads to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import pytest
 
 from miglet.controller import contract
 from miglet.formats import canonical_command
-from miglet.lifecycle.effects import AcceptCommand, Adopt, ChangeLevel, GiveOrder
+from miglet.lifecycle.effects import (
+    AcceptCommand,
+    ChangeLevel,
+    ChangeSettings,
+    GiveOrder,
+)
 from miglet.lifecycle.table import COMMANDS, OPEN_COMMANDS_LIMIT, step
 from miglet.lifecycle.vm import Moment, State
 from miglet.messages.facts import (
@@ -18,7 +23,7 @@ from miglet.messages.facts import (
     WorkerStarted,
 )
 from miglet.messages.orders import RenewCredentials
-from tests.commands.examined import examined
+from tests.commands.validated import validated
 from tests.histories import busy, events, fresh, idle, live, types
 
 NOW = Moment(1000.0, 50.0)
@@ -32,7 +37,7 @@ def test_names_are_matched_without_case_and_underscores(name):
 
 
 def test_an_unknown_command_is_rejected_and_changes_nothing():
-    fact = examined({"id": "c", "type": "Reboot", "parameters": {}}, [], {})
+    fact = validated({"id": "c", "type": "Reboot", "parameters": {}}, [], {})
     vm, effects = live(busy(), fact)
     (answer,) = events(effects)
     assert vm == busy()
@@ -42,7 +47,7 @@ def test_an_unknown_command_is_rejected_and_changes_nothing():
 
 def test_an_expired_command_is_rejected():
     command = {"id": "c", "type": "Drain", "parameters": {}}
-    vm, effects = live(idle(), examined(command, ["it expired 5 s ago"], {}))
+    vm, effects = live(idle(), validated(command, ["it expired 5 s ago"], {}))
     assert vm.state is State.IDLE
     assert events(effects)[0].reason == "it expired 5 s ago"
 
@@ -71,7 +76,7 @@ def test_a_changed_configuration_is_adopted_as_a_whole():
     settings = {"heartbeat": {"interval": 1.0}}
     fact = CommandValidated("c", "UpdateConfig", {"config": {}}, settings=settings)
     _, effects = live(busy(), fact)
-    assert Adopt(settings, None) in effects
+    assert ChangeSettings(settings, None) in effects
 
 
 def test_a_machine_that_ends_takes_no_settings():

@@ -8,7 +8,7 @@ from miglet.commands.validation import command_faults
 from miglet.config.load import Loaded, Origin, explanation
 from miglet.config.schema import KEYS
 from miglet.lifecycle.effects import ChangeLevel
-from tests.commands.examined import examined
+from tests.commands.validated import validated
 from tests.histories import idle, live
 from tests.sample_settings import sample_settings
 
@@ -56,7 +56,7 @@ CURRENT = {
 )
 def test_changed_settings_are_a_parameter_or_the_parameters(parameters):
     command = {"id": "c", "type": "UpdateConfig", "parameters": parameters}
-    fact = examined(command, [], CURRENT)
+    fact = validated(command, [], CURRENT)
     assert fact.faults == []
     assert fact.settings["heartbeat"]["interval"] == 1.0
 
@@ -65,14 +65,14 @@ def test_changed_settings_are_a_parameter_or_the_parameters(parameters):
 def test_the_controller_cannot_say_where_credentials_are_read(key):
     parameters = {key: "/etc/shadow"}
     command = {"id": "c", "type": "UpdateConfig", "parameters": parameters}
-    fact = examined(command, [], CURRENT)
+    fact = validated(command, [], CURRENT)
     assert fact.settings is None
     assert "may not change at run time" in fact.faults[0]
 
 
 @pytest.mark.parametrize("level", ["debug", "DEBUG", "Warning", "warn", "WARN"])
 def test_a_level_is_taken_in_any_case(level):
-    fact = examined(
+    fact = validated(
         {"id": "c", "type": "SetLogLevel", "parameters": {"level": level}}, [], {}
     )
     _, effects = live(idle(), fact)

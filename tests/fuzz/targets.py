@@ -399,10 +399,10 @@ def command(data: bytes) -> None:
     for fault in received.faults:
         require_one_line(fault)
     if not received.faults:
-        require_examination(received)
+        require_validation(received)
 
 
-def require_examination(received: CommandReceived) -> None:
+def require_validation(received: CommandReceived) -> None:
     """What the child task makes of a command that is well-formed."""
     parameters = received.parameters
     faults = list(validation.command_faults(received.type, parameters))

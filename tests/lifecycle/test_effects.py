@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miglet.agent.arbiter import PERFORMERS
 from miglet.lifecycle import effects
-from miglet.lifecycle.effects import Adopt, Effect, Emit, SetTimer
+from miglet.lifecycle.effects import ChangeSettings, Effect, Emit, SetTimer
 from miglet.messages.events import Error
 
 EFFECTS = Effect.__subclasses__()
@@ -23,7 +23,7 @@ def test_effects_of_the_same_content_are_equal_so_that_rules_can_be_tested():
 
 
 def test_settings_are_not_shown_with_their_values():
-    assert "hunter2" not in repr(Adopt({"controller": {"proxy": "hunter2"}}))
+    assert "hunter2" not in repr(ChangeSettings({"controller": {"proxy": "hunter2"}}))
 
 
 def test_every_effect_says_what_it_does():

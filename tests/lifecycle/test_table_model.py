@@ -107,7 +107,7 @@ class World(NamedTuple):
     completed: frozenset[int] = frozenset()
     commands_sent: tuple[str, ...] = ()
     commands_open: frozenset[str] = frozenset()
-    to_examine: frozenset[str] = frozenset()
+    to_validate: frozenset[str] = frozenset()
     told_to_exit: bool = False
 
 
@@ -225,13 +225,13 @@ def orders_are_given(vm: Vm, world: World, at: float) -> Iterator[tuple[str, Any
             if identity not in world.commands_sent and not vm.flushing:
                 received = facts.CommandReceived(identity, name, parameters)
                 yield f"command {name}", received
-    for identity in sorted(world.to_examine):
+    for identity in sorted(world.to_validate):
         name, parameters = COMMANDS[identity]
-        examined = facts.CommandValidated(identity, name, parameters)
-        yield f"command {name} is valid", examined
+        validated = facts.CommandValidated(identity, name, parameters)
+        yield f"command {name} is valid", validated
         faulty = facts.CommandValidated(identity, name, {}, ["wrong"])
         yield f"command {name} is not", faulty
-    if "c3" in world.commands_open and "c3" not in world.to_examine:
+    if "c3" in world.commands_open and "c3" not in world.to_validate:
         yield "credentials renewed", facts.CredentialsRenewed("c3", None)
 
 
@@ -285,7 +285,7 @@ def start_again(node: Node, kept: dict[str, Any]) -> Node:
         timers=frozenset(),
         checks_pending=True,
         exit_status=None,
-        to_examine=frozenset(),
+        to_validate=frozenset(),
     )
     return load_settings(Node(vm, world, moment))
 
@@ -361,7 +361,7 @@ CHANGES: dict[type[Fact], Callable[[World, Vm, Any], World]] = {
         commands_sent=(*world.commands_sent, fact.id)
     ),
     facts.CommandValidated: lambda world, vm, fact: world._replace(
-        to_examine=world.to_examine - {fact.id}
+        to_validate=world.to_validate - {fact.id}
     ),
 }
 
@@ -376,7 +376,7 @@ def handle(node: Node, fact: Fact) -> Node:
         if isinstance(fact, facts.CommandReceived) and fact.id in after.commands:
             world = world._replace(
                 commands_open=world.commands_open | {fact.id},
-                to_examine=world.to_examine | {fact.id},
+                to_validate=world.to_validate | {fact.id},
             )
         vm = after
         for effect in effects:

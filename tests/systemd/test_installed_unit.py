@@ -376,7 +376,7 @@ def test_a_command_is_judged_by_a_process_that_is_not_root(failpoints, machine):
     number = machine.controller.command(machine.vm, "UpdateConfig", config)
 
     def stopped() -> psutil.Process | None:
-        found = child("examiner")
+        found = child("validation")
         return found if found and found.status() == psutil.STATUS_STOPPED else None
 
     process = eventually(stopped, what="a process that judges the command")

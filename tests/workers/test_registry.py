@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from miglet.supervisor import privileges
-from miglet.workers.registry import ALWAYS, LATE, NAMES, facts_of, worker_called
+from miglet.workers.registry import ALWAYS, LATE, NAMES, facts_of, worker_class
 from tests.paths import ROOT
 
-WORKERS = [worker_called(name) for name in NAMES]
+WORKERS = [worker_class(name) for name in NAMES]
 
 
 def test_names_are_unique_and_those_of_the_classes():
@@ -32,6 +32,6 @@ def test_the_package_creates_these_users():
 
 def test_a_worker_that_is_imported_late_may_send_what_its_class_declares():
     for name in LATE:
-        assert facts_of(name) == worker_called(name).facts
+        assert facts_of(name) == worker_class(name).facts
     for name in ALWAYS:
         assert facts_of(name) == ALWAYS[name].facts

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from miglet.commands.validation import validate_command
-from miglet.messages.facts import (
-    CommandValidated,
-)
+from miglet.messages.facts import CommandValidated
 from miglet.supervisor import queues
 
 
-def examined(command: dict, faults: list[str], current: dict) -> CommandValidated:
+def validated(command: dict, faults: list[str], current: dict) -> CommandValidated:
     ours, theirs = queues.pair()
     validate_command(theirs, command, faults, current)
     (fact,) = list(ours.receive())
