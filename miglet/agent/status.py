@@ -1,4 +1,4 @@
-"""What the arbiter tells others about the machine, and how it is published.
+"""The status of the machine: how it is composed, and how it is published.
 
 Pure functions compose it: ``status`` for people and scripts, the heartbeat, the
 snapshot for metrics and systemd's line all come from the same few values.
@@ -41,13 +41,13 @@ RUNNER_STATES = {
 
 @dataclass
 class Knowledge:
-    """What the arbiter knows beside the machine's state; gone with the process."""
+    """What the arbiter knows besides the machine's state; it is not persisted."""
 
     settings: Settings
     identity: Identity
-    #: What ``miglet-ctl config`` shows.
+    #: Where each setting came from, as ``miglet-ctl config`` shows it.
     origins: list[dict[str, Any]]
-    #: Where a reload finds it: the arguments of `miglet.config.sources.layers_of`.
+    #: Where a reload finds them: the arguments of `miglet.config.sources.layers_of`.
     sources: dict[str, Any]
     pid: int
     boot_id: str
@@ -57,12 +57,12 @@ class Knowledge:
     #: Monotonic times of the last good answer and the last accepted heartbeat.
     contact_now: float | None = None
     heartbeat_now: float | None = None
-    #: The last failure of each call that has failed since it last succeeded.
+    #: The last failure of each call, until it succeeds; the latest one is the last.
     controller_errors: dict[str, str] = field(default_factory=dict)
     last_error: str | None = None
     clock_offset_seconds: float | None = None
-    #: The longest time for which the arbiter's loop heard nobody, not counting that for
-    #: which others had the processors.
+    #: The longest time for which the arbiter's loop handled no I/O, not counting the
+    #: time that it waited for a processor.
     longest_stall_seconds: float = 0.0
 
     def note_answer(self, fact: ControllerAnswered, now: float) -> None:
@@ -74,16 +74,16 @@ class Knowledge:
             self.heartbeat_now = now
 
     def note_failure(self, fact: ControllerFailed) -> None:
-        """The controller did not answer as it should."""
+        """A call to the controller failed."""
         self.controller_errors.pop(fact.call, None)
         self.controller_errors[fact.call] = fact.reason
 
     def note_stall(self, seconds: float) -> None:
-        """The arbiter was busy for so long with one turn of its loop."""
+        """One turn of the arbiter's loop took so long."""
         self.longest_stall_seconds = max(self.longest_stall_seconds, seconds)
 
     def clock_offset_ms(self) -> int | None:
-        """The controller's clock minus ours, where an answer said it."""
+        """The controller's clock minus ours; None until an answer has told it."""
         offset = self.clock_offset_seconds
         return None if offset is None else round(offset * 1000)
 
@@ -120,7 +120,7 @@ Health = dict[str, dict[str, Any]]
 
 
 def degraded(health: Health, journal: str | None) -> bool:
-    """Whether MIGlet works, but not as it should."""
+    """Whether the journal is degraded or a worker is not healthy."""
     return journal is not None or not all(each["healthy"] for each in health.values())
 
 
@@ -204,10 +204,10 @@ def _controller(known: Knowledge, now: float) -> dict[str, Any]:
     }
 
 
-def beat(
+def heartbeat_content(
     vm: Vm, known: Knowledge, health: Health, counts: Counts, moment: Moment
 ) -> dict[str, Any]:
-    """A heartbeat, but for its timestamp."""
+    """A heartbeat without its timestamp."""
     return {
         "vm_id": known.identity.vm_id,
         "pool_id": known.identity.pool_id,
@@ -311,7 +311,7 @@ class StatusPublisher:
         self._supervisor = supervisor
         self._notifier = notifier
         self._clock = clock
-        #: Where watchers are; None until the control socket is open.
+        #: Notifies those who watch; None until the control socket is open.
         self.control: ControlServer | None = None
         self._shown = ""
 
@@ -327,7 +327,7 @@ class StatusPublisher:
         )
 
     def publish(self, before: Vm, after: Vm) -> None:
-        """Publish a new state, and a new or better known job."""
+        """Publish a changed state, and a job that is new or better identified."""
         state_changed = after.state is not before.state
         job_changed = _reference(before) != _reference(after)
         if job_changed:
@@ -338,19 +338,19 @@ class StatusPublisher:
             self.publish_heartbeat(after, at_once=state_changed)
 
     def _name_job(self, vm: Vm) -> None:
-        """Every log line names the job from now on."""
+        """Have every process name the job in its log lines."""
         reference = _reference(vm) or (None, None, None)
         logger.set_job(*reference)
         self._supervisor.broadcast(FollowJob(*reference))
 
     def publish_heartbeat(self, vm: Vm, at_once: bool = False) -> None:
-        """What the heartbeats and the metrics say from now on."""
+        """Update what the heartbeats and the metrics say."""
         health, counts, moment = (
             self._supervisor.health(),
             self._journal.counts(),
             self._clock(),
         )
-        content = beat(vm, self._known, health, counts, moment)
+        content = heartbeat_content(vm, self._known, health, counts, moment)
         job = job_heartbeat(vm, self._known, moment)
         self._supervisor.send(UPLINK, UpdateHeartbeat(content, job, at_once))
         if self._known.settings.metrics.listen:
@@ -358,7 +358,7 @@ class StatusPublisher:
             self._supervisor.send("metrics-sampler", ShowStatus(shown))
 
     def publish_line(self, vm: Vm) -> None:
-        """What systemd shows names the job and its minutes as they are now."""
+        """Update the line that systemd shows."""
         line = one_line(vm, self._clock())
         if line != self._shown:
             self._shown = line

@@ -82,10 +82,12 @@ class Client:
             found = answers.check(Call.EVENT, answer, event["type"])
             return found is not Outcome.NOT_YET
 
-    def heartbeat(self, beat: Mapping[str, Any], trace_id: str | None = None) -> None:
+    def heartbeat(
+        self, heartbeat: Mapping[str, Any], trace_id: str | None = None
+    ) -> None:
         """Deliver a heartbeat; returns when the controller accepted it."""
         with self._target(Call.HEARTBEAT):
-            answer = self._post(Call.HEARTBEAT, beat, trace_id)
+            answer = self._post(Call.HEARTBEAT, heartbeat, trace_id)
             answers.check(Call.HEARTBEAT, answer)
 
     def commands(self, wait: float, trace_id: str | None = None) -> list[object]:

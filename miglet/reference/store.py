@@ -136,10 +136,10 @@ class Store:
         return StoreResult.DUPLICATE
 
     def store_heartbeat(
-        self, vm_id: str, beat: Mapping[str, Any], came: Arrival
+        self, vm_id: str, heartbeat: Mapping[str, Any], came: Arrival
     ) -> None:
         """Store a heartbeat and drop the one that is a thousand older."""
-        body = json.dumps(beat)
+        body = json.dumps(heartbeat)
         with self._db:
             self._db.execute(
                 "INSERT INTO heartbeats (vm_id, body, received_at, received_mono)"
@@ -154,10 +154,10 @@ class Store:
                 (
                     body,
                     came.at,
-                    wall(beat["timestamp"]),
-                    beat["miglet_state"],
-                    beat["pool_id"],
-                    beat["org_id"],
+                    wall(heartbeat["timestamp"]),
+                    heartbeat["miglet_state"],
+                    heartbeat["pool_id"],
+                    heartbeat["org_id"],
                     vm_id,
                 ),
             )

@@ -231,7 +231,7 @@ class HeartbeatSender(ControllerWorker):
 
     # Heartbeats.
 
-    def _send_heartbeat(self, beat: UpdateHeartbeat) -> None:
+    def _send_heartbeat(self, heartbeat: UpdateHeartbeat) -> None:
         self._news, self._heartbeat_was_last = False, True
         now = self._now()
         if now >= self._heartbeat_due:
@@ -251,8 +251,8 @@ class HeartbeatSender(ControllerWorker):
         self._answered("heartbeat")
         self._retry_event_now()
         # A job is not heard of before its JobStarted has arrived.
-        if beat.job and self._order is None:
-            self._send_job_heartbeat(beat.job)
+        if heartbeat.job and self._order is None:
+            self._send_job_heartbeat(heartbeat.job)
 
     def _send_job_heartbeat(self, job: dict[str, Any]) -> None:
         """Not repeated when it fails, and no failure of the heartbeat."""

@@ -9,7 +9,7 @@ from jsonschema import Draft7Validator
 
 from miglet.agent.status import (
     Knowledge,
-    beat,
+    heartbeat_content,
     job_heartbeat,
     snapshot,
     status_object,
@@ -51,7 +51,7 @@ def known():
 
 
 def heartbeat(known, vm=None):
-    content = beat(vm or Vm("vm-1-8a6ba3f6"), known, {}, COUNTS, MOMENT)
+    content = heartbeat_content(vm or Vm("vm-1-8a6ba3f6"), known, {}, COUNTS, MOMENT)
     return {**content, "timestamp": "2026-01-15T10:30:00.123Z"}
 
 
