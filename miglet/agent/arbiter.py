@@ -61,7 +61,7 @@ from miglet.workers.registry import (
     worker_class,
 )
 
-#: Most seconds that the loop sleeps: the supervisor looks after its workers then.
+#: Longest sleep of the loop in seconds: so often the supervisor checks its workers.
 TICK_SECONDS = 1.0
 
 #: Seconds that workers get to stop at the very end.
@@ -70,11 +70,11 @@ LAST_GRACE_SECONDS = 1.0
 #: Seconds that a child may take to kill a run.
 KILL_SECONDS = 10.0
 
-#: Seconds by which the service manager is asked for more time while MIGlet ends; it is
-#: asked in each turn of the loop.
+#: Seconds by which each turn of the loop extends the service manager's timeout while
+#: MIGlet ends.
 EXTENSION_SECONDS = 60.0
 
-#: The signals that are not the lifecycle's business.
+#: The signals that the arbiter handles itself; the others are facts.
 RELOADING, DUMP = "SIGHUP", "SIGUSR1"
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def current_moment() -> Moment:
 
 
 class Timers:
-    """Timers by name on the monotonic clock: due once, then forgotten."""
+    """One-shot timers by name, on the monotonic clock."""
 
     def __init__(self) -> None:
         self._due: dict[str, float] = {}
@@ -96,15 +96,15 @@ class Timers:
         self._due[name] = due
 
     def stop(self, name: str) -> None:
-        """Forget `name`; nothing happens if it is not running."""
+        """Remove the timer `name`; nothing happens if it is not running."""
         self._due.pop(name, None)
 
     def next_due(self) -> float | None:
-        """When the first one is due; None if none runs."""
+        """When the earliest timer is due; None if none runs."""
         return min(self._due.values(), default=None)
 
     def take_due(self, now: float) -> list[str]:
-        """Forget the timers that are due at `now`; their names in their order."""
+        """Remove the timers that are due at `now`; their names, the earliest first."""
         names = [name for name, due in self._due.items() if due <= now]
         names.sort(key=self._due.__getitem__)
         for name in names:
@@ -120,7 +120,7 @@ class FileMonitor:
         self._snapshot = self._take_snapshot()
 
     def changed(self) -> bool:
-        """Whether it is another file, or has other content, than at the last call."""
+        """Whether the file was changed or replaced since the last call."""
         before, self._snapshot = self._snapshot, self._take_snapshot()
         return self._snapshot != before
 
@@ -154,7 +154,7 @@ class StallMeter:
 
 
 class Arbiter:
-    """Everything that must be done in one place, in order, without waiting."""
+    """Handles one fact after the other: observes, decides, persists, acts."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class Arbiter:
         self.knowledge = knowledge
         self.journal = journal
         self.inbox: deque[Fact] = deque()
-        #: Set by the effect that ends the program.
+        #: Set by the effect `Exit`, which ends the loop.
         self.exit_status: int | None = None
         self._notifier = notifier
         self._clock = clock
@@ -184,9 +184,9 @@ class Arbiter:
             knowledge, journal, self._supervisor, notifier, clock
         )
         self._timers = Timers()
-        #: The file that the settings came from, as far as they came from one.
+        #: A change of the configuration file leads to a reload.
         self._configuration = FileMonitor(configuration_path)
-        #: Whether the settings are to be read again, by one child at a time.
+        #: Whether a reload is due; it waits for one that is under way.
         self._reload_wanted = False
         self._control: ControlServer | None = None
         self._memory_timer = MemoryTimer()
@@ -197,7 +197,7 @@ class Arbiter:
     def open_control(
         self, path: str, answer: Callable[..., Any], changing: frozenset[str]
     ) -> None:
-        """Have `answer` answer operators on the socket at `path`.
+        """Open the control socket at `path`; `answer` handles its calls.
 
         Only root and our own user may call the methods named in `changing`. Raises
         what `ControlServer` raises.
@@ -207,7 +207,7 @@ class Arbiter:
             functools.partial(answer, self),
             changing,
             gid=group_id("miglet"),
-            # Where MIGlet is not root its workers are its own user, who may do all.
+            # Without root the workers run as our own user, which may call all methods.
             refused=unprivileged_uids() - {os.geteuid()},
         )
         self._listen(control, control.serve)
@@ -226,7 +226,7 @@ class Arbiter:
             self._start_worker(name)
 
     def run(self) -> int:
-        """Serve until the lifecycle says that it is over; returns the exit status."""
+        """Handle facts until the lifecycle ends the program; the exit status."""
         self._answer_former_commands()
         self._stall.start()
         while self.exit_status is None:
@@ -320,7 +320,7 @@ class Arbiter:
         self._deliver(fact)
 
     def _is_repeated(self, fact: Fact) -> bool:
-        """Whether this is a command that was accepted before, in whatever boot."""
+        """Whether this is a command that was accepted before, in whichever boot."""
         if not isinstance(fact, facts.CommandReceived) or not fact.id:
             return False
         known = self.journal.command(fact.id) is not None
@@ -329,9 +329,9 @@ class Arbiter:
         return known
 
     def _deliver(self, fact: Fact) -> None:
-        """Settle the event that the fact is about, and hand over the next one.
+        """Record the delivery that the fact reports, and hand over the next event.
 
-        An event leaves the journal only after what its delivery leads to is in there.
+        An event leaves the journal only when all that its delivery led to is in it.
         """
         self._delivery.record(fact)
         if self._delivery.offer() and self.vm.flushing and not self.inbox:
@@ -351,7 +351,7 @@ class Arbiter:
         self._publisher.publish_heartbeat(self.vm)
 
     def _observe_machine(self, fact: facts.PreflightDone) -> None:
-        """Print what is wrong; in a cloud there is one more thing to watch."""
+        """Print the checks that failed; in a cloud, start the notice-watcher."""
         for row in fact.report:
             if row["status"] == "fail":
                 hint = f"; {row['hint']}" if row["hint"] else ""
@@ -367,7 +367,7 @@ class Arbiter:
         self.knowledge.note_failure(fact)
 
     def _observe_command(self, fact: facts.CommandValidated) -> None:
-        """An operator and a reload get no event that says why they were rejected."""
+        """Log why it was not obeyed: an operator and a reload get no event."""
         if fact.failure:
             log.error("%s by %s failed: %s", fact.type, fact.requested_by, fact.failure)
         elif fact.faults:
@@ -375,7 +375,7 @@ class Arbiter:
             log.warning("%s by %s rejected: %s", fact.type, fact.requested_by, reasons)
 
     def _observe_token(self, fact: facts.ControllerTokenTaken) -> None:
-        """A heartbeat at once shows whether the controller takes it; events follow."""
+        """Send a heartbeat: its success shows that the controller accepts the token."""
         self._publisher.publish_heartbeat(self.vm, at_once=True)
 
     def _observe_removal(self, fact: facts.RunnerRemoved) -> None:
@@ -387,9 +387,9 @@ class Arbiter:
     # Persist.
 
     def emit(self, event: Event) -> None:
-        """Put an event into the journal that no rule has led to.
+        """Journal an event that no rule of the lifecycle emitted.
 
-        Nothing may follow VMStopped: by then it is only logged.
+        After the last event, which is VMStopped, it is only logged.
         """
         if self.vm.flushing:
             log.warning("not reported after the last event: %s", event)
@@ -455,14 +455,14 @@ class Arbiter:
         )
 
     def _answer_former_commands(self) -> None:
-        """Answer commands that a boot before this one accepted and did not answer."""
+        """Answer the commands that an earlier boot accepted and did not answer."""
         for identity, accepted in self.journal.open_commands().items():
             if identity not in self.vm.commands:
                 kind = accepted["command_type"]
                 self.emit(CommandCompleted(identity, kind, "failed", CUT_SHORT))
 
     def _report_findings(self) -> None:
-        """Report what the journal found out about itself."""
+        """Report each finding of the journal as an event."""
         for found in self.journal.take_findings():
             self.emit(error_of(found))
 
@@ -499,7 +499,7 @@ class Arbiter:
         self.knowledge.origins = effect.origins or self.knowledge.origins
         logger.set_redaction(settings.logging.redact_secrets)
         if settings.logging.level != before.logging.level:
-            # Else a level that SetLogLevel has set stays.
+            # Otherwise the level that SetLogLevel has set stays.
             self._change_level(effects.ChangeLevel(settings.logging.level))
         self._supervisor.broadcast(ApplySettings(effect.settings))
         self.vm, timers = change_policy(self.vm, Policy.of(settings), self._clock())
@@ -573,7 +573,7 @@ PERFORMERS: dict[type[effects.Effect], Callable[[Arbiter, Any], None]] = {
 
 
 def error_of(found: JournalFinding) -> Error:
-    """The event that tells of a finding of the journal."""
+    """The Error event that reports a finding of the journal."""
     counts = ", ".join(f"{name}: {number}" for name, number in found.counts.items())
     message = f"{found.message} ({counts})" if counts else found.message
     return Error("infrastructure", found.code, message, "journal")

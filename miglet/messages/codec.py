@@ -40,7 +40,7 @@ MESSAGES: dict[str, type[Message]] = {}
 
 
 class Value:
-    """What the many small frozen dataclasses share: construction, equality, text.
+    """Base of the many small frozen dataclasses: construction, equality, repr.
 
     `dataclass` would compile five functions for every class anew: 20 kB of memory and
     0.4 ms of each start. These serve all classes that are declared with `frozen_value`.
@@ -89,7 +89,7 @@ class Value:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def frozen_value(kind: type[AnyValue]) -> type[AnyValue]:
-    """Declare a subclass of `Value` as a frozen dataclass, with what `Value` has."""
+    """Make a subclass of `Value` a frozen dataclass with the methods of `Value`."""
     return dataclasses.dataclass(init=False, repr=False, eq=False)(kind)
 
 
@@ -97,13 +97,13 @@ def frozen_value(kind: type[AnyValue]) -> type[AnyValue]:
     frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,)
 )
 def named_value(kind: type[AnyValue]) -> type[AnyValue]:
-    """As `frozen_value`; fields are given by name: subclasses may require others."""
+    """As `frozen_value`, with fields by keyword only: subclasses may require more."""
     declare = dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=True)
     return declare(kind)
 
 
 class Message(Value):
-    """What goes over a queue; only the subclasses of Fact and Order are sent."""
+    """Base of what is sent over a queue: facts and orders."""
 
     #: Most bytes of one message of this kind.
     size_limit: ClassVar[int] = LIMIT
@@ -116,8 +116,8 @@ class Message(Value):
 class Fact(Message, abstract=True):
     """Something that has happened, reported to the arbiter."""
 
-    #: What one of this kind takes from its sender's budget: much where each leads to an
-    #: event, an order or a process. See `miglet.supervisor.queues.Budget`.
+    #: What a fact of this kind costs its sender (`miglet.supervisor.queues.Budget`):
+    #: much if it leads to an event, an order or a process.
     cost: ClassVar[int] = 1
 
 
@@ -140,7 +140,7 @@ class Range(NamedTuple):
     most: float
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` is inside."""
+        """Whether `value` is within them."""
         return self.least <= value <= self.most
 
 
@@ -150,7 +150,7 @@ class Length(NamedTuple):
     most: int
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` is no longer."""
+        """Whether `value` is short enough."""
         return len(value) <= self.most
 
 
@@ -170,7 +170,7 @@ class Depth(NamedTuple):
     most: int
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` is no deeper; a list or object of plain values is 1 deep."""
+        """Whether `value` is that flat; a list or object of plain values is 1 deep."""
         if not isinstance(value, dict | list):
             return True
         members = value.values() if isinstance(value, dict) else value
@@ -184,7 +184,7 @@ class AtLeast(NamedTuple):
     items: int
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` has them."""
+        """Whether `value` has that many."""
         return len(value) >= self.items
 
 
@@ -201,7 +201,7 @@ class OneOf(NamedTuple):
 class Keys(NamedTuple):
     """The keys of an object and their types, for use in `Annotated`."""
 
-    #: A TypedDict; or a dataclass, of whose fields none is required.
+    #: A TypedDict, or a dataclass, none of whose fields is required.
     kind: type
     #: Whether other keys are refused. Otherwise they are ignored: nobody reads them.
     closed: bool = False
@@ -225,7 +225,7 @@ class Keys(NamedTuple):
 #: Wall time in seconds that RFC 3339 can express.
 WallTime = Annotated[float, Range(0, LATEST)]
 
-#: A duration; ten years are more than anything here takes.
+#: A duration of ten years at most.
 Seconds = Annotated[float, Range(0, 315360000)]
 
 #: The sequence number of an event.
@@ -239,7 +239,7 @@ Name = Annotated[str, Length(256)]
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of `message` on a queue; BadMessage if they are too many."""
+    """Serialize a message; raises BadMessage if it is too large."""
     kind = type(message)
     try:
         text = _ENCODER.encode([kind.__name__, vars(message)])
@@ -253,12 +253,12 @@ def encode(message: Message) -> bytes:
 
 
 def decode(encoded: bytes) -> Message:
-    """The message in `encoded`; BadMessage says what is wrong with it."""
+    """Deserialize a message; raises BadMessage, which says what is wrong with it."""
     try:
         text = encoded.decode()
         name, fields = _DECODER.decode(text)
         kind = MESSAGES[name]
-        # Few messages need the look at each of their values.
+        # A look at each value takes time, and few messages need it.
         if "\\u" in text or text.count("{") + text.count("[") > DEEPEST:
             require_plain(fields)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -269,9 +269,9 @@ def decode(encoded: bytes) -> Message:
 
 
 def is_sendable(value: Any) -> bool:
-    """Whether a queue takes the JSON `value`, which somebody else wrote, in a message.
+    """Whether the JSON `value`, which may come from anywhere, can be sent in a message.
 
-    A fact that the parent refuses is the end of its sender.
+    The parent kills the sender of a fact that it refuses.
     """
     try:
         require_plain(_DECODER.decode(_ENCODER.encode(value)))

@@ -53,7 +53,7 @@ KILL_SECONDS = 5.0
 
 
 class RunnerWatcher(Worker):
-    """Has at most one run to watch, and a queue of tasks of which one is under way."""
+    """Watches at most one run, and performs one task after the other."""
 
     name = "runner-watcher"
     facts = (
@@ -79,7 +79,7 @@ class RunnerWatcher(Worker):
         self.now = now
         self._launcher = launcher or runner_launcher(settings)
         self._observed = ObservedRun(self)
-        #: What was last to be provided: the name, and the run that it comes after.
+        #: What the last ProvideRunner asked for: the name, and the run before it.
         self._provision = ("", "")
         self._tasks: deque[Steps] = deque()
         self._task_due = 0.0
@@ -89,7 +89,7 @@ class RunnerWatcher(Worker):
         self.client.close()
 
     def changed(self, before: Settings) -> None:
-        """Calls that follow are made, and the run is watched, with the new settings."""
+        """Apply the new settings to the client and to the observed run."""
         self.client.apply(self.settings.controller)
         self._observed.apply(self.settings)
 
@@ -103,20 +103,20 @@ class RunnerWatcher(Worker):
         self.period = max(0.0, min(dues))
 
     def extend_liveness(self, seconds: float) -> None:
-        """The next step may take so long."""
+        """Extend the liveness timeout: the next step may take so long."""
         self.ping(seconds + LIVENESS_MARGIN)
 
     def wake(self) -> None:
-        """Let the task under way go on at once."""
+        """Have the task under way continue at once."""
         self._task_due = 0.0
         self.work_soon()
 
     # Orders.
 
     def provide(self, order: ProvideRunner) -> None:
-        """See that a runner of this name listens; what is asked for twice is done once.
+        """Have a runner of this name listen; a repeated order is ignored.
 
-        A new watcher may get it twice: as a new worker, and with the order itself.
+        A new watcher may get it twice: as a standing order, and when it is given.
         """
         provision = order.name, order.former_run
         if provision != self._provision:
@@ -138,7 +138,7 @@ class RunnerWatcher(Worker):
         self._begin(self._drain())
 
     def stop(self, order: StopRunner) -> None:
-        """Drop what is under way and end the runner."""
+        """Cancel all tasks and stop the runner."""
         for task in self._tasks:
             task.close()
         self._tasks.clear()
@@ -186,10 +186,10 @@ class RunnerWatcher(Worker):
         yield from self._await_listening()
 
     def _end_former_run(self, run: Run, instead_of: str) -> Steps:
-        """See a former run end and forget it: what it did is in the journal.
+        """End a former run and remove its record: what it did is in the journal.
 
-        A Worker that outlived its Listener finishes its job first. Raises GivenUp for
-        a Listener that the kernel does not let end: there is no room for another.
+        A Worker that outlived its Listener finishes its job first. Raises GivenUp if
+        it cannot be killed: another runner must not be started beside it.
         """
         if not self._observed.is_of(run.run_id):
             self._observed.begin(run, adopted=True)
@@ -214,7 +214,7 @@ class RunnerWatcher(Worker):
             yield 1.0
 
     def _drain(self) -> Steps:
-        """Give a job that was already assigned the time to show itself."""
+        """Stop the runner unless a job that was already assigned appears in time."""
         settle = self.now() + self.settings.runner.drain_settle
         while present := self._observed.present:
             if present.busy:
@@ -277,7 +277,7 @@ class ObservedRun:
         described: dict[str, Any] | None = None,
         minimal: bool = False,
     ) -> None:
-        """Observe this run; `described` is what facts about the runner say of it."""
+        """Observe this run; `described` is the runner as facts describe it."""
         self.forget()
         settings = self._watcher.settings
         self._observer = RunObserver(
@@ -293,12 +293,12 @@ class ObservedRun:
         self._watcher.work_soon()
 
     def apply(self, settings: Settings) -> None:
-        """Let changed settings hold for the run in view, too."""
+        """Apply changed settings to the observed run."""
         if self._observer:
             self._observer.limits = limits_of(settings)
 
     def forget(self) -> None:
-        """Observe nothing."""
+        """Stop observing, if a run is observed."""
         self._listen(set())
         if self._observer:
             self._observer.close()
@@ -307,8 +307,8 @@ class ObservedRun:
     def look(self) -> None:
         """Report what is new.
 
-        When nothing of the runner is left, what its job left running is killed before
-        the last is read: nobody can then write while it is read.
+        When Listener and Worker are gone, what the job left running is killed before
+        the files are read to their ends: nobody writes to them any more.
         """
         present = self.present
         if present is None:
@@ -359,7 +359,7 @@ class ObservedRun:
             reach(f"watcher.reported.{type(fact).__name__}")
 
     def _listen(self, wanted: set[int]) -> None:
-        """Be woken by these descriptors and no others."""
+        """Wake the worker for these descriptors and no others."""
         for descriptor in self._descriptors - wanted:
             self._watcher.ignore(descriptor)
         for descriptor in wanted - self._descriptors:
@@ -368,5 +368,5 @@ class ObservedRun:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """How long a runner may be stuck."""
+    """The observer's limits by these settings."""
     return Limits(settings.runner.ghost_timeout, settings.runner.finish_timeout)
