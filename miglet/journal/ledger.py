@@ -86,6 +86,7 @@ CLASS_OF = {
     "JobStarted": "milestone",
     "TerminationNotice": "milestone",
     "VMShuttingDown": "milestone",
+    "VMStopped": "milestone",
     "CommandCompleted": "milestone",
     "JobCompleted": "result",
 }

@@ -16,6 +16,7 @@ from miglet.journal.ledger import (
     PENDING_ROWS,
     clip_event,
 )
+from miglet.messages.events import EVENTS
 from tests.journal.steps import event, reopened
 
 #: What one message to a worker may have.
@@ -54,10 +55,17 @@ def test_an_event_of_countless_keys_or_depth_still_fits():
 
 
 def test_every_type_of_event_has_a_class_that_exists():
+    assert set(CLASS_OF) <= set(EVENTS)
     assert set(CLASS_OF.values()) <= set(CLASSES)
     assert [kind for kind, name in CLASS_OF.items() if name == "result"] == [
         "JobCompleted"
     ]
+
+
+def test_the_end_of_a_machine_is_kept_as_long_as_its_beginning():
+    # Controllers delete a machine when they have VMStopped.
+    kept = {CLASS_OF[kind] for kind in ("VMStarted", "VMShuttingDown", "VMStopped")}
+    assert kept == {"milestone"}
 
 
 def test_beyond_its_rows_the_oldest_of_the_lowest_class_goes(
