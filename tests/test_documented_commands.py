@@ -185,9 +185,21 @@ def test_every_command_that_ends_the_machine_ends_it_in_order(command, tmp_path)
         assert machine.controller.events(VM)[-1]["type"] == "VMStopped"
 
 
-@pytest.mark.parametrize(
-    "command", [each for each in to_be_run("python") if "pytest" in each.words], ids=str
-)
+#: Files that the guide has the reader write; tests/test_contributing.py runs them.
+NEW_FILES = {
+    line.split()[-1]
+    for line in (ROOT / "CONTRIBUTING.rst").read_text().splitlines()
+    if line.startswith(".. new file ")
+}
+
+CALLS_OF_PYTEST = [
+    each
+    for each in to_be_run("python")
+    if "pytest" in each.words and NEW_FILES.isdisjoint(each.words)
+]
+
+
+@pytest.mark.parametrize("command", CALLS_OF_PYTEST, ids=str)
 def test_every_documented_call_of_pytest_finds_tests(command):
     collected = subprocess.run(
         [sys.executable, *command.words[1:], "--collect-only"],

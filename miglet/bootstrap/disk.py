@@ -11,12 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from miglet.bootstrap.framework import (
-    CheckWarning,
-    Misconfiguration,
-    Unavailable,
-    check,
-)
+from miglet.bootstrap import framework
 from miglet.config.settings import Settings
 from miglet.metrics.machine import existing
 
@@ -53,16 +48,18 @@ def job_need(settings: Settings) -> Need:
     return Need(work, settings.bootstrap.min_free_disk, JOB_INODES)
 
 
-@check
+@framework.check
 def free_disk(settings: Settings, deadline: float) -> str:
     """Jobs and the journal have room."""
     job = job_need(settings)
     hint = "give the machine a larger disk, or see bootstrap.min_free_disk"
     if short := lacking(job):
-        raise Unavailable(short, hint)
+        raise framework.Unavailable(short, hint)
     for need in own_needs(settings):
         if short := lacking(need):
-            raise CheckWarning(short, "events may be lost: remove files, or see paths")
+            raise framework.CheckWarning(
+                short, "events may be lost: remove files, or see paths"
+            )
     places = dict.fromkeys([job.path, *(need.path for need in own_needs(settings))])
     return ", ".join(f"{amount(free_bytes(path))} at {path}" for path in places)
 
@@ -86,39 +83,43 @@ def amount(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-@check
+@framework.check
 def free_inodes(settings: Settings, deadline: float) -> str:
     """Jobs can make files; a file system without a limit has enough."""
     for need in (job_need(settings), *own_needs(settings)):
         disk = os.statvfs(need.path)
         if disk.f_files and disk.f_favail < need.inodes:
             hint = "remove files, or make that disk with more inodes"
-            raise CheckWarning(f"only {disk.f_favail} inodes free at {need.path}", hint)
+            raise framework.CheckWarning(
+                f"only {disk.f_favail} inodes free at {need.path}", hint
+            )
     disk = os.statvfs(job_need(settings).path)
     return f"{disk.f_favail} free" if disk.f_files else "without limit"
 
 
-@check
+@framework.check
 def folders_writable(settings: Settings, deadline: float) -> str:
     """MIGlet can keep its state and open its socket."""
     paths = settings.paths
     for key, folder in (("state", paths.state), ("runtime", paths.runtime)):
         path = existing(Path(folder))
         if not path.is_dir():
-            raise Misconfiguration(f"{path} is not a folder", f"set paths.{key}")
+            raise framework.Misconfiguration(
+                f"{path} is not a folder", f"set paths.{key}"
+            )
         if not os.access(path, os.W_OK | os.X_OK):
             hint = f"let MIGlet's user write there, or set paths.{key}"
-            raise Misconfiguration(f"{path} is not writable", hint)
+            raise framework.Misconfiguration(f"{path} is not writable", hint)
     return f"{paths.state}, {paths.runtime}"
 
 
-@check
+@framework.check
 def mounts(settings: Settings, deadline: float) -> str:
     """Every mount that jobs count on is there, and can be written to."""
     missing = list(unusable(settings.bootstrap.mounts))
     if missing:
         hint = "see bootstrap.mounts, fstab(5) and the instance's disks"
-        raise Unavailable("; ".join(missing), hint)
+        raise framework.Unavailable("; ".join(missing), hint)
     return ", ".join(settings.bootstrap.mounts) or "none wanted"
 
 

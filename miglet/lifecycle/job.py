@@ -14,6 +14,7 @@ from miglet.job.signs import JobResult
 from miglet.job.verdict import RunnerExit, crash, verdict
 from miglet.lifecycle.effects import Effect, Emit
 from miglet.lifecycle.vm import USAGE, Job, Moment, Vm, maximum_usage
+from miglet.messages import facts
 from miglet.messages.events import (
     DESCRIPTION_KEYS,
     Error,
@@ -21,14 +22,6 @@ from miglet.messages.events import (
     JobCompleted,
     JobStarted,
     RunnerCrashed,
-)
-from miglet.messages.facts import (
-    JobEnded,
-    JobIdentified,
-    JobSampled,
-    JobSeen,
-    ListenerDied,
-    RunnerExited,
 )
 
 Step = tuple[Vm, list[Effect]]
@@ -44,7 +37,7 @@ ORPHAN_TIMEOUT = "orphan_timeout"
 EXPLAINED_BY_NOTICE = ("runner_crash", "worker_crash", "unknown")
 
 
-def start_job(vm: Vm, fact: JobSeen, moment: Moment) -> Vm:
+def start_job(vm: Vm, fact: facts.JobSeen, moment: Moment) -> Vm:
     """A job is on the machine; its JobStarted waits a little for its identity."""
     age = max(0.0, moment.at - fact.seen_at)
     job = Job(
@@ -74,7 +67,7 @@ def _description(job: Job, event: type[Event]) -> dict[str, Any]:
     return job.fields(*keys)
 
 
-def identify_job(vm: Vm, fact: JobIdentified, moment: Moment) -> Step:
+def identify_job(vm: Vm, fact: facts.JobIdentified, moment: Moment) -> Step:
     """Learn who the job is, and announce it as soon as its workflow run is known."""
     if vm.job is None:
         return vm, []
@@ -109,12 +102,12 @@ def _learn(vm: Vm, identity: dict[str, Any]) -> Step:
     return vm.replace(job=job), [Emit(error, job.reference)]
 
 
-def note_usage(vm: Vm, fact: JobSampled, moment: Moment) -> Step:
+def note_usage(vm: Vm, fact: facts.JobSampled, moment: Moment) -> Step:
     """Remember what the job has used so far."""
     return vm.replace(job=vm.job.add_usage(fact.usage) if vm.job else None), []
 
 
-def orphan_job(vm: Vm, fact: ListenerDied, moment: Moment) -> Step:
+def orphan_job(vm: Vm, fact: facts.ListenerDied, moment: Moment) -> Step:
     """Tell of the Listener's death at once; its Worker goes on with the job.
 
     The Worker reports the job's result to GitHub by itself (runner.orphan_timeout).
@@ -132,12 +125,14 @@ def orphan_job(vm: Vm, fact: ListenerDied, moment: Moment) -> Step:
     return vm.replace(orphaned_since=moment.now), [crashed]
 
 
-def complete_job(vm: Vm, fact: JobEnded | RunnerExited, moment: Moment) -> Step:
+def complete_job(
+    vm: Vm, fact: facts.JobEnded | facts.RunnerExited, moment: Moment
+) -> Step:
     """Emit JobCompleted, after JobStarted, and RunnerCrashed if something broke."""
     if vm.job is None:
         return vm, []
     effects: list[Effect] = []
-    if isinstance(fact, JobEnded):
+    if isinstance(fact, facts.JobEnded):
         ended = fact
     else:
         identity = dataclasses.asdict(Evidence.of_json(fact.evidence).identity)
@@ -150,11 +145,11 @@ def complete_job(vm: Vm, fact: JobEnded | RunnerExited, moment: Moment) -> Step:
     return vm, [*effects, *closing]
 
 
-def decide_end(vm: Vm, fact: RunnerExited, moment: Moment) -> JobEnded:
+def decide_end(vm: Vm, fact: facts.RunnerExited, moment: Moment) -> facts.JobEnded:
     """The verdict on a job, from the evidence of a run that reported none itself."""
     evidence, runner_exit = read_end(vm, fact)
     found, broken = verdict(evidence, runner_exit), crash(runner_exit, evidence)
-    return JobEnded(
+    return facts.JobEnded(
         run_id=fact.run_id,
         result=found.result,
         cause=found.cause,
@@ -166,14 +161,14 @@ def decide_end(vm: Vm, fact: RunnerExited, moment: Moment) -> JobEnded:
     )
 
 
-def read_end(vm: Vm, fact: RunnerExited) -> tuple[Evidence, RunnerExit]:
+def read_end(vm: Vm, fact: facts.RunnerExited) -> tuple[Evidence, RunnerExit]:
     """The evidence and the end of a run, with what we did to the runner ourselves."""
     cause = vm.stopped_by or ("termination_notice" if vm.notices else None)
     runner_exit = RunnerExit.of_json({**fact.runner_exit, "stopped_by": cause})
     return Evidence.of_json(fact.evidence), runner_exit
 
 
-def crash_of(fact: RunnerExited) -> dict[str, Any]:
+def crash_of(fact: facts.RunnerExited) -> dict[str, Any]:
     """The fields of a RunnerCrashed."""
     return {
         "exit_code": fact.runner_exit.get("exit_code"),
@@ -198,7 +193,7 @@ def lose_job(vm: Vm, moment: Moment, cause: str, reason: str) -> Step:
     """Close a job whose end nobody saw as unknown; a job is never left open."""
     if vm.job is None:
         return vm, []
-    lost = JobEnded(
+    lost = facts.JobEnded(
         run_id=vm.job.run,
         result="unknown",
         cause=cause,
@@ -210,7 +205,7 @@ def lose_job(vm: Vm, moment: Moment, cause: str, reason: str) -> Step:
     return _close_job(vm, lost, moment)
 
 
-def _close_job(vm: Vm, ended: JobEnded, moment: Moment) -> Step:
+def _close_job(vm: Vm, ended: facts.JobEnded, moment: Moment) -> Step:
     vm, effects = announce_job(vm)
     assert vm.job
     job = vm.job.add_usage(ended.resource_usage)
@@ -237,7 +232,7 @@ def _close_job(vm: Vm, ended: JobEnded, moment: Moment) -> Step:
     return vm, [*effects, Emit(event, job.reference)]
 
 
-def _result_of(vm: Vm, ended: JobEnded) -> tuple[str, str]:
+def _result_of(vm: Vm, ended: facts.JobEnded) -> tuple[str, str]:
     """Result and cause, with what the watcher cannot know: why we stopped the run."""
     if ended.cause == ORPHAN_TIMEOUT:
         return "unknown", "runner_crash"

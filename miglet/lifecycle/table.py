@@ -198,6 +198,9 @@ IN_SERVICE = {
     ),
 }
 
+#: Where the end of a runner may lead: to the next one, or to the end.
+AFTER_RUNNER = (State.REGISTERING_RUNNER, State.SHUTTING_DOWN, State.ERROR)
+
 #: The rows of a job on a machine in service.
 OPEN_JOB = {
     facts.JobIdentified: Row(job.identify_job),
@@ -253,9 +256,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         **OPEN_JOB,
         facts.RunnerExited: Row(
             runner.runner_gone_meanwhile,
-            State.REGISTERING_RUNNER,
-            State.SHUTTING_DOWN,
-            State.ERROR,
+            *AFTER_RUNNER,
         ),
         facts.RunnerFailing: Row(
             runner.handle_failing_runner, State.REGISTERING_RUNNER, State.ERROR
@@ -281,9 +282,7 @@ TABLE: dict[State, dict[type[Fact], Row]] = {
         facts.JobSeen: Row(runner.begin_job, State.JOB_RUNNING),
         facts.RunnerExited: Row(
             runner.runner_gone,
-            State.REGISTERING_RUNNER,
-            State.SHUTTING_DOWN,
-            State.ERROR,
+            *AFTER_RUNNER,
         ),
         facts.RunnerFailing: Row(
             runner.handle_failing_runner, State.REGISTERING_RUNNER, State.ERROR
