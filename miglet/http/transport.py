@@ -394,12 +394,15 @@ def _drop(rang: _Rang) -> None:
     """Let go of what the call had begun, sockets above all, where it was cut short.
 
     No library expects an exception between any two instructions. Without this they
-    would be open until the exception is forgotten, or until the next collection.
+    would be open until the exception is forgotten, or until the next collection. What
+    was being handled when the alarm rang, its context, holds frames of its own.
     """
+    error: BaseException | None = rang
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # nobody closes them: we do
-        traceback.clear_frames(rang.__traceback__)
-    rang.__traceback__ = None
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.with_traceback(None).__context__
 
 
 def within(seconds: float, call: Callable[[], Result]) -> Result:

@@ -69,6 +69,29 @@ def test_what_it_had_opened_is_closed_while_its_error_is_still_held():
     assert caught.value.transient
 
 
+def test_so_is_what_a_failure_had_opened_that_was_being_handled():
+    def ask(address):
+        connection = socket.create_connection(address)
+        answer = connection.makefile("rb")
+        connection.close()
+        raise OSError(f"{answer} had not come")
+
+    def ask_and_handle(address):
+        try:
+            ask(address)
+        except OSError:
+            wait(5)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with pytest.raises(DeadlinePassed) as caught:
+            within(0.2, lambda: ask_and_handle(listener.getsockname()))
+        peer, _ = listener.accept()
+        with peer:
+            peer.settimeout(5)
+            assert peer.recv(1) == b""
+    assert caught.value.transient
+
+
 def test_so_is_one_that_computes():
     def spin():
         while True:
