@@ -85,6 +85,7 @@ def sources_of(parsed: argparse.Namespace) -> dict[str, object]:
 @subcommand
 def run(parsed: argparse.Namespace) -> int:
     """Serve in the foreground until the controller, a signal or a fault ends it."""
+    # For calls that `miglet.cli` does not parse itself, such as abbreviated options.
     return load_function("miglet.agent.start", "start")(sources_of(parsed))
 
 

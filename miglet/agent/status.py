@@ -83,7 +83,7 @@ class Knowledge:
         self.longest_stall_seconds = max(self.longest_stall_seconds, seconds)
 
     def clock_offset_ms(self) -> int | None:
-        """The controller's clock minus ours; None until an answer has told it."""
+        """The controller's clock minus ours; None before it was measured."""
         offset = self.clock_offset_seconds
         return None if offset is None else round(offset * 1000)
 

@@ -394,15 +394,19 @@ def _drop(rang: _Rang) -> None:
     """Let go of what the call had begun, sockets above all, where it was cut short.
 
     No library expects an exception between any two instructions. Without this they
-    would be open until the exception is forgotten, or until the next collection. What
-    was being handled when the alarm rang, its context, holds frames of its own.
+    would be open until the exception is forgotten, or until the next collection. An
+    exception that was being handled when the alarm rang, and the cause of each, hold
+    frames of their own.
     """
-    error: BaseException | None = rang
+    errors: list[BaseException] = [rang]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # nobody closes them: we do
-        while error is not None:
+        for error in errors:  # grows
             traceback.clear_frames(error.__traceback__)
-            error = error.with_traceback(None).__context__
+            error.__traceback__ = None
+            for other in (error.__context__, error.__cause__):
+                if other is not None and other not in errors:
+                    errors.append(other)
 
 
 def within(seconds: float, call: Callable[[], Result]) -> Result:

@@ -30,9 +30,12 @@ from miglet.supervisor.signals import SignalPipe
 #: Seconds on top of what a call may take until its worker counts as unresponsive.
 LIVENESS_MARGIN = 5.0
 
-#: A liveness ping that is so many seconds old is renewed with what else the worker is
-#: awake for, and in the end without: two come before it would count as hung.
+#: Seconds after a liveness ping from which the next goes with whatever else wakes the
+#: worker: a ping of its own would cost another wake-up.
 PING_SECONDS = 1.5
+
+#: Seconds after a liveness ping at which the worker wakes for the next one. Two are due
+#: before a silent worker counts as hung.
 LATEST_PING_SECONDS = 2.4
 
 

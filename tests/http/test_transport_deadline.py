@@ -52,13 +52,8 @@ def test_so_is_one_that_reads_from_a_socket():
         within(0.1, lambda: ours.recv(1))
 
 
-def test_what_it_had_opened_is_closed_while_its_error_is_still_held():
-    def ask(address):
-        connection = socket.create_connection(address)
-        answer = connection.makefile("rb")
-        connection.close()  # as http.client does: now the file alone keeps it open
-        answer.read()
-
+def assert_closed_when_cut_short(ask):
+    """Cut `ask(address)` short; what it has connected is closed before its error is."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with pytest.raises(DeadlinePassed) as caught:
             within(0.2, lambda: ask(listener.getsockname()))
@@ -67,6 +62,16 @@ def test_what_it_had_opened_is_closed_while_its_error_is_still_held():
             peer.settimeout(5)
             assert peer.recv(1) == b""
     assert caught.value.transient
+
+
+def test_what_it_had_opened_is_closed_while_its_error_is_still_held():
+    def ask(address):
+        connection = socket.create_connection(address)
+        answer = connection.makefile("rb")
+        connection.close()  # as http.client does: now the file alone keeps it open
+        answer.read()
+
+    assert_closed_when_cut_short(ask)
 
 
 def test_so_is_what_a_failure_had_opened_that_was_being_handled():
@@ -82,14 +87,27 @@ def test_so_is_what_a_failure_had_opened_that_was_being_handled():
         except OSError:
             wait(5)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with pytest.raises(DeadlinePassed) as caught:
-            within(0.2, lambda: ask_and_handle(listener.getsockname()))
-        peer, _ = listener.accept()
-        with peer:
-            peer.settimeout(5)
-            assert peer.recv(1) == b""
-    assert caught.value.transient
+    assert_closed_when_cut_short(ask_and_handle)
+
+
+def test_so_is_what_the_cause_of_such_a_failure_had_opened():
+    def ask(address):
+        connection = socket.create_connection(address)
+        raise OSError(f"{connection.fileno()} is of no use")
+
+    def ask_and_handle(address):
+        cause = None
+        try:
+            ask(address)
+        except OSError as error:
+            cause = error
+        try:
+            raise ValueError from cause
+        except ValueError:
+            del cause
+            wait(5)
+
+    assert_closed_when_cut_short(ask_and_handle)
 
 
 def test_so_is_one_that_computes():
