@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from random import Random
 
@@ -49,9 +50,10 @@ def test_a_planted_defect_is_found(monkeypatch, name, module, attribute, defect)
     assert isinstance(caught.value.data, bytes)
 
 
-def quadratic(data: bytes) -> None:
-    for at in range(0, len(data), 64):
-        re.search(rb"b", data[at:] * 8)
+def cubic(data: bytes) -> None:
+    """As much dearer than in proportion that no load of the machine can hide it."""
+    for at in range(0, len(data), 512):
+        re.search(rb"b", data[at:] * (len(data) // 2048))
 
 
 def linear(data: bytes) -> None:
@@ -62,8 +64,28 @@ def linear(data: bytes) -> None:
 def test_a_cost_out_of_proportion_is_found():
     small, large = b"a" * findings.SMALL_BYTES, b"a" * findings.LARGE_BYTES
     with pytest.raises(TooExpensive):
-        findings.require_proportion(Target("q", quadratic, ""), small, large)
+        findings.require_proportion(Target("c", cubic, ""), small, large)
     findings.require_proportion(Target("l", linear, ""), small, large)
+
+
+@pytest.mark.parametrize(
+    ("seconds_of_small", "seconds_of_large", "found"),
+    [
+        (0.001, 0.064, True),
+        (0.001, 0.041, False),
+        (0.01, 0.39, False),
+        (0.01, 0.41, True),
+    ],
+)
+def test_the_limit_of_a_cost_in_proportion(
+    monkeypatch, seconds_of_small, seconds_of_large, found
+):
+    seconds = {1000: seconds_of_small, 8000: seconds_of_large}
+    monkeypatch.setattr(findings, "seconds_for", lambda _, data: seconds[len(data)])
+    target = Target("none", linear, "")
+    caught = pytest.raises(TooExpensive) if found else contextlib.nullcontext()
+    with caught:
+        findings.require_proportion(target, bytes(1000), bytes(8000))
 
 
 def test_too_much_memory_is_found():
