@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import psutil
 import yaml
 
 from miglet.ctl.client import Connection, Failed
+from tests.runner_double.truth import whole_lines
 from tests.support import eventually
 
 #: Where the commands are: beside this interpreter, or where a packaging test says.
@@ -199,15 +201,17 @@ class Agent:
 
     def lines(self) -> list[dict[str, Any]]:
         """The log's JSON lines."""
-        found = [line for line in self.log().splitlines() if line.startswith("{")]
+        found = [line for line in whole_lines(self.log()) if line.startswith("{")]
         return [json.loads(line) for line in found]
 
 
 def readable(line: str) -> str:
     """A line of the log as short text; nothing for a fact that changed nothing."""
-    if not line.startswith("{"):
+    entry = {}
+    with contextlib.suppress(ValueError):  # it may be half written
+        entry = json.loads(line) if line.startswith("{") else {}
+    if not entry:
         return line
-    entry = json.loads(line)
     message = entry.pop("message")
     if message.startswith("nothing to do in "):
         return ""

@@ -1,7 +1,8 @@
 """What really happened, recorded by the process to which it happened.
 
-Each record is one O_APPEND write, so that records of several processes never mix; its
-`mono` stamp is taken just before the thing it tells of can be seen by anybody.
+Each record is one O_APPEND write, so that records of several processes never mix, but
+a reader may still see the first part of the last one. Its `mono` stamp is taken just
+before the thing it tells of can be seen by anybody.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def record(root: Path, what: str, **details: Any) -> None:
 
 def records(root: Path, what: str | None = None) -> list[dict[str, Any]]:
     """The records so far, oldest first; only those named `what` if it is given."""
-    lines = (root / "double" / "truth.jsonl").read_text().splitlines()
+    lines = whole_lines((root / "double" / "truth.jsonl").read_text())
     entries = [json.loads(line) for line in lines]
     return [entry for entry in entries if what in (None, entry["what"])]
+
+
+def whole_lines(text: str) -> list[str]:
+    """The lines of a file that is still written to, without a last one that is cut."""
+    return text[: text.rfind("\n") + 1].splitlines()
