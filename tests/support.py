@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import time
@@ -37,6 +38,16 @@ def open_files(pid: int) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             targets.append(os.readlink(f"/proc/{pid}/fd/{number}"))
     return targets
+
+
+def descriptors_before() -> list[str]:
+    """The numbers of our descriptors, to compare with those after what is tested.
+
+    What earlier tests have left to the collector of garbage is closed first: it would
+    be closed in between otherwise, at any time.
+    """
+    gc.collect()
+    return os.listdir("/proc/self/fd")
 
 
 class Stopwatch:

@@ -16,7 +16,7 @@ import pytest
 from miglet.controller.client import Client
 from miglet.errors import BadAnswer, ControllerError, ControllerUnreachable
 from miglet.http.transport import DeadlinePassed
-from tests.support import Stopwatch
+from tests.support import Stopwatch, descriptors_before
 
 pytestmark = pytest.mark.integration
 
@@ -508,7 +508,7 @@ def test_no_error_and_nothing_behind_it_says_the_secret(facing, script):
 
 
 def test_a_new_client_has_nothing_open(settings):
-    before = os.listdir("/proc/self/fd")
+    before = descriptors_before()
     settings.endpoint = "https://127.0.0.1:1"
     settings.auth.token_path = "/nonexistent"
     Client(settings, "vm-1").close()
@@ -521,7 +521,7 @@ def test_failures_leak_no_descriptors(facing):
         with pytest.raises(ControllerUnreachable):
             client.heartbeat({})
     client.close()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(descriptors_before())
     for _ in range(20):
         with pytest.raises(ControllerUnreachable):
             client.heartbeat({})

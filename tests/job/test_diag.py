@@ -19,6 +19,7 @@ from miglet.job.diag import (
 )
 from miglet.job.tail import RUN_BUDGET_BYTES, Budget
 from miglet.messages.events import JobIdentity
+from tests.support import descriptors_before
 
 STARTED = 1767323045.0
 SEEN = STARTED + 100
@@ -339,7 +340,7 @@ def test_a_linked_folder_is_not_read(diag, tmp_path):
 
 
 def test_the_number_of_logs_that_are_followed_is_bounded(diag, folder):
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(descriptors_before())
     for second in range(100):
         write(
             folder / f"Worker_20260102-03{second % 60:02}{second // 60:02}-utc.log", "x"

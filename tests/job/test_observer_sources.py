@@ -9,7 +9,7 @@ import pytest
 
 from miglet.job import signs
 from miglet.job.observer import RunPaths, SignReader
-from tests.support import eventually
+from tests.support import descriptors_before, eventually
 
 ALL = {"job_hooks": True, "diag_logs": True, "perflog": True}
 
@@ -252,7 +252,7 @@ def test_a_report_that_stayed_incomplete_is_refused_at_the_end(traces):
 
 
 def test_closing_gives_every_descriptor_back(traces):
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(descriptors_before())
     a_job(traces)
     reader = traces.reader()
     reader.open()

@@ -20,6 +20,7 @@ from miglet.workers import warmup
 from miglet.workers.warmup import ROUNDS, WarmupWorker, warm_up
 from tests.authority import Authority
 from tests.sample_settings import sample_settings
+from tests.support import descriptors_before
 
 NO = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -65,7 +66,7 @@ def test_it_does_not_depend_on_the_settings(controller):
 
 def test_it_leaves_no_descriptor_and_no_signal_handler_behind():
     handlers = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM)]
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = sorted(descriptors_before())
     warm_up(settings(), IDENTITY)
     assert sorted(os.listdir("/proc/self/fd")) == before
     after = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM)]
