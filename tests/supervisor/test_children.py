@@ -198,6 +198,9 @@ def test_a_task_that_ends_before_its_second_phase_begins_has_a_result(caplog):
 
 def test_a_wait_may_be_cut_short_and_gone_on_with():
     running = RunningTask(ChildTask("task", waiting, 10.0, FALLBACK))
+    # Stopped, and not only about to be: it would not be woken by what came too early.
+    stopped = os.waitid(os.P_PID, running.child.pid, os.WSTOPPED | os.WNOWAIT)
+    assert stopped is not None and stopped.si_status == signal.SIGSTOP
     assert running.wait(0.05) == [] and not running.done
     running.child.signal(signal.SIGCONT)
     assert running.wait() == [RESULT]
