@@ -12,6 +12,7 @@ import copy
 import logging
 import os
 import sqlite3
+import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
@@ -64,8 +65,12 @@ _UNSAFE = (
     "cache_size = -256",
 )
 
-#: What fills a new file up to its bound: all pages but those that the tables take.
-_ROOM_BYTES = (FILE_BYTES // PAGE_BYTES - 24) * (PAGE_BYTES - 4)
+#: Of SQLite's file format (https://www.sqlite.org/fileformat2.html, 1.3 and 1.5): where
+#: the header has the number of pages, the first trunk page of the free list and the
+#: number of free pages, and how many pages a trunk page lists besides itself.
+_HEADER = struct.Struct(">III")
+_HEADER_OFFSET = 28
+_LEAVES_PER_TRUNK = PAGE_BYTES // 4 - 8
 
 
 class JournalInUse(JournalUnusable):
@@ -173,10 +178,29 @@ def _write_empty(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
     with contextlib.closing(connect(path, _UNSAFE)) as db:
         create_tables(db)
-        db.execute("CREATE TABLE room (filler BLOB)")
-        db.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM_BYTES,))
-        db.execute("DROP TABLE room")
-    sync(path)
+    with path.open("r+b", buffering=0) as file:
+        _add_free_pages(file.fileno())
+        os.fsync(file.fileno())
+
+
+def _add_free_pages(descriptor: int) -> None:
+    """Grow a new file to its bound with pages that are in SQLite's list of free ones.
+
+    SQLite itself can only do this by writing and reading each page: 30 ms of a start.
+    """
+    header = os.pread(descriptor, _HEADER.size, _HEADER_OFFSET)
+    used, trunk, _ = _HEADER.unpack(header)
+    assert trunk == 0, "a new file has no free pages"
+    pages = FILE_BYTES // PAGE_BYTES
+    os.posix_fallocate(descriptor, 0, FILE_BYTES)
+    first, trunk = used + 1, 0
+    for start in range(first, pages + 1, _LEAVES_PER_TRUNK + 1):
+        leaves = range(start + 1, min(start + _LEAVES_PER_TRUNK, pages) + 1)
+        listed = struct.pack(f">{2 + len(leaves)}I", trunk, len(leaves), *leaves)
+        os.pwrite(descriptor, listed, (start - 1) * PAGE_BYTES)
+        trunk = start
+    header = _HEADER.pack(pages, trunk, pages - used)
+    os.pwrite(descriptor, header, _HEADER_OFFSET)
 
 
 def connect(

@@ -8,15 +8,18 @@ import resource
 import shutil
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from miglet.journal.journal import Journal
-from miglet.journal.ledger import FORMAT
+from miglet.journal.ledger import FILE_BYTES, FORMAT, PAGE_BYTES
 from tests.journal.files import add_up, codes, copy_of, died, event, opened, pending
 
 pytestmark = pytest.mark.integration
+
+ALL_PAGES = FILE_BYTES // PAGE_BYTES
 
 
 def test_a_valid_database_that_is_no_journal_is_set_aside(filled: Path):
@@ -150,6 +153,37 @@ def test_an_unfinished_new_file_is_no_journal(tmp_path: Path):
     with opened(path) as journal:
         assert codes(journal) == []
     assert not path.with_name("journal.db.new").exists()
+
+
+def test_a_new_file_has_its_full_size_in_pages_that_sqlite_calls_free(tmp_path: Path):
+    path = tmp_path / "journal.db"
+    with opened(path):
+        pass
+    assert path.stat().st_blocks * 512 >= FILE_BYTES
+    with closing(sqlite3.connect(path)) as database:
+        assert sizes(database)[0] == path.stat().st_size // PAGE_BYTES == ALL_PAGES
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_the_free_pages_of_a_new_file_are_used_before_it_grows(tmp_path: Path):
+    path = tmp_path / "journal.db"
+    with opened(path):
+        pass
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("CREATE TABLE filling (bytes BLOB)")
+        written, insert = 0, "INSERT INTO filling VALUES (zeroblob(?))"
+        while sizes(database)[1] > 12:
+            database.execute(insert, (10 * PAGE_BYTES,))
+            written += 10
+        assert sizes(database)[0] == ALL_PAGES
+        assert written > ALL_PAGES * 0.9
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def sizes(database: sqlite3.Connection) -> tuple[int, int]:
+    """How many pages the file has, and how many of them are free."""
+    names = ("page_count", "freelist_count")
+    return tuple(database.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
 
 
 def test_a_log_without_its_file_is_not_replayed(filled: Path):
