@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,7 +132,8 @@ def write_private(path: Path, text: str) -> None:
     Under a new name first: nobody sees half of it, and nobody's link is followed.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    # Not by `secrets`, which would load all of OpenSSL into the child.
+    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(draft, flags, 0o600), "w", encoding="ascii") as stream:

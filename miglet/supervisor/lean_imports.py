@@ -32,6 +32,13 @@ def stand_in(name: str, **contents: object) -> types.ModuleType:
     return module
 
 
+def real_module(name: str) -> types.ModuleType:
+    """The module itself, imported now if there is a stand-in for it."""
+    if sys.modules[name].__spec__ is None:
+        del sys.modules[name]
+    return importlib.import_module(name)
+
+
 def lazy_module(name: str, **contents: object) -> types.ModuleType:
     """A stand-in that imports the real module when it is asked for anything else."""
     module = stand_in(name, **contents)
@@ -39,9 +46,7 @@ def lazy_module(name: str, **contents: object) -> types.ModuleType:
     def load_attribute(attribute: str) -> Any:
         if attribute.startswith("__"):
             raise AttributeError(attribute)
-        if sys.modules[name] is module:
-            del sys.modules[name]
-        return getattr(importlib.import_module(name), attribute)
+        return getattr(real_module(name), attribute)
 
     vars(module)["__getattr__"] = load_attribute  # PEP 562
     return module
@@ -73,6 +78,16 @@ def empty_classes(name: str) -> types.ModuleType:
 def is_traceback(thing: object) -> bool:
     """As `inspect.istraceback` says."""
     return isinstance(thing, types.TracebackType)
+
+
+def signature(thing: object) -> Any:
+    """As `inspect.signature`, which may know none of a builtin; it seldom does.
+
+    attrs asks for those of converters; to parse one would cost each start 20 ms.
+    """
+    if isinstance(thing, types.BuiltinFunctionType):
+        raise ValueError(f"no signature found for builtin {thing!r}")
+    return real_module("inspect").signature(thing)
 
 
 def import_without(name: str, unused: StandIns) -> None:
@@ -113,13 +128,26 @@ def import_for_workers() -> None:
     import_without("requests", unused | dict.fromkeys(DECODERS))
 
 
-# Wanted by dataclasses, for classes without a docstring, and by the JSON formatter.
-sys.modules.setdefault("inspect", lazy_module("inspect", istraceback=is_traceback))
-# Wanted by uuid, to know how to find a network card: only for ids that name it.
-sys.modules.setdefault("platform", lazy_module("platform", system=lambda: "Linux"))
+# Wanted by dataclasses, for classes without a docstring, by attrs, which jsonschema
+# imports, and by the JSON formatter.
+sys.modules.setdefault(
+    "inspect",
+    lazy_module("inspect", istraceback=is_traceback, signature=signature),
+)
+# Wanted by uuid, to know how to find a network card: only for ids that name it; and by
+# attrs, to know what a class can do.
+sys.modules.setdefault(
+    "platform",
+    lazy_module(
+        "platform",
+        system=lambda: "Linux",
+        python_implementation=lambda: "CPython",
+    ),
+)
 #: What a start imports without using it, with who imports it and for what. A module is
 #: loaded when it is used.
 LAZY_MODULES = (
+    "attr.validators",  # attrs: checks of what a class is made of
     "email.header",  # email: headers that are not ASCII
     "locale",  # calendar: the names of days; subprocess: the encoding of texts
     "mimetypes",  # urllib3: files that are sent

@@ -81,6 +81,22 @@ def test_a_class_without_a_docstring_is_described_as_ever():
     assert evaluate(script, "made.__doc__").startswith("A(b:")
 
 
+def test_what_attrs_asks_of_a_class_costs_no_module():
+    script = "import inspect, platform, attr; called = inspect.signature"
+    script += "; said = [platform.python_implementation()]"
+    script += "\ntry: called(len)\nexcept ValueError: said.append('no signature')"
+    real = "hasattr(sys.modules[name], '__file__')"
+    loaded = f"[name for name in ('inspect', 'platform') if {real}]"
+    assert evaluate(script, f"[said, {loaded}]") == [["CPython", "no signature"], []]
+
+
+def test_a_signature_that_is_written_in_python_is_told():
+    script = "import inspect; told = str(inspect.signature(lambda a, b=1: a))"
+    script += "; told += str(inspect.signature(lambda c: c))"
+    real = "hasattr(sys.modules['inspect'], '__file__')"
+    assert evaluate(script, f"[told, {real}]") == ["(a, b=1)(c)", True]
+
+
 def test_a_host_name_that_is_not_ascii_is_still_understood():
     script = "lean_imports.import_for_workers(); import requests"
     script += "; from miglet.http.transport import prepared"
