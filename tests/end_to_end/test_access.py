@@ -127,6 +127,7 @@ def test_a_token_that_had_expired_on_arrival_is_not_used(machine):
         assert len(vm.double.truth("config_start")) == 1
 
 
+@pytest.mark.slow
 def test_a_controller_that_is_never_there_is_given_up(machine, free_port):
     vm = machine(IDLE, controller={"give_up_after": "1s"})
     pointed_at(vm, f"http://127.0.0.1:{free_port}")

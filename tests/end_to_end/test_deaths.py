@@ -156,6 +156,7 @@ def test_a_second_miglet_leaves_the_first_one_alone(machine):
     assert vm.agent.state() == "idle"
 
 
+@pytest.mark.slow
 def test_a_stopped_parent_does_not_blame_its_workers(machine):
     vm = machine(IDLE)
     vm.agent.start()
@@ -239,6 +240,7 @@ def test_a_machine_without_work_ends_after_its_idle_timeout(machine):
     assert vm.events("VMShuttingDown")[0]["data"]["reason"] == "idle_timeout"
 
 
+@pytest.mark.slow
 def test_a_runner_that_crashes_is_started_again_but_not_for_ever(machine):
     crash = {"scenario": "crash_loop"}
     vm = machine(crash, crash, job())

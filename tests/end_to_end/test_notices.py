@@ -85,6 +85,7 @@ def test_preemption_drains_an_idle_machine_within_a_second(machine, gce):
     assert vm.events("VMShuttingDown")[0]["data"]["reason"] == "termination_notice"
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_after_a_notice_and_dies_of_it_truthfully(machine, gce):
     vm = in_cloud(machine, gce, HELD)
     vm.agent.start()
