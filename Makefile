@@ -38,7 +38,7 @@ demo-shell: venv  ## the same machine, idle, with a shell in which miglet-ctl wo
 	$(BIN)/python -m tests.demo shell
 
 quick: venv  ## unit tests: no processes, no servers
-	$(BIN)/python -m pytest -q -n $(PROCESSORS) --dist worksteal --hypothesis-profile=quick \
+	$(BIN)/python -m pytest -q -n $(PROCESSORS) --dist load --hypothesis-profile=quick \
 		-m "not ($(NOT_QUICK))" $(addprefix --ignore=,$(NO_UNITS))
 
 NOT_QUICK := integration or slow or fault or systemd or package

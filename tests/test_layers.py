@@ -142,16 +142,51 @@ def test_there_is_no_import_cycle():
 
 
 def test_nothing_is_imported_inside_a_function():
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     lazy = [
-        f"{name}:{node.lineno} in {function.name}"
+        f"{name}:{node.lineno} in {function}"
         for name in MODULES
-        for function in ast.walk(tree_of(name))
-        if isinstance(function, functions)
-        for node in ast.walk(function)
-        if isinstance(node, ast.Import | ast.ImportFrom)
+        for function, node in imports_in_functions(tree_of(name))
     ]
     assert lazy == []
+
+
+def imports_in_functions(
+    tree: ast.AST, function: str = ""
+) -> Iterator[tuple[str, ast.Import | ast.ImportFrom]]:
+    """Every import that a call makes, with the name of the function called."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            if function:
+                yield function, node
+        elif isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
+            defined = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from imports_in_functions(node, node.name if defined else function)
+
+
+def test_an_import_in_a_function_is_seen():
+    source = """
+import a
+if a:
+    from b import c
+class D:
+    def method(self):
+        for _ in range(3):
+            try:
+                pass
+            except OSError:
+                import e
+def outer():
+    with a:
+        async def inner():
+            match a:
+                case 1:
+                    from f import g
+"""
+    found = [
+        (function, node.lineno)
+        for function, node in imports_in_functions(ast.parse(source))
+    ]
+    assert found == [("method", 11), ("inner", 17)]
 
 
 def test_lean_imports_is_the_first_module_that_the_start_imports():

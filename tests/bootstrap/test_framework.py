@@ -68,6 +68,7 @@ def test_without_docker_and_network_the_boot_is_hardly_held_up(tmp_path):
     eventually(report_is_cheap, what="a report that takes 30 ms of a processor")
 
 
+@pytest.mark.integration
 def test_the_start_is_spared_the_http_libraries():
     code = "import sys, miglet.bootstrap.preflight; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()

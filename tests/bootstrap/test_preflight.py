@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from miglet import __version__
 from miglet.bootstrap import preflight
 from miglet.bootstrap.framework import CHECKS
@@ -29,6 +31,7 @@ def test_the_report_has_the_rows_of_the_metadata_and_of_each_check(tmp_path):
     assert done.machine["timeline"] == {"metadata": 1.0}
 
 
+@pytest.mark.integration
 def test_the_first_phase_does_without_what_the_checks_need():
     program = "import sys, miglet.bootstrap.main; print(*sys.modules)"
     ran = subprocess.run(

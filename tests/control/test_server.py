@@ -382,6 +382,7 @@ def test_nothing_spins_when_descriptors_run_out(host):
     assert host.client().result("echo") == {}
 
 
+@pytest.mark.integration
 @settings(
     max_examples=60,
     deadline=None,
@@ -478,6 +479,7 @@ def shared_host(tmp_path):
     os.rmdir(folder)
 
 
+@pytest.mark.integration
 @needs_root
 def test_members_of_the_group_may_look_and_not_touch(shared_host):
     host, gid = shared_host

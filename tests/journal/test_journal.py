@@ -189,6 +189,7 @@ def test_closing_leaves_the_log_grown(journal: Journal, path: Path):
     assert left == {"journal.db", "journal.db-wal", "journal.db-sequence"}
 
 
+@pytest.mark.integration
 def test_another_process_learns_that_the_journal_is_in_use(
     journal: Journal, path: Path
 ):

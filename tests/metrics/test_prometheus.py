@@ -167,6 +167,7 @@ def test_openmetrics_is_spoken_to_those_who_ask_for_it():
     assert plain.startswith("text/plain; version=")
 
 
+@pytest.mark.integration
 def test_a_sampler_that_does_not_listen_needs_neither_prometheus_nor_a_server():
     code = (
         "import sys, miglet.workers.metrics_sampler;"

@@ -6,6 +6,8 @@ import socket
 import urllib.error
 import urllib.request
 
+import pytest
+
 from miglet.messages.facts import FaultNoted, MachineSampled
 from miglet.messages.orders import ShowStatus
 from miglet.workers.metrics_sampler import MetricsSampler
@@ -53,6 +55,7 @@ def test_changed_settings_change_the_interval_and_what_is_sampled():
     assert sample.vm_health["network"]
 
 
+@pytest.mark.integration
 def test_the_pages_show_the_sample_and_the_agent():
     worker, _ = sampler(listen="127.0.0.1:0")
     assert status_of(worker, "/healthz") == 503

@@ -35,6 +35,7 @@ def test_a_table_that_is_there_already_is_replaced_and_not_repeated(monkeypatch)
     assert json.loads(generated.document()) == once
 
 
+@pytest.mark.integration
 def test_it_prints_the_document():
     done = subprocess.run(
         [sys.executable, "-m", "miglet.controller.contract"],
@@ -45,6 +46,7 @@ def test_it_prints_the_document():
     assert done.stdout == OPENAPI.read_text()
 
 
+@pytest.mark.integration
 def test_it_writes_into_a_file(tmp_path):
     written = str(tmp_path / "openapi.json")
     command = [sys.executable, "-m", "miglet.controller.contract", written]
