@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.preflight_machine import look, settings_of
-from tests.support import Stopwatch, eventually
+from tests.support import Stopwatch
 
 pytestmark = pytest.mark.integration
 
@@ -25,13 +25,14 @@ def docker_at(
     path: Path, answer: tuple[bytes, ...] = PONG, delay: float = 0.0
 ) -> Iterator[None]:
     """A Docker Engine as far as its ping, there after a while; answers in pieces."""
-    stopped = threading.Event()
+    stopped, listening = threading.Event(), threading.Event()
 
     def serve() -> None:
         stopped.wait(delay)
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             listener.listen()
+            listening.set()
             listener.settimeout(0.02)
             while not stopped.is_set():
                 with contextlib.suppress(OSError):
@@ -49,7 +50,8 @@ def docker_at(
     thread.start()
     try:
         if not delay:
-            eventually(path.exists)
+            # Its file is there before it accepts connections.
+            assert listening.wait(10)
         yield
     finally:
         stopped.set()
