@@ -81,7 +81,7 @@ def is_traceback(thing: object) -> bool:
 
 
 def signature(thing: object) -> Any:
-    """As `inspect.signature`, which may know none of a builtin; it seldom does.
+    """As `inspect.signature`, but a builtin has none: ValueError, as for many builtins.
 
     attrs asks for those of converters; to parse one would cost each start 20 ms.
     """
