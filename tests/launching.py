@@ -74,10 +74,12 @@ def launching() -> Iterator[Place]:
     top = Path(tempfile.mkdtemp(prefix="miglet-launch-", dir="/tmp"))
     top.chmod(0o755)
     made = Place(top)
-    yield made
-    if run := made.launcher.find():
-        run.kill()
-    shutil.rmtree(top)
+    try:
+        yield made
+    finally:
+        if run := made.launcher.find():
+            run.kill()
+        shutil.rmtree(top)
 
 
 def end_of(run: Run) -> ExitStatus:

@@ -38,9 +38,8 @@ def add_up(journal: Journal) -> bool:
 
 @contextlib.contextmanager
 def opened(*paths: Path, boot: str = "boot") -> Iterator[Journal]:
-    journal = Journal.open(paths, boot)
-    yield journal
-    journal.close()
+    with contextlib.closing(Journal.open(paths, boot)) as journal:
+        yield journal
 
 
 def codes(journal: Journal) -> list[str]:

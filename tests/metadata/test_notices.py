@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from email.utils import formatdate
 
 import pytest
@@ -37,8 +37,8 @@ def watched(fake: Fake) -> Iterator[tuple[Fake, Notices]]:
     """A fake, and who watches it."""
     with fake:
         notices = notices_of(fake.environment["MIGLET_CLOUD"], fake.environment)
-        yield fake, notices
-        notices.close()
+        with closing(notices):
+            yield fake, notices
 
 
 @pytest.fixture(params=sorted(FAKES))

@@ -6,7 +6,7 @@ import os
 import signal
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -63,9 +63,10 @@ def parent_of(family: Callable[[], None]) -> Iterator[tuple[ChildExits, int]]:
     except OSError as error:
         pytest.skip(f"no process connector: {error}")
     else:
-        os.write(go, b"g")
-        yield exits, parent
-        exits.close()
+        # Also when the test skips itself.
+        with closing(exits):
+            os.write(go, b"g")
+            yield exits, parent
     finally:
         for descriptor in (waiting, go):
             os.close(descriptor)

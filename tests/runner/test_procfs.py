@@ -44,10 +44,12 @@ def child(name: str) -> Iterator[int]:
             file.write(name)
         signal.pause()
         os._exit(0)
-    eventually(lambda: named_stat(pid)[0] == name.encode(), what="its name")
-    yield pid
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    try:
+        eventually(lambda: named_stat(pid)[0] == name.encode(), what="its name")
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 @pytest.fixture(params=["listed", "looked for"])

@@ -78,8 +78,10 @@ sys.stdin.read()
     # Not forked: what a child has of this process would count as its own.
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE) as process:
         assert process.stdout and process.stdout.readline()
-        yield process.pid
-        process.kill()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
 
 
 def test_memory_is_the_resident_set_and_cpu_time_is_reported_to_the_millisecond():
