@@ -110,14 +110,19 @@ def is_running(stat: list[bytes]) -> bool:
     return stat[STATE] not in b"ZX" or int(stat[THREADS]) > 1
 
 
+def all_processes() -> dict[int, list[bytes]]:
+    """The stat fields of every process on the machine by pid, zombies included."""
+    found = {int(name): stat_of(name) for name in entries("/proc")}
+    return {pid: stat for pid, stat in found.items() if stat}
+
+
 def snapshot() -> dict[int, list[bytes]]:
     """The stat fields of every running process on the machine, by pid."""
-    found = {int(name): stat_of(name) for name in entries("/proc")}
-    return {pid: stat for pid, stat in found.items() if stat and is_running(stat)}
+    return {pid: stat for pid, stat in all_processes().items() if is_running(stat)}
 
 
 def descendants(root: int, processes: Mapping[int, list[bytes]]) -> list[int]:
-    """The running processes below `root` in a snapshot, parents before children."""
+    """The processes below `root` among `processes`, parents before children."""
     children: dict[int, list[int]] = {}
     for pid, stat in processes.items():
         children.setdefault(int(stat[PARENT]), []).append(pid)

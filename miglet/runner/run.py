@@ -18,7 +18,13 @@ from typing import Any
 
 from miglet.errors import RunnerError
 from miglet.runner.identity import ProcessIdentity
-from miglet.runner.procfs import SESSION, START, descendants, snapshot
+from miglet.runner.procfs import (
+    SESSION,
+    START,
+    all_processes,
+    descendants,
+    snapshot,
+)
 from miglet.runner.records import (
     ExitStatus,
     discard,
@@ -233,7 +239,8 @@ class Run:
         measured = self.unit.figures() if self.unit else {}
         if measured.keys() >= Usage.__dataclass_fields__.keys():
             return Usage(**measured)
-        processes = snapshot()
+        # Nobody has the CPU time of a zombie yet.
+        processes = all_processes()
         shim = self.shim.pid if self.shim.alive() else None
         counted = usage_of(processes, self.members(processes), shim)
         return replace(counted, **measured)

@@ -23,6 +23,7 @@ from miglet.runner.procfs import (
     START,
     USER_TICKS,
     WAITED_TICKS_END,
+    all_processes,
     boot_id,
     descendants,
     identity,
@@ -30,7 +31,6 @@ from miglet.runner.procfs import (
     kill_descendants,
     named_stat,
     oldest_child,
-    snapshot,
 )
 
 #: Size at which `output` becomes `output.1`: at most twice this is on the disk.
@@ -99,24 +99,24 @@ def exit_status(wait_status: int) -> dict:
 def exit_record(wait_status: int) -> dict:
     """How a child ended, and what all our children and their descendants have used.
 
-    CPU time includes that of descendants which live on: when the Listener is killed
-    during a job, nearly all of it is still the Worker's.
+    CPU time includes that of descendants which nobody has waited for: when the Listener
+    is killed during a job, nearly all of it is still the Worker's.
     """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     collected_seconds = used.ru_utime + used.ru_stime
     return {
         **exit_status(wait_status),
-        "cpu_seconds": round(collected_seconds + living_cpu_seconds(), 3),
+        "cpu_seconds": round(collected_seconds + uncollected_cpu_seconds(), 3),
         "max_memory_bytes": used.ru_maxrss * 1024,
         "io_read_bytes": used.ru_inblock * 512,
         "io_write_bytes": used.ru_oublock * 512,
     }
 
 
-def living_cpu_seconds() -> float:
-    """CPU time of our living descendants, and of those that they waited for."""
-    living = snapshot()
-    stats = [living[pid] for pid in descendants(os.getpid(), living)]
+def uncollected_cpu_seconds() -> float:
+    """CPU time of our descendants, living and zombies, and of those they waited for."""
+    present = all_processes()
+    stats = [present[pid] for pid in descendants(os.getpid(), present)]
     ticks = [int(each) for stat in stats for each in stat[USER_TICKS:WAITED_TICKS_END]]
     return sum(ticks) / os.sysconf("SC_CLK_TCK")
 

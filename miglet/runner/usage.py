@@ -78,7 +78,7 @@ class UsageSampler:
 def usage_of(
     processes: Mapping[int, list[bytes]], pids: Collection[int], shim: int | None
 ) -> Usage:
-    """What `pids` of a snapshot use now, with the dead that they waited for.
+    """What `pids` of `processes` use now, with the dead that they waited for.
 
     `shim` is a pid, of which only what it inherited from dead orphans counts.
     """

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,6 +167,15 @@ def test_sigterm_ends_all_and_then_itself(launcher, tmp_path):
     eventually(lambda: not run.shim.alive(), what="the end of the shim")
     assert not any(who.alive() for who in doomed)
     assert run.ended().signal == signal.SIGKILL
+
+
+def test_the_time_of_an_orphan_that_ends_with_its_process_is_counted():
+    code = "while __import__('time').process_time() < 0.2: pass"
+    before = shim.uncollected_cpu_seconds()
+    with subprocess.Popen([PYTHON, "-ISc", code]) as orphan:
+        os.waitid(os.P_PID, orphan.pid, os.WEXITED | os.WNOWAIT)
+        counted = shim.uncollected_cpu_seconds() - before
+    assert 0.15 < counted < 2.0
 
 
 def test_it_reaps_a_storm_of_orphans(launcher, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from subprocess import PIPE
 
 import pytest
 
-from miglet.runner.procfs import snapshot
+from miglet.runner.procfs import all_processes, snapshot
 from miglet.runner.run import Run
 from miglet.runner.unit import Unit
 from miglet.runner.usage import Usage, UsageSampler, memory_bytes, usage_of
@@ -110,6 +111,15 @@ def test_of_the_shim_only_what_it_has_collected_counts():
         assert usage_of(snapshot(), [], pid).cpu_seconds == 0.0
 
 
+def test_a_process_that_nobody_has_waited_for_has_used_its_time():
+    code = "while __import__('time').process_time() < 0.2: pass"
+    with subprocess.Popen([PYTHON, "-ISc", code]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        used = usage_of(all_processes(), [process.pid], None)
+    assert used.cpu_seconds >= 0.19
+    assert used.max_memory_bytes == 0
+
+
 def test_a_process_that_is_hidden_or_gone_has_written_nothing():
     people = {1 << 30: next(iter(snapshot().values()))}
     used = usage_of(people, list(people), None)
@@ -128,7 +138,9 @@ def test_no_process_is_looked_at_where_the_group_tells_everything(
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr("miglet.runner.run.snapshot", lambda: pytest.fail("a snapshot"))
+    monkeypatch.setattr(
+        "miglet.runner.run.all_processes", lambda: pytest.fail("processes are read")
+    )
     assert with_group(run, tmp_path).usage() == Usage(2.5, 700, 7, 11)
 
 
