@@ -11,13 +11,8 @@ from miglet.config.load import drafted
 from miglet.config.sources import layers_of
 from miglet.errors import DONE, MISCONFIGURED
 from miglet.runner.installation import runner_version
-from miglet.runner.release import (
-    REINSTALL,
-    dependency_problems,
-    install_release,
-    same_user,
-    weakness,
-)
+from miglet.runner.ownership import REINSTALL, same_user, weakness
+from miglet.runner.release import dependency_problems, install_release
 from miglet.supervisor.privileges import account
 
 

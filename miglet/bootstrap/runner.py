@@ -23,7 +23,7 @@ from miglet.runner.installation import (
     runner_version,
 )
 from miglet.runner.launcher import unit_wanted
-from miglet.runner.release import REINSTALL, same_user, weakness
+from miglet.runner.ownership import REINSTALL, same_user, weakness
 from miglet.supervisor.privileges import Account, UnknownAccount, account
 from miglet.supervisor.systemd import systemd_usable
 

@@ -1,8 +1,7 @@
-"""Installs a release of actions/runner, and says whether a job could change one.
+"""Installs a release of actions/runner: all of it or nothing, and as root's own.
 
-A job runs as the runner's user. What is started in the runner's folder with a token in
-its environment must therefore be root's; the folder itself is sticky, so that the
-runner can keep its registration in it and rename nothing of root's.
+The folder itself is the runner's group's and sticky, so that the runner can keep its
+registration in it and rename nothing of root's; `ownership` says why.
 """
 
 from __future__ import annotations
@@ -15,29 +14,16 @@ import shutil
 import stat
 import subprocess
 import tarfile
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from miglet.errors import MISCONFIGURED, RunnerError
-from miglet.runner.installation import (
-    DEFAULT_PATH,
-    MIGRATED_FILES,
-    REGISTRATION_FILES,
-    SMALL_BYTES,
-    Problem,
-    registration_files,
-)
-from miglet.safefile import read_small
+from miglet.runner.installation import DEFAULT_PATH, Problem, registration_files
+from miglet.runner.ownership import ENVIRONMENT_FILES
 from miglet.supervisor.privileges import Account
 
 #: What a release must have, and what runs with a token or runs a job.
 PROGRAMS = ("config.sh", "env.sh", "bin/Runner.Listener", "bin/Runner.Worker")
-
-#: The Listener reads `.env` at each start, and what stands there goes before its
-#: environment. Both exist from the start, so that the runner's user cannot make them.
-ENVIRONMENT_FILES = {".env": "LANG=C.UTF-8\n", ".path": f"{DEFAULT_PATH}\n"}
 
 #: The folder: root's, open to the runner's group, and sticky.
 FOLDER_MODE = 0o1775
@@ -55,14 +41,6 @@ LIBRARIES = (
 
 #: Seconds that ldd(1) or ldconfig(8) may take.
 LOOK_SECONDS = 30.0
-
-#: What of a release is started with a token, or read by what is.
-ROOT_OWNED = (*ENVIRONMENT_FILES, "config.sh", "env.sh", "bin", "externals")
-
-REINSTALL = (
-    "install the runner with `miglet install-runner ARCHIVE`, into a folder whose"
-    " parents are root's"
-)
 
 
 class ReleaseUnusable(RunnerError):
@@ -220,116 +198,3 @@ def printed(*command: str) -> list[str]:
         reason = f"{command[0]} cannot be run: {error}"
         raise ReleaseUnusable(reason, "config.sh needs it, too") from error
     return done.stdout.decode(errors="replace").splitlines()
-
-
-def same_user(account: Account | None) -> bool:
-    """Whether jobs run as the user that MIGlet runs as, or as root.
-
-    Nothing is then kept from a job, and who owns the runner's files says nothing.
-    """
-    return account is None or account.uid in (0, os.geteuid()) or os.geteuid() != 0
-
-
-def weakness(directory: Path) -> str | None:
-    """How a job could change what is started there, the first way found; None: none."""
-    return next(weaknesses(directory), None)
-
-
-def weaknesses(directory: Path) -> Iterator[str]:
-    """Each path by which another user than root could change what is started."""
-    top = directory.resolve()
-    for place in [*reversed(top.parents), top]:
-        found = place.stat()
-        if found.st_uid != 0:
-            yield f"{place} is not root's"
-        elif found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-            yield f"{place} is writable by others, and not sticky"
-    roots = [(top / name).resolve() for name in ROOT_OWNED]
-    for name, root in zip(ROOT_OWNED, roots, strict=True):
-        if top not in root.parents:
-            yield f"{top / name} leads out of the folder"
-            continue
-        yield from foreign(top / name)
-        yield from weaknesses_below(root, roots)
-
-
-def weaknesses_below(path: Path, roots: list[Path]) -> Iterator[str]:
-    """As `weaknesses`, for a file or for a folder and all that is in it."""
-    yield from foreign(path)
-    if not path.is_dir():
-        return
-    with os.scandir(path) as entries:
-        for entry in entries:
-            below = Path(entry.path)
-            if not entry.is_symlink():
-                yield from weaknesses_below(below, roots)
-                continue
-            yield from foreign(below)
-            target = below.resolve()
-            if not any(root in (target, *target.parents) for root in roots):
-                yield f"{below} leads to what is not root's"
-
-
-def foreign(path: Path) -> Iterator[str]:
-    """What is wrong with the owner and the mode of `path`, not of a link's target."""
-    try:
-        found = path.lstat()
-    except OSError as error:
-        yield f"{path}: {error.strerror}"
-        return
-    if found.st_uid != 0:
-        yield f"{path} is not root's"
-    elif found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode):
-        yield f"{path} is writable by others"
-
-
-class FolderRecord:
-    """What root remembers of the runner's folder: in ``paths.state``, where no job is.
-
-    The registration's files are the runner's own; a job could change the address in
-    them that `config.sh remove` sends its token to.
-    """
-
-    def __init__(self, state: Path, directory: Path) -> None:
-        self._directory = directory
-        self._job = state / "job-has-run"
-        self._digest = state / "registration.sha256"
-        self._seen = False
-
-    def note_job(self) -> None:
-        """A job runs, or has run, in the folder."""
-        if not self._seen:
-            self._seen = True
-            with suppress(OSError):
-                self._job.touch(mode=0o600)
-
-    def note_registration(self) -> None:
-        """The registration's files are those that were made for us."""
-        with suppress(OSError):
-            self._digest.write_text(self._present_digest())
-
-    def danger(self, account: Account | None, removing: bool) -> str:
-        """Why no token may be given to a program in the folder; empty: it may."""
-        if same_user(account) or not (self._seen or self._job.exists()):
-            return ""
-        weak = weakness(self._directory)
-        if weak:
-            return f"a job has run there, and {weak}"
-        if removing and not self._is_registration_ours():
-            return "a job has changed the files of the registration"
-        return ""
-
-    def _is_registration_ours(self) -> bool:
-        try:
-            return self._digest.read_text() == self._present_digest()
-        except OSError:
-            return False
-
-    def _present_digest(self) -> str:
-        digest = hashlib.sha256()
-        for name in (*REGISTRATION_FILES, *MIGRATED_FILES):
-            content = b""
-            with suppress(OSError, ValueError):
-                content = read_small(self._directory / name, SMALL_BYTES)
-            digest.update(b"%d:%b" % (len(content), content))
-        return digest.hexdigest()

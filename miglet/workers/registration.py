@@ -52,9 +52,9 @@ from miglet.runner.launcher import (
     configuration_launcher,
     runner_launcher,
 )
+from miglet.runner.ownership import REINSTALL
 from miglet.runner.registration import Configuration, Registration
 from miglet.runner.registration_errors import Next, Outcome
-from miglet.runner.release import REINSTALL
 from miglet.runner.run import Run
 from miglet.supervisor.failpoints import reach
 from miglet.supervisor.privileges import Account, account

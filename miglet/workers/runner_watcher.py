@@ -35,8 +35,8 @@ from miglet.messages.facts import (
     TokenSpent,
 )
 from miglet.messages.orders import DrainRunner, ProvideRunner, StopRunner, WatchRunner
+from miglet.runner.folder_record import FolderRecord
 from miglet.runner.launcher import Launcher, runner_launcher
-from miglet.runner.release import FolderRecord
 from miglet.runner.run import Run, RunnerPresent
 from miglet.supervisor.failpoints import reach
 from miglet.workers.base import LIVENESS_MARGIN, Worker

@@ -15,7 +15,7 @@ from miglet.errors import MISCONFIGURED, REFUSED, MigletError, Refused
 from miglet.messages.codec import Fact
 from miglet.messages.events import Identity
 from miglet.messages.facts import RegistrationFailed
-from miglet.runner.release import FolderRecord
+from miglet.runner.folder_record import FolderRecord
 
 #: A step yields the seconds until it wants to go on.
 Steps = Generator[float, None, None]

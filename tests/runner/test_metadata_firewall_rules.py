@@ -15,8 +15,8 @@ from miglet.messages.events import Identity
 from miglet.messages.orders import ProvideRunner
 from miglet.metadata.clouds import metadata_addresses
 from miglet.runner import metadata_firewall
+from miglet.runner.folder_record import FolderRecord
 from miglet.runner.metadata_firewall import MetadataOpen, Unblockable
-from miglet.runner.release import FolderRecord
 from miglet.supervisor.privileges import Account
 from miglet.workers.registration import RunnerRegistration
 from miglet.workers.steps import GivenUp

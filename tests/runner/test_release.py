@@ -1,72 +1,20 @@
-"""A release of the runner is unpacked whole, is root's, and jobs cannot change it."""
+"""A release of the runner is unpacked whole, and is root's."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import os
 import tarfile
-from pathlib import Path
 
 import pytest
 
 from miglet.runner import release
+from miglet.runner.ownership import weakness
 from miglet.runner.release import (
-    FolderRecord,
     ReleaseUnusable,
     dependency_problems,
     install_release,
-    same_user,
-    weakness,
 )
-from miglet.supervisor.privileges import Account
-
-root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can own files as root")
-
-JOB = Account("nobody", 65534, 65534, "/")
-
-GOOD = {
-    "./config.sh": (0o755, "#!/bin/sh\n"),
-    "./env.sh": (0o755, ""),
-    "./bin/Runner.Listener": (0o777, "ELF"),
-    "./bin/Runner.Worker": (0o755, "ELF"),
-    "./bin/Runner.Listener.deps.json": (0o666, '{"Runner.Listener/2.329.0": {}}'),
-    "./externals/node20/bin/node": (0o755, "ELF"),
-}
-
-
-def archive(path: Path, files=GOOD, links=(), more=()) -> Path:
-    """A release with these files (mode, text), symbolic links and other members."""
-    with tarfile.open(path, "w:gz") as made:
-        for name, (mode, text) in files.items():
-            member = tarfile.TarInfo(name)
-            member.mode, member.size, member.uid = mode, len(text), 1001
-            made.addfile(member, io.BytesIO(text.encode()))
-        for name, target in links:
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = tarfile.SYMTYPE, target
-            made.addfile(member)
-        for member in more:
-            made.addfile(member)
-    return path
-
-
-@pytest.fixture
-def folder():
-    """A place whose parents are root's: below /var/lib, where nobody else writes."""
-    import shutil
-    import tempfile
-
-    top = Path(tempfile.mkdtemp(dir="/var/lib" if os.geteuid() == 0 else None))
-    top.chmod(0o755)
-    yield top / "actions-runner"
-    shutil.rmtree(top)
-
-
-@pytest.fixture
-def installed(tmp_path, folder) -> Path:
-    install_release(archive(tmp_path / "r.tar.gz"), folder, JOB)
-    return folder
+from tests.runner.releases import GOOD, JOB, archive, root
 
 
 @root
@@ -80,68 +28,6 @@ def test_the_release_is_roots_and_the_folder_is_sticky(installed):
     assert (installed / "bin" / "Runner.Listener").stat().st_mode & 0o777 == 0o755
     assert (installed / ".env").read_text() == "LANG=C.UTF-8\n"
     assert weakness(installed) is None
-
-
-def become(who: Account, *attacks: str) -> list[int]:
-    """The exit status of each shell command as another user."""
-    statuses = []
-    for attack in attacks:
-        pid = os.fork()
-        if pid == 0:
-            os.setgroups([])
-            os.setgid(who.gid)
-            os.setuid(who.uid)
-            os.execv("/bin/sh", ["sh", "-c", f"({attack}) 2>/dev/null"])
-        statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-    return statuses
-
-
-@root
-def test_a_job_can_keep_a_registration_there_and_change_no_program(installed):
-    assert become(JOB, f"echo x >{installed}/.runner && rm {installed}/.runner") == [0]
-    attacks = [
-        f"echo evil >{installed}/config.sh",
-        f"mv {installed}/config.sh {installed}/other",
-        f"rm -f {installed}/config.sh",
-        f"mv {installed}/bin {installed}/other",
-        f"echo evil >{installed}/bin/Runner.Listener",
-        f"echo evil >{installed}/bin/new",
-        f"echo LD_PRELOAD=/tmp/x >>{installed}/.env",
-        f"rm -f {installed}/.env",
-        f"mv {installed} {installed}.other",
-    ]
-    assert 0 not in become(JOB, *attacks)
-    assert weakness(installed) is None
-
-
-@root
-@pytest.mark.parametrize(
-    "weaken",
-    [
-        lambda folder: os.chown(folder / "config.sh", JOB.uid, 0),
-        lambda folder: (folder / "config.sh").chmod(0o777),
-        lambda folder: (folder / "bin").chmod(0o775),
-        lambda folder: os.chown(folder / "externals/node20/bin/node", JOB.uid, 0),
-        lambda folder: (folder / "bin" / "new").symlink_to("/tmp/somewhere"),
-        lambda folder: (folder / "bin" / "new").symlink_to("../_work/x"),
-        lambda folder: folder.chmod(0o775),
-        lambda folder: os.chown(folder, JOB.uid, JOB.gid),
-        lambda folder: os.chown(folder.parent, JOB.uid, JOB.gid),
-        lambda folder: folder.parent.chmod(0o777),
-        lambda folder: (folder / ".env").unlink(),
-        lambda folder: (folder / "env.sh").unlink(),
-    ],
-)
-def test_each_way_to_change_a_program_is_found(installed, weaken):
-    weaken(installed)
-    assert weakness(installed)
-
-
-@root
-def test_links_within_the_release_are_no_weakness(tmp_path, folder):
-    links = [("./externals/node20/bin/npm", "../lib/npm-cli.js")]
-    install_release(archive(tmp_path / "r.tar.gz", links=links), folder, JOB)
-    assert weakness(folder) is None
 
 
 def test_a_digest_is_held_against_the_archive(tmp_path, folder):
@@ -234,37 +120,3 @@ def test_missing_libraries_are_named(installed, monkeypatch):
     assert "installdependencies.sh" in str(problem)
     lines["ldconfig"] = []
     assert "libicu" in str(dependency_problems(installed)[1])
-
-
-@root
-def test_a_job_that_has_run_in_a_changeable_folder_costs_it_the_tokens(
-    tmp_path, installed
-):
-    record = FolderRecord(tmp_path, installed)
-    (installed / "config.sh").chmod(0o777)
-    assert record.danger(JOB, removing=False) == ""
-    record.note_job()
-    assert "config.sh" in record.danger(JOB, removing=False)
-    successor = FolderRecord(tmp_path, installed)
-    assert "config.sh" in successor.danger(JOB, removing=False)
-    assert successor.danger(None, removing=False) == ""
-
-
-@root
-def test_a_registration_that_a_job_has_changed_is_not_removed_with_a_token(
-    tmp_path, installed
-):
-    record = FolderRecord(tmp_path, installed)
-    (installed / ".runner").write_text('{"gitHubUrl": "https://github.com/octo"}')
-    record.note_registration()
-    record.note_job()
-    assert record.danger(JOB, removing=True) == ""
-    (installed / ".runner").write_text('{"gitHubUrl": "https://evil.example"}')
-    assert "changed" in record.danger(JOB, removing=True)
-    assert record.danger(JOB, removing=False) == ""
-
-
-def test_a_job_that_runs_as_miglets_own_user_can_change_everything():
-    assert same_user(None)
-    assert same_user(Account("root", 0, 0, "/root"))
-    assert same_user(JOB) is (os.geteuid() != 0)

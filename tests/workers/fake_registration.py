@@ -19,12 +19,12 @@ from miglet.controller.answers import RegistrationToken, RemovalToken
 from miglet.http import retry
 from miglet.messages.facts import RegistrationFailed
 from miglet.messages.orders import ProvideRunner
+from miglet.runner.folder_record import FolderRecord
 from miglet.runner.identity import ProcessIdentity
 from miglet.runner.installation import REGISTRATION_FILES
 from miglet.runner.launcher import LaunchSpec
 from miglet.runner.records import ExitStatus
 from miglet.runner.registration import TOKEN_VARIABLE
-from miglet.runner.release import FolderRecord
 from miglet.runner.run import RunnerPresent
 from miglet.workers import registration, token_request
 from miglet.workers.registration import RegistrationRemoval, RunnerRegistration

@@ -9,7 +9,7 @@ import pytest
 
 from miglet.messages.events import Identity
 from miglet.messages.orders import ProvideRunner
-from miglet.runner.release import FolderRecord
+from miglet.runner.folder_record import FolderRecord
 from miglet.workers.registration import RegistrationRemoval, RunnerRegistration
 from miglet.workers.steps import GivenUp
 from tests.sample_settings import sample_settings
