@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from miglet.bootstrap import framework
 from miglet.config.settings import Settings
-from miglet.metrics.machine import existing
+from miglet.metrics.disk import existing
 
 #: Fewer free inodes than this and an ordinary checkout may fail.
 JOB_INODES = 50_000

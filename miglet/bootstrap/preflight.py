@@ -8,10 +8,9 @@ of one kind.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from miglet import __version__
 from miglet.bootstrap import (
@@ -26,7 +25,7 @@ from miglet.bootstrap import (
 from miglet.config.settings import Settings
 from miglet.messages.facts import PreflightDone
 from miglet.metadata.sources import Sources
-from miglet.metrics.machine import existing
+from miglet.metrics.disk import existing
 from miglet.runner.identity import boot_id
 from miglet.runner.installation import runner_version
 
@@ -48,13 +47,16 @@ def report(found: Sources, settings: Settings) -> list[framework.Row]:
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """What VMStarted says of the machine, whatever cloud it is in."""
+    """What VMStarted says of the machine, whatever cloud it is in.
+
+    Without psutil: the start would have to wait for its import.
+    """
     directory = Path(settings.runner.directory)
     return {
         "version": __version__,
         "boot_id": boot_id(),
         "cpu_count": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "disk_bytes": psutil.disk_usage(str(existing(directory))).total,
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "disk_bytes": shutil.disk_usage(existing(directory)).total,
         "runner_version": runner_version(directory),
     }

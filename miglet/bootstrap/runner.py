@@ -22,8 +22,8 @@ from miglet.runner.installation import (
     registration_files,
     runner_version,
 )
-from miglet.runner.launcher import unit_wanted
 from miglet.runner.ownership import REINSTALL, same_user, weakness
+from miglet.runner.unit import unit_wanted
 from miglet.supervisor.privileges import Account, UnknownAccount, account
 from miglet.supervisor.systemd import systemd_usable
 

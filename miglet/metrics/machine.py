@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple
 
 import psutil
 
+from miglet.metrics.disk import existing
+
 log = logging.getLogger(__name__)
 
 #: What a metric raises when the kernel does not provide its value.
@@ -263,11 +265,6 @@ def network(machine: Machine) -> dict[str, int]:
         key: sum(getattr(devices[name], attribute) for name in counted)
         for key, attribute in NETWORK_COUNTERS.items()
     }
-
-
-def existing(path: Path) -> Path:
-    """`path`, or its nearest parent that exists."""
-    return next((place for place in (path, *path.parents) if place.exists()), path)
 
 
 def _ticks() -> tuple[float, float]:

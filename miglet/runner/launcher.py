@@ -35,6 +35,7 @@ from miglet.runner.installation import FolderUnusable, executable_problems
 from miglet.runner.procfs import BOOT_ID
 from miglet.runner.records import discard, tail
 from miglet.runner.run import Run, RunnerPresent, pause
+from miglet.runner.unit import unit_wanted
 from miglet.supervisor import systemd
 from miglet.supervisor.linux import finish
 from miglet.supervisor.privileges import Account
@@ -312,11 +313,6 @@ def launcher(settings: Settings, name: str, unit: TransientUnit) -> Launcher:
     root = Path(settings.paths.runtime) / name
     in_unit = unit_wanted(settings.runner.isolation, systemd_usable())
     return Launcher(root, unit.start if in_unit else start_in_session)
-
-
-def unit_wanted(isolation: str, usable: bool) -> bool:
-    """Whether to launch in a unit; preflight has refused what is not possible."""
-    return isolation == "systemd" or (isolation == "auto" and usable)
 
 
 def account_to_become(account: Account | None) -> dict[str, Any] | None:

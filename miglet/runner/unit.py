@@ -67,3 +67,8 @@ class Unit:
         command = ["systemctl", "kill", "--kill-who=all", "--signal=KILL", self.name]
         with suppress(systemd.CommandFailed):
             systemd.order(command, seconds)
+
+
+def unit_wanted(isolation: str, usable: bool) -> bool:
+    """Whether to launch in a unit; preflight has refused what is not possible."""
+    return isolation == "systemd" or (isolation == "auto" and usable)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from miglet import __version__
@@ -31,12 +32,34 @@ def test_the_report_has_the_rows_of_the_metadata_and_of_each_check(tmp_path):
     assert done.machine["timeline"] == {"metadata": 1.0}
 
 
+def test_the_machine_is_as_large_as_psutil_says(tmp_path):
+    said = preflight.describe(settings_of(tmp_path))
+    assert said["memory_bytes"] == psutil.virtual_memory().total
+    assert said["disk_bytes"] == psutil.disk_usage(str(tmp_path)).total
+    assert said["cpu_count"] == psutil.cpu_count()
+
+
 @pytest.mark.integration
 def test_the_first_phase_does_without_what_the_checks_need():
-    program = "import sys, miglet.bootstrap.main; print(*sys.modules)"
+    loaded = modules_after("miglet.agent.start", "miglet.bootstrap.main")
+    unneeded = {"psutil", "miglet.bootstrap.preflight", "urllib.request", "_hashlib"}
+    assert loaded.isdisjoint({*unneeded, "ast", "idna", "typing_extensions"})
+
+
+@pytest.mark.integration
+def test_the_second_phase_does_without_what_only_some_machines_need():
+    modules = ("miglet.agent.start", "miglet.bootstrap.main", preflight.__name__)
+    loaded = modules_after(*modules)
+    unneeded = {"psutil", "http.client", "tarfile", "hashlib", "miglet.runner.launcher"}
+    assert loaded.isdisjoint(unneeded)
+
+
+def modules_after(*imported: str) -> set[str]:
+    """What is loaded after these imports, in this order, in a fresh interpreter."""
+    program = f"import sys, {', '.join(imported)}; print(*sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True
     )
     loaded = {*ran.stdout.split()}
-    assert "miglet.bootstrap.main" in loaded, ran.stderr
-    assert loaded.isdisjoint({"psutil", "miglet.bootstrap.preflight"})
+    assert loaded.issuperset(imported), ran.stderr
+    return loaded

@@ -29,7 +29,6 @@ from miglet.runner.launcher import (
     listening,
     runner_launcher,
     start_unit,
-    unit_wanted,
 )
 from miglet.runner.run import RunnerPresent
 from miglet.supervisor.privileges import account
@@ -359,19 +358,6 @@ def test_a_socket_may_have_a_longer_path_than_an_address(tmp_path):
         assert listener.family == socket.AF_UNIX
         assert (folder / "order-1").is_socket()
     assert list(folder.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("isolation", "usable", "wanted"),
-    [
-        ("auto", True, True),
-        ("auto", False, False),
-        ("process", True, False),
-        ("systemd", True, True),
-    ],
-)
-def test_a_unit_is_chosen_where_there_can_be_one(isolation, usable, wanted):
-    assert unit_wanted(isolation, usable) is wanted
 
 
 def test_the_runner_and_its_configuration_are_never_taken_for_each_other(tmp_path):

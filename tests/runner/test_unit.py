@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from miglet.runner.unit import Unit
+import pytest
+
+from miglet.runner.unit import Unit, unit_wanted
 
 
 def test_a_unit_is_present_in_one_invocation_only(tmp_path):
@@ -14,3 +16,16 @@ def test_a_unit_is_present_in_one_invocation_only(tmp_path):
     link.unlink()
     link.symlink_to("ba5")
     assert not unit.present(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("isolation", "usable", "wanted"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("process", True, False),
+        ("systemd", True, True),
+    ],
+)
+def test_a_unit_is_chosen_where_there_can_be_one(isolation, usable, wanted):
+    assert unit_wanted(isolation, usable) is wanted
