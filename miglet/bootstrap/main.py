@@ -13,6 +13,10 @@ import os
 import time
 from typing import Any
 
+# First: it has to spare this process what the imports below would bring along.
+from miglet.supervisor import lean_jsonschema  # noqa: F401
+
+# isort: split
 from miglet.config.load import NOWHERE, explanation, fallback_settings
 from miglet.errors import UNAVAILABLE, Misconfigured
 from miglet.messages.facts import SettingsLoaded, SettingsRefused

@@ -99,8 +99,10 @@ def import_without(name: str, unused: StandIns) -> None:
     try:
         importlib.import_module(name)
     finally:
-        for each in installed:
-            del sys.modules[each]
+        for each, module in installed.items():
+            # One that was wanted after all is the real module by now.
+            if sys.modules[each] is module:
+                del sys.modules[each]
 
 
 def import_for_workers() -> None:
@@ -151,7 +153,6 @@ LAZY_MODULES = (
     "email.header",  # email: headers that are not ASCII
     "locale",  # calendar: the names of days; subprocess: the encoding of texts
     "mimetypes",  # urllib3: files that are sent
-    "tarfile",  # miglet.runner.release: unpacking a release
     "tempfile",  # requests: as zipfile; miglet.journal.failover: a damaged journal
     "textwrap",  # traceback: the source code that it shows
     "tokenize",  # linecache: the encoding of source code
