@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple, NoReturn
 
 from miglet.errors import (
@@ -23,6 +23,7 @@ from miglet.errors import (
 from miglet.formats import is_printable_word, parse_rfc3339, strict_json
 from miglet.http.retry import retry_after
 from miglet.http.transport import Answer, excerpt, host_of, phrase
+from miglet.messages.codec import Value, frozen_value
 from miglet.redaction import remember_secret
 
 #: The most of a refusal's body that is kept with a rejected event.
@@ -219,8 +220,8 @@ TABLE: dict[Call, tuple[Rule, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class RegistrationToken:
+@frozen_value
+class RegistrationToken(Value):
     """What a runner needs in order to register; the token is short-lived."""
 
     token: str = field(repr=False)
@@ -232,8 +233,8 @@ class RegistrationToken:
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class RemovalToken:
+@frozen_value
+class RemovalToken(Value):
     """What removes a runner's registration."""
 
     token: str = field(repr=False)

@@ -23,11 +23,12 @@ from miglet.journal.ledger import (
     fetch,
     is_sound,
 )
+from miglet.messages.codec import Value, frozen_value
 from miglet.supervisor.failpoints import reach
 
 
-@dataclass(frozen=True)
-class Counts:
+@frozen_value
+class Counts(Value):
     """What became of all events since the machine's first, across restarts."""
 
     pending: int

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
 
 from miglet.errors import UNAVAILABLE, MigletError
+from miglet.messages.codec import Value, frozen_value
 
 #: Statuses that say "not now", besides every 5xx.
 LATER = {408, 410, 425, 429}
@@ -42,8 +42,8 @@ class MetadataForbidden(MetadataRefused):
 FIRST_PAUSE_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
-class Limits:
+@frozen_value
+class Limits(Value):
     """How often, and for how many seconds, a metadata server is asked."""
 
     #: One try, whole; a third of it may go into the connection.

@@ -11,9 +11,11 @@ from __future__ import annotations
 import abc
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from miglet.messages.codec import Value, frozen_value
 
 if TYPE_CHECKING:
     from miglet.metadata.server import Server
@@ -25,8 +27,8 @@ LONGEST_FIELD_BYTES = 256
 LONGEST_NAME = 1024
 
 
-@dataclass(frozen=True)
-class Metadata:
+@frozen_value
+class Metadata(Value):
     """What the cloud knows of this machine; None is what it does not say."""
 
     cloud: str

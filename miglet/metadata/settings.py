@@ -7,7 +7,7 @@ The result is raw values of known keys, and faults.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from miglet.config.schema import ATTRIBUTE_PREFIX
 from miglet.config.sources import (
@@ -19,6 +19,7 @@ from miglet.config.sources import (
     unusable,
 )
 from miglet.errors import Fault
+from miglet.messages.codec import Value, frozen_value
 from miglet.metadata.attempts import MetadataUnavailable
 from miglet.metadata.cloud import Metadata
 from miglet.metadata.credential import CONTROLLER_TOKEN, LONGEST_TOKEN, usable_token
@@ -45,8 +46,8 @@ SECTION = "miglet:"
 OURS_AT_MOST = 512 * 1024
 
 
-@dataclass(frozen=True)
-class MetadataSettings:
+@frozen_value
+class MetadataSettings(Value):
     """What of a machine's metadata is MIGlet's business."""
 
     #: The machine's names, without attributes and user data.

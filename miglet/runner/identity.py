@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from miglet.errors import MISCONFIGURED, MigletError
+from miglet.messages.codec import Value, frozen_value
 from miglet.runner import procfs
 from miglet.runner.procfs import BOOT_ID, START, is_running, send_signal, stat_of
 
@@ -37,8 +38,8 @@ def boot_id(path: str = BOOT_ID) -> str:
         raise ProcIncomplete(text) from error
 
 
-@dataclass(frozen=True)
-class ProcessIdentity:
+@frozen_value
+class ProcessIdentity(Value):
     """One process, distinct from every other that had or will have its pid."""
 
     pid: int

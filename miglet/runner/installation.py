@@ -12,12 +12,12 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from miglet.errors import MISCONFIGURED, RunnerError
 from miglet.formats import strict_json
+from miglet.messages.codec import Value, frozen_value
 from miglet.safefile import read_small
 from miglet.supervisor.privileges import Account
 from miglet.supervisor.privileges import account as account_named
@@ -72,8 +72,8 @@ class NotRemovable(RunnerError):
         super().__init__(f"cannot remove {path}: {error.strerror}")
 
 
-@dataclass(frozen=True)
-class RunnerFile:
+@frozen_value
+class RunnerFile(Value):
     """What `.runner` tells of the registration; all texts, as the server has them."""
 
     #: The runner's id in GitHub's API; None where the file has no such number.

@@ -23,12 +23,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from miglet.config.settings import Settings
 from miglet.errors import RunnerError
+from miglet.messages.codec import Value, frozen_value
 from miglet.runner import keep
 from miglet.runner.identity import boot_id
 from miglet.runner.installation import FolderUnusable, executable_problems
@@ -75,8 +76,8 @@ class LaunchFailed(RunnerError):
     hint = "look for a full disk or runtime folder, or a machine out of processes"
 
 
-@dataclass(frozen=True)
-class LaunchSpec:
+@frozen_value
+class LaunchSpec(Value):
     """A program to start, in all detail: it inherits nothing that is not in here."""
 
     run_id: str
@@ -147,8 +148,8 @@ def start_in_session(spec: LaunchSpec, folder: Path, lock: int, report: int) -> 
         finish(process, json.dumps(spec.as_json()).encode(), START_SECONDS)
 
 
-@dataclass(frozen=True)
-class TransientUnit:
+@frozen_value
+class TransientUnit(Value):
     """One kind of transient service: the prefix of its name, and its dependencies."""
 
     prefix: str

@@ -11,9 +11,10 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from miglet.messages.codec import Value, frozen_value
 
 #: A record is far smaller; a larger file is none.
 RECORD_LIMIT_BYTES = 1 << 20
@@ -22,8 +23,8 @@ RECORD_LIMIT_BYTES = 1 << 20
 SHIM_LOST = "its shim was killed before it could record the exit status"
 
 
-@dataclass(frozen=True)
-class ExitStatus:
+@frozen_value
+class ExitStatus(Value):
     """How a process ended, and what it and its descendants had used."""
 
     #: What it exited with; None when a signal ended it, or when it is not known.

@@ -8,10 +8,11 @@ else. Nothing in here waits for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from miglet.formats import one_line
+from miglet.messages.codec import Value, frozen_value
 from miglet.redaction import remember_secret
 from miglet.runner.installation import FolderUnusable, Problem, registration_files
 from miglet.runner.launcher import Launcher, LaunchSpec
@@ -33,8 +34,8 @@ TOKEN_VARIABLE = "ACTIONS_RUNNER_INPUT_TOKEN"
 PRIVATE_UMASK = 0o077
 
 
-@dataclass(frozen=True)
-class Registration:
+@frozen_value
+class Registration(Value):
     """What the runner is to be registered as, and by whom."""
 
     directory: Path

@@ -12,11 +12,12 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from miglet.errors import RunnerError
+from miglet.messages.codec import Value, frozen_value
 from miglet.runner.identity import ProcessIdentity
 from miglet.runner.procfs import (
     SESSION,
@@ -52,8 +53,8 @@ class RunnerPresent(RunnerError):
     hint = "wait for its end or kill it, then forget it"
 
 
-@dataclass(frozen=True)
-class Run:
+@frozen_value
+class Run(Value):
     """A program that the launcher started in this boot, living or ended."""
 
     folder: Path

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
+from miglet.messages.codec import Value, frozen_value
 from miglet.runner import cgroup
 from miglet.supervisor import systemd
 
@@ -19,8 +19,8 @@ from miglet.supervisor import systemd
 INVOCATIONS = "/run/systemd/units"
 
 
-@dataclass(frozen=True)
-class Unit:
+@frozen_value
+class Unit(Value):
     """One invocation of one transient service."""
 
     name: str
