@@ -184,6 +184,8 @@ class Arbiter:
             knowledge, journal, self._supervisor, notifier, clock
         )
         self._timers = Timers()
+        #: Workers that the next turn of the loop starts.
+        self._waiting_workers: list[str] = []
         #: A change of the configuration file leads to a reload.
         self._configuration = FileMonitor(configuration_path)
         #: Whether a reload is due; it waits for one that is under way.
@@ -218,22 +220,27 @@ class Arbiter:
         self._tasks.follow(task)
 
     def start_workers(self, names: Iterable[str]) -> None:
-        """Fork the workers; they share what is imported by now."""
+        """Handle what is known by now, then fork the workers, which share the memory.
+
+        The first one can deliver the event that announces the machine while the others
+        are forked.
+        """
+        self._answer_former_commands()
+        self._receive(0.0)
+        self._handle_inbox()
         cache_order_types()
         share_with_children()
         gc.enable()
-        for name in names:
-            self._start_worker(name)
+        self._waiting_workers[:0] = names
+        self._start_waiting_workers()
 
     def run(self) -> int:
         """Handle facts until the lifecycle ends the program; the exit status."""
-        self._answer_former_commands()
         self._stall.start()
         while self.exit_status is None:
             self._wait()
             self._check_time()
-            while self.inbox and self.exit_status is None:
-                self._handle(self.inbox.popleft())
+            self._handle_inbox()
             self._report_findings()
         self._stop()
         return self.exit_status
@@ -253,7 +260,12 @@ class Arbiter:
         now = self._clock().now
         dues = (self._timers.next_due(), self._supervisor.next_due())
         waits = [due - now for due in dues if due is not None]
-        seconds = 0.0 if self.inbox else max(0.0, min([TICK_SECONDS, *waits]))
+        busy = self.inbox or self._waiting_workers
+        seconds = 0.0 if busy else max(0.0, min([TICK_SECONDS, *waits]))
+        self._receive(seconds)
+
+    def _receive(self, seconds: float) -> None:
+        """Receive what is readable within so many seconds."""
         ready = self._selector.select(seconds)
         self._stall.start()
         for key, _ in ready:
@@ -262,6 +274,7 @@ class Arbiter:
     def _check_time(self) -> None:
         now = self._clock().now
         self._supervisor.check(now)
+        self._start_waiting_workers()
         self._tasks.check(now)
         if self._control:
             self._control.expire(now)
@@ -289,6 +302,10 @@ class Arbiter:
                 self.inbox.append(facts.SignalReceived(name))
 
     # One fact.
+
+    def _handle_inbox(self) -> None:
+        while self.inbox and self.exit_status is None:
+            self._handle(self.inbox.popleft())
 
     def _handle(self, fact: Fact) -> None:
         """Observe, decide, persist, act."""
@@ -358,7 +375,7 @@ class Arbiter:
                 line = f"miglet: {row['id']}: {row['detail']}{hint}"
                 sys.stderr.write(one_line(line) + "\n")
         if fact.machine.get("cloud"):
-            self._start_worker(IN_A_CLOUD)
+            self._waiting_workers.append(IN_A_CLOUD)
 
     def _observe_answer(self, fact: facts.ControllerAnswered) -> None:
         self.knowledge.note_answer(fact, self._clock().now)
@@ -517,6 +534,7 @@ class Arbiter:
         self._tasks.start(ChildTask("kill-run", main, KILL_SECONDS, failed))
 
     def _stop_workers(self, effect: effects.StopWorkers) -> None:
+        self._waiting_workers.clear()
         self._supervisor.stop_workers(name for name in NAMES if name != UPLINK)
 
     def _exit(self, effect: effects.Exit) -> None:
@@ -524,9 +542,13 @@ class Arbiter:
 
     # Workers, and the end.
 
-    def _start_worker(self, name: str) -> None:
-        main = functools.partial(self._work, name)
-        self._supervisor.start(name, main, facts_of(name))
+    def _start_waiting_workers(self) -> None:
+        """Fork one after the other; each gets its orders before the next is forked."""
+        while self._waiting_workers:
+            name = self._waiting_workers.pop(0)
+            main = functools.partial(self._work, name)
+            self._supervisor.start(name, main, facts_of(name))
+            self._handle_inbox()
 
     def _work(self, name: str, queue: Queue) -> None:
         """In the child: run the worker with the settings of this moment."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from functools import partial
@@ -14,6 +15,7 @@ from miglet.agent.arbiter import Arbiter, FileMonitor, Timers, current_moment
 from miglet.agent.status import Knowledge
 from miglet.commands.intake import reload_task
 from miglet.journal.journal import Journal
+from miglet.lifecycle.effects import StopWorkers
 from miglet.lifecycle.vm import Moment, Policy, State, Vm
 from miglet.messages.events import Error, Identity
 from miglet.messages.facts import (
@@ -222,6 +224,73 @@ def idle(world, **settings):
     made = world(**settings)
     made.handle(PREPARED, EventDelivered(1, "VMStarted"), LAUNCHED, LISTENING)
     return made
+
+
+@pytest.fixture
+def unshared(monkeypatch):
+    """The memory of the process that runs the tests is left as it is."""
+    monkeypatch.setattr(arbiter_module, "share_with_children", lambda: None)
+
+
+NAMES = [UPLINK, "runner-watcher", "command-poller"]
+
+
+def test_what_is_known_is_handled_before_the_first_worker_is_forked(world, unshared):
+    vm = world()
+    vm.arbiter.inbox.append(PREPARED)
+    vm.supervisor.start = lambda *_: seen.append(vm.events())
+    seen = []
+    vm.arbiter.start_workers(NAMES)
+    assert seen == [["VMStarted"]] * len(NAMES)
+
+
+def test_the_first_worker_has_its_orders_before_the_next_is_forked(world, unshared):
+    vm = world()
+    order = []
+    vm.supervisor.start = lambda name, *_: (
+        order.append(name),
+        vm.arbiter.inbox.append(WorkerStarted(name, 101, 0)),
+    )
+    vm.supervisor.send = lambda name, sent: order.append(type(sent).__name__)
+    vm.arbiter.inbox.append(PREPARED)
+    vm.arbiter.start_workers(NAMES)
+    first = order[order.index(UPLINK) : order.index(NAMES[1])]
+    assert "DeliverEvent" in first
+
+
+def test_a_fact_that_has_come_in_time_is_received_before_the_fork(world, unshared):
+    vm = world()
+    arrive = partial(vm.arbiter.inbox.append, PREPARED)
+    ready = type("Key", (), {"data": staticmethod(arrive)})
+    vm.arbiter._selector.select = lambda seconds: [(ready, 1)]
+    vm.arbiter.start_workers([])
+    assert vm.events() == ["VMStarted"]
+
+
+def test_a_worker_that_waits_is_not_started_when_all_are_to_stop(world):
+    vm = world()
+    machine = {**PREPARED.machine, "cloud": "gce"}
+    vm.handle(dataclasses.replace(PREPARED, machine=machine))
+    vm.arbiter._act([StopWorkers()])
+    vm.arbiter._check_time()
+    assert vm.supervisor.started == []
+
+
+def test_the_loop_does_not_sleep_while_a_worker_waits(world):
+    vm = world()
+    slept = []
+    vm.arbiter._selector.select = lambda seconds: slept.append(seconds) or []
+    vm.arbiter._waiting_workers.append("notice-watcher")
+    vm.arbiter._wait()
+    assert slept == [0.0]
+
+
+def test_in_a_cloud_the_notice_watcher_is_started(world):
+    vm = world()
+    machine = {**PREPARED.machine, "cloud": "gce"}
+    vm.handle(dataclasses.replace(PREPARED, machine=machine))
+    vm.arbiter._check_time()
+    assert vm.supervisor.started == ["notice-watcher"]
 
 
 def test_state_and_events_are_on_disk_before_an_order_is_given(world):
