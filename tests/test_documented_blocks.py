@@ -95,10 +95,15 @@ def has(settings: dict, key: str) -> bool:
 
 
 def what_runs(tests: tuple[str, ...]) -> str:
-    """The text of all files beside these tests, without the signs between words."""
+    """The text of the files beside these tests, and of our scripts that those name.
+
+    It has no signs between words.
+    """
     folders = {(ROOT / test.partition("::")[0]).parent for test in tests}
     files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
     text = "\n".join(path.read_text(errors="replace") for path in files)
+    for script in sorted(set(re.findall(r"\betc/[\w-]+\.sh\b", text))):
+        text += (ROOT / script).read_text()
     return " ".join(re.sub(r"[\"',()\[\]]", " ", text).split())
 
 
