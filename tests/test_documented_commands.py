@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from tests.demo import VM, machine
 from tests.documents import Command
 from tests.paths import ROOT
 from tests.reference_process import ReferenceController
+from tests.reference_samples import event
 from tests.runner_double.double import Double
 from tests.support import eventually
 from tests.test_documented_blocks import COMMANDS, NOT_HERE, PARSERS, is_carried_out
@@ -120,6 +122,8 @@ def idle_machine(folder: Path) -> Iterator[Machine]:
         agent.until("idle")
         for name in ("machine.key", "new-token"):
             (folder / name).write_text("a secret\n")
+        line = f"[    1.23] MIGLET-EVENT {json.dumps(event())}\r\n"
+        (folder / "console.log").write_text(line)
         yield Machine(controller, agent, double, folder)
 
 

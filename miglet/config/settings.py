@@ -137,7 +137,8 @@ class ShutdownSettings(Section):
 
     #: What a runner gets between being asked to stop and being killed.
     grace_period: float
-    #: How long a running job may go on after the order to shut down.
+    #: How long a running job may go on after SIGTERM or SIGINT, as by systemctl stop; 0
+    #: = stop it at once. A drain has no limit.
     force_after: float
     #: How long undelivered events are tried at the end; what is left then is kept for
     #: the next start, and the exit status is 75.

@@ -94,7 +94,9 @@ def test_the_level_changes_at_once():
 
 def test_every_command_of_the_contract_is_obeyed_or_known_not_to_be():
     known = {each.name for each in COMMANDS.values()}
-    assert known == set(contract.COMMANDS)
+    assert known == set(contract.COMMANDS), (
+        "each has its command-NAME.json in miglet/controller/contract/schemas"
+    )
     for each in COMMANDS.values():
         assert each.rule.__doc__
         assert json.dumps(contract.schema(f"command-{each.name}"))
