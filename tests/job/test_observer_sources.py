@@ -261,13 +261,9 @@ def test_closing_gives_every_descriptor_back(traces):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_sign_needs_less_than_twenty_milliseconds(traces, opened):
+def test_the_first_wake_up_after_a_line_has_its_sign(traces, opened):
     reader = opened(traces.reader())
-    taken = []
     for number in range(20):
-        begun = time.monotonic()
         traces.prints(f"Running job: {number}")
-        select.select([reader.fileno()], [], [], 5)
+        assert select.select([reader.fileno()], [], [], 5)[0]
         assert isinstance(reader.read()[0], signs.JobRunning)
-        taken.append(time.monotonic() - begun)
-    assert sorted(taken)[10] < 0.02
