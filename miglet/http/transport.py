@@ -7,6 +7,7 @@ goes wrong here is a ControllerUnreachable, and leaves a transport that can be u
 
 from __future__ import annotations
 
+import gc
 import http.client
 import signal
 import socket
@@ -376,8 +377,9 @@ class _Alarm:
         self.handler = signal.signal(signal.SIGALRM, self.ring)
         self.timer = signal.setitimer(signal.ITIMER_REAL, self.seconds, AGAIN)
 
-    def ring(self, _number: int, _frame: FrameType | None) -> None:
-        if self.armed:
+    def ring(self, _number: int, frame: FrameType | None) -> None:
+        """Cut the call short; in a finalizer, the next ring does."""
+        if self.armed and not is_lost_in(frame):
             raise _Rang
 
     def restore(self) -> None:
@@ -388,6 +390,20 @@ class _Alarm:
         if left:
             left -= time.monotonic() - self.began
             signal.setitimer(signal.ITIMER_REAL, max(left, SHORTEST), interval)
+
+
+def is_lost_in(frame: FrameType | None) -> bool:
+    """Whether the interpreter would print an exception that is raised there, no more.
+
+    What it calls by itself, finalizers and the callbacks of a collection, has no caller
+    who could be told.
+    """
+    callbacks = [getattr(each, "__code__", None) for each in gc.callbacks]
+    while frame:
+        if frame.f_code.co_name == "__del__" or frame.f_code in callbacks:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _drop(rang: _Rang) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 
@@ -215,3 +217,44 @@ def test_another_thread_learns_that_it_may_not():
     thread.start()
     thread.join()
     assert "main thread" in refusals[0]
+
+
+def pass_the_deadline() -> None:
+    """Run Python's own instructions for several rings of the alarm."""
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass
+
+
+class Finalized:
+    """Takes its time when nobody needs it any more."""
+
+    def __del__(self):
+        pass_the_deadline()
+
+
+def in_a_finalizer():
+    Finalized()
+    wait(20)
+
+
+def in_a_collection():
+    gc.collect()
+    wait(20)
+
+
+@pytest.mark.parametrize("call", [in_a_finalizer, in_a_collection])
+def test_no_ring_is_lost_where_nobody_could_be_told(call, monkeypatch):
+    def slow_callback(phase, _info):
+        if call is in_a_collection and phase == "stop":
+            pass_the_deadline()
+
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    gc.callbacks.append(slow_callback)
+    try:
+        with pytest.raises(DeadlinePassed):
+            within(0.1, call)
+    finally:
+        gc.callbacks.remove(slow_callback)
+    assert lost == []
