@@ -15,6 +15,7 @@ import ssl
 import time
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -396,9 +397,11 @@ def is_lost_in(frame: FrameType | None) -> bool:
     """Whether the interpreter would print an exception that is raised there, no more.
 
     What it calls by itself, finalizers and the callbacks of a collection, has no caller
-    who could be told.
+    who could be told. Other callbacks of weak references than those of `finalize` are
+    not recognised; they take microseconds.
     """
     callbacks = [getattr(each, "__code__", None) for each in gc.callbacks]
+    callbacks.append(weakref.finalize.__call__.__code__)
     while frame:
         if frame.f_code.co_name == "__del__" or frame.f_code in callbacks:
             return True

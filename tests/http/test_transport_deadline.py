@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -238,17 +239,28 @@ def in_a_finalizer():
     wait(20)
 
 
+def in_a_finalizer_of_a_weak_reference():
+    referent = type("Referent", (), {})()
+    weakref.finalize(referent, pass_the_deadline)
+    del referent
+    wait(20)
+
+
 def in_a_collection():
     gc.collect()
     wait(20)
 
 
-@pytest.mark.parametrize("call", [in_a_finalizer, in_a_collection])
+@pytest.mark.parametrize(
+    "call", [in_a_finalizer, in_a_finalizer_of_a_weak_reference, in_a_collection]
+)
 def test_no_ring_is_lost_where_nobody_could_be_told(call, monkeypatch):
     def slow_callback(phase, _info):
         if call is in_a_collection and phase == "stop":
             pass_the_deadline()
 
+    # What other tests have left is no part of the collection.
+    gc.collect()
     lost = []
     monkeypatch.setattr(sys, "unraisablehook", lost.append)
     gc.callbacks.append(slow_callback)
