@@ -19,7 +19,8 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update
 apt-get install -y ./miglet_*_all.deb nftables
 
-# 78: libraries are missing. If it was something else, the check below fails as well.
+# 78: libraries are missing. If it was something else, there is no script to run, or the
+# check below fails as well.
 status=0
 miglet install-runner ./actions-runner-linux-*.tar.gz --sha256 "$RUNNER_SHA256" ||
     status=$?

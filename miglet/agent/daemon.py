@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,9 @@ def serve(
     arbiter.open_control(socket_path, control_api.answer, changing)
     notifier.ready(arbiter.vm.state.value)
     warm_up(settings, knowledge.identity)
-    arbiter.start_workers([UPLINK] if isinstance(first, SettingsRefused) else ALWAYS)
     failures.passed()
-    status = run(arbiter, journal)
+    workers = [UPLINK] if isinstance(first, SettingsRefused) else ALWAYS
+    status = run(arbiter, journal, workers)
     log.info("exit status %d", status)
     action = arbiter.knowledge.settings.shutdown.action
     if power_off_is_due(action, arbiter.vm.end, status):
@@ -115,17 +115,18 @@ def serve(
     return status
 
 
-def run(arbiter: Arbiter, journal: Journal) -> int:
-    """Run the arbiter, and leave in the journal what the next start needs."""
+def run(arbiter: Arbiter, journal: Journal, workers: Iterable[str]) -> int:
+    """Run the arbiter with these workers; leave in the journal what a start needs."""
     status = None
-    try:
-        with logger.last_words():
+    with logger.last_words():
+        try:
+            arbiter.start_workers(workers)
             status = arbiter.run()
-    finally:
-        if status is None:
-            # The runner goes on, and the next start adopts it.
-            with contextlib.suppress(MigletError):
-                journal.record(arbiter.vm.after_crash().to_json(), [])
+        finally:
+            if status is None:
+                # The runner goes on, and the next start adopts it.
+                with contextlib.suppress(MigletError):
+                    journal.record(arbiter.vm.after_crash().to_json(), [])
     vm, settings = arbiter.vm, arbiter.knowledge.settings
     if vm.flushing and vm.end and status != UNDELIVERED:
         mark_runner_reported(settings)

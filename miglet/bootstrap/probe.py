@@ -113,8 +113,7 @@ def ask(connection: socket.socket, request: str, host: str, deadline: float) -> 
     server that sends a byte now and then is for the check's own limit.
     """
     method, path = request.split(" ", 1)
-    # Imported by those who ask: most starts do without, and it takes them longer than
-    # all other checks.
+    # Not with the module: the checks that send no request need not wait for it.
     http_client = importlib.import_module("http.client")
     client = http_client.HTTPConnection(host)
     client.sock = connection

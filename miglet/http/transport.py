@@ -394,11 +394,11 @@ class _Alarm:
 
 
 def is_lost_in(frame: FrameType | None) -> bool:
-    """Whether the interpreter would print an exception that is raised there, no more.
+    """Whether an exception that is raised there is printed and not propagated.
 
-    What it calls by itself, finalizers and the callbacks of a collection, has no caller
-    who could be told. Other callbacks of weak references than those of `finalize` are
-    not recognised; they take microseconds.
+    The interpreter itself calls finalizers and the callbacks of a collection. Callbacks
+    of weak references other than those of `finalize` are not recognised; they take
+    microseconds.
     """
     callbacks = [getattr(each, "__code__", None) for each in gc.callbacks]
     callbacks.append(weakref.finalize.__call__.__code__)

@@ -1,7 +1,7 @@
 """Imports jsonschema without what it brings along and no start needs.
 
 The child that loads the configuration imports this first: the whole start waits for
-that child, and these modules would take it a sixth of its time.
+that child.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def no_signature(thing: object) -> Any:
     attrs asks for those of converters, to annotate what it makes; nobody reads that.
     """
     if isinstance(thing, types.FunctionType | types.BuiltinFunctionType):
-        raise ValueError(f"no signature is told of {thing!r}")
+        raise ValueError(f"no signature found for {thing!r}")
     return real_module("inspect").signature(thing)
 
 

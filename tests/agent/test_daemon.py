@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+
 import pytest
 
-from miglet.agent.daemon import runner_name
+from miglet.agent.daemon import run, runner_name
+from miglet.errors import INTERNAL
+from tests.histories import busy
 
 BOOT = "8a6ba3f6-0000-4000-8000-000000000000"
 
@@ -24,3 +29,19 @@ def test_a_runners_name_has_room_for_a_number_within_64_characters(length):
 
 def test_machines_whose_long_names_begin_alike_have_runners_of_different_names():
     assert runner_name("x" * 127 + "1", BOOT) != runner_name("x" * 127 + "2", BOOT)
+
+
+def defect(*_):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("step", ["start_workers", "run"])
+def test_a_defect_is_in_the_journal_before_the_process_ends(step, monkeypatch):
+    steps = {"start_workers": lambda names: None, "run": lambda: 0, step: defect}
+    arbiter = SimpleNamespace(vm=busy(), **steps)
+    seen = []
+    journal = SimpleNamespace(record=lambda state, events: seen.append(state))
+    monkeypatch.setattr(os, "_exit", seen.append)
+    with pytest.raises(ZeroDivisionError):
+        run(arbiter, journal, ["heartbeat-sender"])
+    assert seen == [busy().after_crash().to_json(), INTERNAL]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import psutil
 import pytest
@@ -13,6 +11,7 @@ from miglet import __version__
 from miglet.bootstrap import preflight
 from miglet.bootstrap.framework import CHECKS
 from miglet.metadata.sources import sources_of
+from tests.fresh_interpreter import evaluate
 from tests.preflight_machine import settings_of
 
 
@@ -56,10 +55,4 @@ def test_the_second_phase_does_without_what_only_some_machines_need():
 
 def modules_after(*imported: str) -> set[str]:
     """What is loaded after these imports, in this order, in a fresh interpreter."""
-    program = f"import sys, {', '.join(imported)}; print(*sys.modules)"
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True
-    )
-    loaded = {*ran.stdout.split()}
-    assert loaded.issuperset(imported), ran.stderr
-    return loaded
+    return set(evaluate(f"import {', '.join(imported)}", "list(sys.modules)"))

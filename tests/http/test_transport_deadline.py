@@ -254,7 +254,7 @@ def in_a_collection():
 @pytest.mark.parametrize(
     "call", [in_a_finalizer, in_a_finalizer_of_a_weak_reference, in_a_collection]
 )
-def test_no_ring_is_lost_where_nobody_could_be_told(call, monkeypatch):
+def test_no_ring_is_lost_in_what_the_interpreter_calls(call, monkeypatch):
     def slow_callback(phase, _info):
         if call is in_a_collection and phase == "stop":
             pass_the_deadline()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
+from tests import fresh_interpreter
+
 pytestmark = pytest.mark.integration
 
-PROLOGUE = "import json, sys, miglet.supervisor.lean_imports as lean_imports; "
+PROLOGUE = "import miglet.supervisor.lean_imports as lean_imports; "
 SPARED = [
     *(
         "argparse",
@@ -27,16 +26,10 @@ SPARED = [
     "yaml",
 ]
 
-REPORT = "; print(json.dumps({}))"
-
 
 def evaluate(script: str, value: str) -> Any:
-    """What `value` is in a fresh interpreter after `script`."""
-    program = PROLOGUE + script + REPORT.format(value)
-    command = [sys.executable, "-c", program]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    """What `value` is after the import and `script`."""
+    return fresh_interpreter.evaluate(PROLOGUE + script, value)
 
 
 def test_what_nobody_needs_is_not_in_memory():

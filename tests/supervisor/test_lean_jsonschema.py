@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
+from tests import fresh_interpreter
+
 pytestmark = pytest.mark.integration
 
-PROLOGUE = """
-import json, sys
-from miglet.supervisor import lean_imports, lean_jsonschema
-"""
+PROLOGUE = "from miglet.supervisor import lean_imports, lean_jsonschema\n"
 
 
 def evaluate(script: str, value: str) -> Any:
-    """What `value` is in a fresh interpreter after `script`."""
-    program = f"{PROLOGUE}\n{script}\nprint(json.dumps({value}))"
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    """What `value` is after the import and `script`."""
+    return fresh_interpreter.evaluate(PROLOGUE + script, value)
 
 
 def test_what_no_schema_of_ours_needs_is_not_in_memory():
@@ -57,7 +48,7 @@ def test_who_needs_it_afterwards_gets_the_real_module(name):
     assert evaluate(f"import {name}", file).endswith(".py")
 
 
-def test_a_signature_is_told_again_afterwards():
+def test_signatures_are_found_again_afterwards():
     script = "import inspect"
     assert evaluate(script, "str(inspect.signature(lambda a: a))") == "(a)"
 
