@@ -1,6 +1,6 @@
-"""A proxy before the controller that lets the test make the weather on the way there.
+"""A proxy before the controller that makes the network fail as the test wants it.
 
-It takes whole requests, so the weather holds from the next request on, whatever
+It takes whole requests, so a change holds from the next request on, whatever
 connections are kept; each request is counted, with its time of arrival.
 """
 
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from tests.stub_controller import reset
 
 #: What becomes of one request: the client's end, the request, the way on.
-Treat = Callable[["Weather", socket.socket, bytes], None]
+Treat = Callable[["FaultyProxy", socket.socket, bytes], None]
 
 
 class Gone(Exception):
@@ -26,8 +26,8 @@ class Gone(Exception):
 
 
 @dataclass
-class Weather:
-    """The proxy. It is fair until the test says otherwise."""
+class FaultyProxy:
+    """The proxy. It forwards what comes until the test says otherwise."""
 
     upstream: tuple[str, int]
     treat: Treat | None = None
@@ -42,7 +42,7 @@ class Weather:
         return f"http://{self.host}:{self.port}"
 
     def change(self, treat: Treat | None) -> float:
-        """The weather from now on, None for fair; the monotonic time of the change."""
+        """Treat requests so from now on (None: forward); the monotonic time of it."""
         self.treat = treat
         return time.monotonic()
 
@@ -58,7 +58,7 @@ class Weather:
                 request = whole_message(client)
                 path = request.split(b" ", 2)[1].decode()
                 self.requests.append((time.monotonic(), path))
-                (self.treat or fair)(self, client, request)
+                (self.treat or forwarded)(self, client, request)
 
     def answered(self, request: bytes) -> bytes:
         """What the controller says."""
@@ -67,7 +67,7 @@ class Weather:
             return whole_message(way)
 
     def hold(self, seconds: float = 60.0) -> None:
-        """Wait, but not beyond the end of this weather or of the test."""
+        """Wait, but not beyond the next change or the end of the test."""
         treat, until = self.treat, time.monotonic() + seconds
         while self.treat is treat and time.monotonic() < until:
             if self.over.wait(0.02):
@@ -97,57 +97,57 @@ def some(source: socket.socket) -> bytes:
     return piece
 
 
-# The weathers.
+# What becomes of requests.
 
 
-def fair(weather: Weather, client: socket.socket, request: bytes) -> None:
+def forwarded(proxy: FaultyProxy, client: socket.socket, request: bytes) -> None:
     """The controller answers."""
-    client.sendall(weather.answered(request))
+    client.sendall(proxy.answered(request))
 
 
-def resetting(weather: Weather, client: socket.socket, request: bytes) -> None:
+def resetting(proxy: FaultyProxy, client: socket.socket, request: bytes) -> None:
     """RST instead of an answer."""
     reset(client)
     raise Gone
 
 
-def closing(weather: Weather, client: socket.socket, request: bytes) -> None:
+def closing(proxy: FaultyProxy, client: socket.socket, request: bytes) -> None:
     """The end of the connection instead of an answer."""
     raise Gone
 
 
-def losing(weather: Weather, client: socket.socket, request: bytes) -> None:
+def losing(proxy: FaultyProxy, client: socket.socket, request: bytes) -> None:
     """The controller hears everything, and its answer is lost."""
     with contextlib.suppress(Gone):
-        weather.answered(request)
-    resetting(weather, client, request)
+        proxy.answered(request)
+    resetting(proxy, client, request)
 
 
-def silent(weather: Weather, client: socket.socket, request: bytes) -> None:
+def silent(proxy: FaultyProxy, client: socket.socket, request: bytes) -> None:
     """Nothing comes back and nothing is closed: a partition."""
-    weather.hold()
+    proxy.hold()
     raise Gone
 
 
-def dripping(weather: Weather, client: socket.socket, request: bytes) -> None:
+def dripping(proxy: FaultyProxy, client: socket.socket, request: bytes) -> None:
     """A good answer, a byte every 0.2 s."""
     for byte in whole(200, b'{"acknowledged": true}'):
         client.sendall(bytes([byte]))
-        weather.hold(0.2)
+        proxy.hold(0.2)
 
 
-def slow(weather: Weather, client: socket.socket, request: bytes) -> None:
+def slow(proxy: FaultyProxy, client: socket.socket, request: bytes) -> None:
     """A good answer after most of the time that it may take."""
-    weather.hold(0.6)
-    fair(weather, client, request)
+    proxy.hold(0.6)
+    forwarded(proxy, client, request)
 
 
-def lossy(weather: Weather, client: socket.socket, request: bytes) -> None:
+def lossy(proxy: FaultyProxy, client: socket.socket, request: bytes) -> None:
     """Every other request is lost, the rest is late."""
-    if len(weather.requests) % 2:
-        losing(weather, client, request)
-    weather.hold(0.2)
-    fair(weather, client, request)
+    if len(proxy.requests) % 2:
+        losing(proxy, client, request)
+    proxy.hold(0.2)
+    forwarded(proxy, client, request)
 
 
 def whole(status: int, body: bytes, *headers: str, kind: str = "json") -> bytes:
@@ -164,7 +164,7 @@ def whole(status: int, body: bytes, *headers: str, kind: str = "json") -> bytes:
 def saying(answer: bytes, last: bool = False) -> Treat:
     """This answer to everything; `last` closes the connection after it."""
 
-    def treat(weather: Weather, client: socket.socket, request: bytes) -> None:
+    def treat(proxy: FaultyProxy, client: socket.socket, request: bytes) -> None:
         client.sendall(answer)
         if last:
             raise Gone
@@ -174,45 +174,45 @@ def saying(answer: bytes, last: bool = False) -> Treat:
 
 def answering(status: int, *headers: str) -> Treat:
     """This status to everything."""
-    return saying(whole(status, b'{"detail": "the weather"}', *headers))
+    return saying(whole(status, b'{"detail": "a fault"}', *headers))
 
 
 @contextlib.contextmanager
-def weather_before(
+def faulty_proxy(
     endpoint: str,
     port: int = 0,
     host: str = "127.0.0.1",
-    kind: type[Weather] = Weather,
-) -> Iterator[Weather]:
+    kind: type[FaultyProxy] = FaultyProxy,
+) -> Iterator[FaultyProxy]:
     """A proxy before a controller, on a free port or on this one."""
     place = urlsplit(endpoint)
-    weather = kind((place.hostname or "", place.port or 80), host=host)
+    proxy = kind((place.hostname or "", place.port or 80), host=host)
     listener = socket.create_server((host, port))
-    weather.port = listener.getsockname()[1]
-    thread = threading.Thread(target=accept, args=(weather, listener), daemon=True)
+    proxy.port = listener.getsockname()[1]
+    thread = threading.Thread(target=accept, args=(proxy, listener), daemon=True)
     thread.start()
     try:
-        yield weather
+        yield proxy
     finally:
-        weather.over.set()
+        proxy.over.set()
         thread.join()
         listener.close()
 
 
-def accept(weather: Weather, listener: socket.socket) -> None:
+def accept(proxy: FaultyProxy, listener: socket.socket) -> None:
     """A thread for each connection, until it is over."""
-    while not weather.over.is_set():
+    while not proxy.over.is_set():
         if select.select([listener], [], [], 0.02)[0]:
             client, _ = listener.accept()
-            threading.Thread(target=weather.serve, args=(client,), daemon=True).start()
+            threading.Thread(target=proxy.serve, args=(client,), daemon=True).start()
 
 
 def only(calls: tuple[str, ...], treat: Treat) -> Treat:
-    """This weather for these calls, and fair weather for the others."""
+    """`treat` for these calls; the others are forwarded."""
 
-    def chosen(weather: Weather, client: socket.socket, request: bytes) -> None:
+    def chosen(proxy: FaultyProxy, client: socket.socket, request: bytes) -> None:
         path = request.split(b" ", 2)[1].decode().partition("?")[0]
         concerned = path.rpartition("/")[2] in calls
-        (treat if concerned else fair)(weather, client, request)
+        (treat if concerned else forwarded)(proxy, client, request)
 
     return chosen

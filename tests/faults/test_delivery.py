@@ -1,7 +1,7 @@
 """A controller that cannot be reached, before, during and after a job.
 
 Every event arrives, in order and once in effect; heartbeats return within seconds;
-and nobody storms a controller that is failing.
+and a controller that is failing gets no more requests for it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import pytest
 from tests.end_to_end.conftest import HELD, IDLE, job, pointed_at
 from tests.faults import invariants, network_faults
 from tests.faults.network_faults import (
-    Weather,
+    FaultyProxy,
     answering,
+    faulty_proxy,
     saying,
-    weather_before,
     whole,
 )
 from tests.stub_controller import GO_ON, answer, stub_controller
 from tests.support import eventually
 
-#: Time is short here: 5 s of silence would be a whole bout of bad weather.
+#: Time is short here: 5 s of silence would be the whole time of a fault.
 SETTINGS = {
     "controller": {
         "timeout": "1s",
@@ -40,18 +40,18 @@ SETTINGS = {
 }
 
 #: Seconds of each of the three bouts; longer than a request may take.
-BOUT = 1.5
+FAULT_SECONDS = 1.5
 
-#: Most requests a second in bad weather: heartbeats (4), events and commands (4 each,
+#: Most requests a second during a fault: heartbeats (4), events and commands (4 each,
 #: by the mean of their back-off), the first quick attempts, and chance.
-STORM = 20.0
+MOST_PER_SECOND = 20.0
 
 #: A credential that is refused is shown once more, so each attempt is two requests.
 TWICE = ("401",)
 
 MEBIBYTE = bytes(1024 * 1024)
 
-WEATHERS: dict[str, network_faults.Treat] = {
+FAULTS: dict[str, network_faults.Treat] = {
     "reset": network_faults.resetting,
     "closed": network_faults.closing,
     "answers lost": network_faults.losing,
@@ -90,29 +90,29 @@ QUICK = ("answers lost",)
 
 
 @pytest.fixture
-def way(controller) -> Iterator[Weather]:
+def way(controller) -> Iterator[FaultyProxy]:
     """The way to the controller."""
-    with weather_before(controller.endpoint) as between:
+    with faulty_proxy(controller.endpoint) as between:
         yield between
 
 
 def pause(seconds: float) -> None:
-    """Let a bout of weather last."""
+    """Let a fault last."""
     until = time.monotonic() + seconds
     eventually(lambda: time.monotonic() >= until, seconds + 5)
 
 
-def bout(way: Weather, name: str, seconds: float = BOUT) -> None:
-    """Bad weather for so long, without a storm of ours."""
-    began = way.change(WEATHERS[name])
+def failing(way: FaultyProxy, name: str, seconds: float = FAULT_SECONDS) -> None:
+    """A fault for so long, in which no more requests come than are allowed."""
+    began = way.change(FAULTS[name])
     pause(seconds)
     ended = way.change(None)
-    most = STORM * seconds * (2 if name in TWICE else 1)
+    most = MOST_PER_SECOND * seconds * (2 if name in TWICE else 1)
     assert way.count(began, ended) <= most
 
 
-def beats_again(vm, way: Weather, seconds: float = 3.0) -> None:
-    """Heartbeats arrive soon after the weather has changed."""
+def beats_again(vm, way: FaultyProxy, seconds: float = 3.0) -> None:
+    """Heartbeats arrive soon after the fault."""
     since = time.monotonic()
     eventually(
         lambda: any(
@@ -127,28 +127,28 @@ def beats_again(vm, way: Weather, seconds: float = 3.0) -> None:
     "name",
     [
         pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-        for name in WEATHERS
+        for name in FAULTS
     ],
 )
-def test_bad_weather_loses_and_repeats_nothing(machine, way, name):
-    treat = WEATHERS[name]
+def test_network_faults_lose_and_repeat_nothing(machine, way, name):
+    treat = FAULTS[name]
     vm = pointed_at(machine({**HELD, "result": "Failed"}, **SETTINGS), way.endpoint)
     way.change(treat)
     vm.agent.start()
-    bout(way, name)
+    failing(way, name)
     vm.event("RunnerRegistered")
     beats_again(vm, way)
 
     way.change(treat)
     vm.double.release_job()
     eventually(lambda: vm.double.truth("step_start"), what="the step")
-    bout(way, name)
+    failing(way, name)
     beats_again(vm, way)
 
     way.change(treat)
     vm.double.finish_step()
     eventually(lambda: vm.double.truth("result"), what="the result")
-    bout(way, name)
+    failing(way, name)
     assert vm.agent.wait() == 0
     invariants.kept(vm.events(), vm)
     assert vm.types()[0] == "VMStarted"
@@ -164,7 +164,7 @@ def test_a_controller_that_is_not_there_for_long_gets_everything_later(
     vm.agent.start()
     vm.agent.until("waiting_for_controller")
     pause(10)
-    with weather_before(controller.endpoint, free_port):
+    with faulty_proxy(controller.endpoint, free_port):
         vm.event("RunnerRegistered")
     vm.double.release_job()
     vm.agent.until("job_running")
@@ -172,7 +172,7 @@ def test_a_controller_that_is_not_there_for_long_gets_everything_later(
     assert vm.agent.status()["controller"]["reachable"] is False
     vm.double.finish_step()
     eventually(lambda: vm.double.truth("listener_exit"))
-    with weather_before(controller.endpoint, free_port) as way:
+    with faulty_proxy(controller.endpoint, free_port) as way:
         since = time.monotonic()
         assert vm.agent.wait() == 0
         assert way.count(since, time.monotonic()) < 60
@@ -191,7 +191,7 @@ def test_what_the_controller_misses_at_the_end_is_delivered_by_the_next_start(
     }
     settings = {**SETTINGS, "shutdown": shutdown}
     vm = pointed_at(machine(HELD, **settings), f"http://127.0.0.1:{free_port}")
-    with weather_before(controller.endpoint, free_port):
+    with faulty_proxy(controller.endpoint, free_port):
         vm.agent.start()
         vm.agent.until("idle")
         vm.double.release_job()
@@ -205,7 +205,7 @@ def test_what_the_controller_misses_at_the_end_is_delivered_by_the_next_start(
     assert {each["type"] for each in left} >= {"JobCompleted", "VMStopped"}
     assert left[0]["type"] == "JobCompleted"
     registered = vm.types().count("RunnerRegistered")
-    with weather_before(controller.endpoint, free_port):
+    with faulty_proxy(controller.endpoint, free_port):
         vm.agent.start()
         assert vm.agent.wait() == 0
     assert vm.types()[-1] == "VMStopped"
@@ -309,7 +309,7 @@ def test_a_conflict_that_is_no_duplicate_is_repeated(machine):
         assert len(set(attempts)) == 1
 
 
-def test_a_command_without_an_id_makes_no_storm(machine):
+def test_a_command_without_an_id_brings_no_more_polls(machine):
     """Handed out at each poll, by a controller that answers at once."""
 
     def script(call, body):

@@ -17,14 +17,20 @@ import pytest
 from tests.authority import DAY, NOW, Authority
 from tests.end_to_end.conftest import HELD, pointed_at
 from tests.faults import invariants
-from tests.faults.network_faults import Weather, weather_before
-from tests.faults.test_delivery import BOUT, SETTINGS, STORM, beats_again, pause
+from tests.faults.network_faults import FaultyProxy, faulty_proxy
+from tests.faults.test_delivery import (
+    FAULT_SECONDS,
+    MOST_PER_SECOND,
+    SETTINGS,
+    beats_again,
+    pause,
+)
 from tests.http.test_tls import server_context
 from tests.support import eventually
 
 
 @dataclass
-class Encrypted(Weather):
+class Encrypted(FaultyProxy):
     """The proxy as a TLS server, whose certificate the test can change."""
 
     context: ssl.SSLContext | None = None
@@ -115,39 +121,42 @@ def test_tls_that_fails_for_a_while_loses_and_repeats_nothing(
     ours, other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
     good, bad = server_context(*ours.issue("good")), failure(ours, other)
     trusting = {**SETTINGS["controller"], "auth": {"ca_path": str(ours.path)}}
-    with weather_before(controller.endpoint, kind=Encrypted) as way:
+    with faulty_proxy(controller.endpoint, kind=Encrypted) as way:
         vm = machine(
             {**HELD, "result": "Failed"}, **{**SETTINGS, "controller": trusting}
         )
         vm = pointed_at(vm, way.endpoint)
 
-        def bout() -> None:
-            """Bad TLS for some time: nothing is said, and there is no storm."""
+        def last_error() -> str | None:
+            return vm.agent.status()["controller"]["last_error"]
+
+        def failing() -> None:
+            """Bad TLS for some time: nothing is said, and attempts stay few."""
             heard, began = len(way.requests), time.monotonic()
-            pause(BOUT)
+            pause(FAULT_SECONDS)
             ended = time.monotonic()
             tried = sum(began <= at <= ended for at in way.connections)
-            assert "TLS" in vm.agent.status()["controller"]["last_error"]
+            eventually(lambda: "TLS" in (last_error() or ""), what="the failure")
             assert len(way.requests) == heard
-            assert 0 < tried <= STORM * (ended - began)
+            assert 0 < tried <= MOST_PER_SECOND * (ended - began)
             way.show(good)
 
         way.show(bad)
         vm.agent.start()
         eventually(lambda: way.connections, what="a connection")
-        bout()
+        failing()
         vm.event("RunnerRegistered")
         beats_again(vm, way)
 
         way.show(bad)
         vm.double.release_job()
         eventually(lambda: vm.double.truth("step_start"), what="the step")
-        bout()
+        failing()
         beats_again(vm, way)
 
         way.show(bad)
         vm.double.finish_step()
         eventually(lambda: vm.double.truth("result"), what="the result")
-        bout()
+        failing()
         assert vm.agent.wait() == 0
     invariants.kept(vm.events(), vm)

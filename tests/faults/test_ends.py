@@ -19,7 +19,7 @@ from miglet.lifecycle.table import ERROR_SECONDS
 from tests.end_to_end.conftest import HELD, IDLE, Machine, pointed_at
 from tests.end_to_end.test_notices import in_cloud, known
 from tests.faults import network_faults
-from tests.faults.network_faults import Weather, weather_before
+from tests.faults.network_faults import FaultyProxy, faulty_proxy
 from tests.metadata_fakes import FAKES
 from tests.reference_process import running_controller
 from tests.support import eventually
@@ -53,18 +53,18 @@ DEAF_JOB = {**HELD, "ignore_signals": True, "ignores": ["INT", "TERM"]}
 @pytest.fixture
 def way(controller):
     """The way to the controller."""
-    with weather_before(controller.endpoint) as between:
+    with faulty_proxy(controller.endpoint) as between:
         yield between
 
 
-def idle(machine, way: Weather, *plan) -> Machine:
+def idle(machine, way: FaultyProxy, *plan) -> Machine:
     vm = pointed_at(machine(*(plan or (IDLE,)), **SETTINGS), way.endpoint)
     vm.agent.start()
     vm.agent.until("idle")
     return vm
 
 
-def busy(machine, way: Weather) -> Machine:
+def busy(machine, way: FaultyProxy) -> Machine:
     vm = idle(machine, way, DEAF_JOB)
     vm.double.release_job()
     vm.event("JobStarted")
@@ -72,24 +72,24 @@ def busy(machine, way: Weather) -> Machine:
     return vm
 
 
-def silent_controller(machine, way: Weather) -> Machine:
+def silent_controller(machine, way: FaultyProxy) -> Machine:
     """Nobody answers any more."""
     vm = idle(machine, way)
     way.change(network_faults.silent)
     return vm
 
 
-def deaf_listener(machine, way: Weather) -> Machine:
+def deaf_listener(machine, way: FaultyProxy) -> Machine:
     """The runner heeds no signal."""
     return idle(machine, way, {"scenario": "ignores_signals"})
 
 
-def deaf_job(machine, way: Weather) -> Machine:
+def deaf_job(machine, way: FaultyProxy) -> Machine:
     """The job does not end and heeds no signal."""
     return busy(machine, way)
 
 
-def silent_controller_in_a_job(machine, way: Weather) -> Machine:
+def silent_controller_in_a_job(machine, way: FaultyProxy) -> Machine:
     """Both at once."""
     vm = busy(machine, way)
     way.change(network_faults.silent)
@@ -99,7 +99,7 @@ def silent_controller_in_a_job(machine, way: Weather) -> Machine:
 def stopped(name: str) -> Callable[..., Machine]:
     """A worker that does nothing any more and does not know it."""
 
-    def hang(machine, way: Weather) -> Machine:
+    def hang(machine, way: FaultyProxy) -> Machine:
         vm = idle(machine, way)
         vm.agent.workers()[name].suspend()
         return vm
@@ -107,7 +107,7 @@ def stopped(name: str) -> Callable[..., Machine]:
     return hang
 
 
-def hanging_configuration(machine, way: Weather) -> Machine:
+def hanging_configuration(machine, way: FaultyProxy) -> Machine:
     """config.sh does not come back."""
     plan = {"config": {"outcome": "hang", "at": "registration", "ignore_signals": True}}
     vm = pointed_at(machine(IDLE, plan=plan, **SETTINGS), way.endpoint)

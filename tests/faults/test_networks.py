@@ -19,8 +19,8 @@ import pytest
 
 from tests.end_to_end.conftest import HELD, Machine, pointed_at
 from tests.faults import invariants
-from tests.faults.network_faults import Weather, weather_before
-from tests.faults.test_delivery import SETTINGS, STORM, beats_again, pause
+from tests.faults.network_faults import FaultyProxy, faulty_proxy
+from tests.faults.test_delivery import MOST_PER_SECOND, SETTINGS, beats_again, pause
 from tests.faults.wire import Wire
 from tests.support import eventually
 
@@ -130,7 +130,7 @@ def test_a_name_that_does_not_resolve_loses_and_stalls_nothing(
     eventually(lambda: names.asked, what="a question")
     asked = names.asked
     pause(2)
-    assert names.asked - asked <= 2 * 2 * STORM
+    assert names.asked - asked <= 2 * 2 * MOST_PER_SECOND
     names.mood = known
     vm.event("RunnerRegistered")
     names.mood = mood
@@ -198,9 +198,9 @@ PATIENT = {**SETTINGS, "controller": {**SETTINGS["controller"], "timeout": "5s"}
 
 
 @pytest.fixture
-def way(controller, link) -> Iterator[Weather]:
+def way(controller, link) -> Iterator[FaultyProxy]:
     """The controller, as it is to be found from the other end of the link."""
-    with weather_before(controller.endpoint, host=link.address) as between:
+    with faulty_proxy(controller.endpoint, host=link.address) as between:
         yield between
 
 

@@ -83,7 +83,7 @@ def test_a_second_signal_hastens_the_end(machine):
 
 
 @pytest.mark.slow
-def test_a_storm_of_signals_to_reload_disturbs_nobody(machine):
+def test_many_signals_to_reload_at_once_disturb_nobody(machine):
     vm = machine(HELD)
     vm.agent.start()
     vm.event("RunnerRegistered")

@@ -114,10 +114,10 @@ def test_kill_takes_those_who_left_the_session(place):
     assert end_of(run).signal == signal.SIGKILL
 
 
-def test_kill_takes_a_storm_of_double_forks(place):
-    storm = 'storm() { (sh -c "sleep 0.05; $0 &" &) ; (sleep 60 &) ; }; storm; storm'
-    run = place.start(f"{storm}; exec sleep 60")
-    eventually(lambda: len(run.tree()) > 8, what="the storm")
+def test_kill_takes_processes_that_fork_twice_without_end(place):
+    forking = 'forks() { (sh -c "sleep 0.05; $0 &" &) ; (sleep 60 &) ; }; forks; forks'
+    run = place.start(f"{forking}; exec sleep 60")
+    eventually(lambda: len(run.tree()) > 8, what="the processes")
     assert run.kill()
     assert run.tree() == [] and not run.shim.alive()
 

@@ -178,8 +178,8 @@ def test_the_time_of_an_orphan_that_ends_with_its_process_is_counted():
     assert 0.15 < counted < 2.0
 
 
-def test_it_reaps_a_storm_of_orphans(launcher, tmp_path):
-    storm = (
+def test_it_reaps_many_orphans_at_once(launcher, tmp_path):
+    forking = (
         "import os, signal\n"
         "for _ in range(300):\n"
         "    if os.fork() == 0:\n"
@@ -191,8 +191,8 @@ def test_it_reaps_a_storm_of_orphans(launcher, tmp_path):
         "open('up', 'w')\n"
         "signal.pause()\n"
     )
-    run = started(launcher, tmp_path, storm)
-    eventually(lambda: (tmp_path / "up").exists(), seconds=30, what="the storm")
+    run = started(launcher, tmp_path, forking)
+    eventually(lambda: (tmp_path / "up").exists(), seconds=30, what="the processes")
 
     def children() -> list[int]:
         stats = {int(n): stat_of(n) for n in os.listdir("/proc") if n.isdigit()}
