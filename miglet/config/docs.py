@@ -1,7 +1,9 @@
 """Files that are printed from the schema, so that it alone names a key.
 
-``python -m miglet.config.docs example`` prints ``etc/miglet.yaml``, ``reference``
+``python -m miglet.config.docs example FILE`` writes ``etc/miglet.yaml``, ``reference``
 ``docs/configuration.rst``, and ``settings`` the typed ``miglet/config/settings.py``.
+Without FILE it prints. A file is written when its whole text is known: a mistake in the
+schema leaves it as it was.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from miglet.config.schema import KEYS, SCHEMA, TEXTS, Key, duration_text, size_text
@@ -299,5 +302,20 @@ PAGES = {
     "settings": settings_module,
 }
 
+USAGE = f"usage: python -m miglet.config.docs {'|'.join(PAGES)} [FILE]"
+
+
+def main(words: list[str]) -> None:
+    """Print a page, or write it into the file that is named."""
+    page, *files = words or [""]
+    if page not in PAGES or len(files) > 1:
+        sys.exit(USAGE)
+    text = PAGES[page]()
+    if files:
+        Path(files[0]).write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
 if __name__ == "__main__":
-    sys.stdout.write(PAGES[sys.argv[1]]())
+    main(sys.argv[1:])

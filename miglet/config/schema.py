@@ -48,7 +48,7 @@ class Key:
     @property
     def runtime(self) -> bool:
         """Whether it may change while MIGlet runs."""
-        return bool(self.rules["x-runtime"])
+        return bool(self.rules.get("x-runtime", False))
 
     @property
     def secret(self) -> bool:

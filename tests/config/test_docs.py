@@ -31,11 +31,41 @@ def layer_of(text: str):
 
 
 def test_the_example_is_what_the_schema_makes_of_it():
-    assert EXAMPLE.read_text() == docs.example_page()
+    assert EXAMPLE.read_text() == docs.example_page(), (
+        "python -m miglet.config.docs example etc/miglet.yaml"
+    )
 
 
 def test_the_page_is_what_the_schema_makes_of_it():
-    assert PAGE.read_text() == docs.reference_page()
+    assert PAGE.read_text() == docs.reference_page(), (
+        "python -m miglet.config.docs reference docs/configuration.rst"
+    )
+
+
+@pytest.mark.parametrize("page", docs.PAGES)
+def test_a_page_is_printed_or_written(page, tmp_path, capsys):
+    docs.main([page])
+    printed = capsys.readouterr().out
+    docs.main([page, str(tmp_path / "page")])
+    assert (tmp_path / "page").read_text() == printed == docs.PAGES[page]()
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["example", "one", "two"]])
+def test_other_words_are_answered_with_the_usage(words):
+    with pytest.raises(SystemExit, match=r"example\|reference\|settings \[FILE\]"):
+        docs.main(words)
+
+
+def test_a_mistake_in_the_schema_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    def mistaken() -> str:
+        raise KeyError("description")
+
+    page = tmp_path / "page"
+    page.write_text("as it was")
+    monkeypatch.setitem(docs.PAGES, "settings", mistaken)
+    with pytest.raises(KeyError):
+        docs.main(["settings", str(page)])
+    assert page.read_text() == "as it was"
 
 
 def test_the_example_names_every_setting_with_its_default():

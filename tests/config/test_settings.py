@@ -15,7 +15,9 @@ from miglet.workers.registry import NAMES
 
 def test_the_module_is_what_the_schema_makes_of_it():
     module = Path(miglet.config.settings.__file__)
-    assert module.read_text() == docs.settings_module()
+    assert module.read_text() == docs.settings_module(), (
+        "python -m miglet.config.docs settings miglet/config/settings.py"
+    )
 
 
 def test_the_keys_that_may_change_at_run_time_are_known_without_the_schema():
@@ -30,7 +32,7 @@ def test_no_key_is_hidden_by_a_method():
 def test_every_key_says_what_it_is():
     for key in KEYS.values():
         assert key.rules["description"].endswith("."), key.name
-        assert "x-runtime" in key.rules, key.name
+        assert "x-runtime" in key.rules, f"{key.name}: x-runtime is true or false"
         assert key.required == ("default" not in key.rules), key.name
         assert not key.required or key.rules["examples"], key.name
 
@@ -42,7 +44,8 @@ APPLIERS = {*NAMES, "arbiter", "daemon", "lifecycle", "workers"}
 def test_every_key_that_may_change_at_run_time_says_who_applies_the_change():
     for key in KEYS.values():
         appliers = key.rules.get("x-applied-by", [])
-        assert bool(appliers) is key.runtime, key.name
+        both = f"{key.name}: x-applied-by goes with x-runtime: true, and only with it"
+        assert bool(appliers) is key.runtime, both
         assert set(appliers) <= APPLIERS, key.name
 
 
