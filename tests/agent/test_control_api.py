@@ -64,12 +64,14 @@ def test_each_subcommand_of_ctl_calls_methods_that_exist(subcommand, capsys):
 
 @pytest.mark.parametrize("method", COMMAND_OF)
 def test_a_method_that_changes_something_posts_what_ctl_asked_for(method, capsys):
-    [params] = [
+    asked = [
         params
         for subcommand in SUBCOMMANDS
         for name, params in called_by(subcommand)
         if name == method
     ]
+    assert len(asked) == 1, f"subcommands of miglet-ctl that call {method}"
+    [params] = asked
     arbiter: Any = SimpleNamespace(inbox=[])
     assert answer(arbiter, method, params, OPERATOR) == {"accepted": True}
     [fact] = arbiter.inbox

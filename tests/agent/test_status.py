@@ -146,7 +146,7 @@ def test_the_snapshot_has_a_value_for_every_metric_of_the_agent(known):
     shown = {**snapshot(vm, known, worker, COUNTS, MOMENT), "now": NOW}
     values = {series.name: series.values(shown) for series in AGENT}
     unknown = {name for name, found in values.items() if None in found.values()}
-    assert unknown == set()
+    assert unknown == set(), "they have no value in snapshot() of miglet.agent.status"
     assert all(values.values())
     assert values["miglet_clock_offset_seconds"] == {(): -1.5}
 

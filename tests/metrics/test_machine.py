@@ -189,6 +189,12 @@ def test_what_psutil_cannot_read_is_none_and_the_rest_is_there(
     assert {name for name, value in sample.items() if value is None} == missing
 
 
+def test_every_metric_can_be_read_on_the_machine_of_these_tests(machine: Machine):
+    sample = Sampler(machine).sample()
+    missing = {name for name, value in sample.items() if value is None}
+    assert missing <= {"cpu_percent"}, "is the file that it reads not in FILES above?"
+
+
 def test_what_cannot_be_read_is_logged_once(
     machine: Machine, caplog: pytest.LogCaptureFixture
 ):
@@ -251,7 +257,9 @@ def test_every_metric_of_the_heartbeat_is_sampled_and_explained():
     without_unit = {"load1", "pressure", "oom_kills", "network"}
     for name, metric in METRICS.items():
         assert metric.help, name
-        assert name.endswith(units) or name in without_unit, f"{name} has no unit"
+        assert name.endswith(units) or name in without_unit, (
+            f"{name}: ends with {units}"
+        )
 
 
 def test_every_metric_appears_on_the_prometheus_page_with_a_help_text():

@@ -17,7 +17,9 @@ OPENAPI = contract.FOLDER / "openapi.json"
 
 def test_the_document_is_what_the_agents_tables_make_of_it():
     printed = generated.document()
-    assert printed == OPENAPI.read_text()
+    assert printed == OPENAPI.read_text(), (
+        f"python -m miglet.controller.contract {OPENAPI}"
+    )
     assert printed.count("| status | body | MIGlet |") == len(Call)
 
 
