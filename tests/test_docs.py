@@ -97,6 +97,12 @@ def test_the_readme_names_every_state_event_and_command():
         assert f"``{command.name}``" in README
 
 
+def test_the_manual_page_of_the_controller_names_every_command():
+    page = (ROOT / "docs" / "man" / "miglet-controller.1.rst").read_text()
+    names = [command.name for command in COMMANDS.values()]
+    assert [name for name in names if f"``{name}``" not in page] == []
+
+
 def test_the_reference_has_everything_that_it_is_printed_from(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     printer = importlib.import_module("reference_pages")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from miglet import errors
 from miglet.config.schema import KEYS
+from miglet.lifecycle.shutdown import SET_ASIDE
 from tests.cases import check_each
 from tests.documents import DOCUMENTS
 from tests.paths import ROOT
@@ -15,13 +18,17 @@ LITERAL = re.compile(r"``([^`\n]+)``")
 SETTING = re.compile(r"(?:``|\*)([a-z_]+(?:\.[a-z0-9_]+)+)[`*:]")
 CODE = re.compile(r"\bError(?:``)?(?: event)?\s+(?:``)?([a-z]+(?:_[a-z]+)+)``")
 
-#: What a name in the code looks like: snake_case, CamelCase, MIGLET_VARIABLE.
+#: What a name in the code looks like: snake_case, CamelCase, MIGLET_VARIABLE, and a
+#: CONSTANT where it is the whole literal.
 NAME = re.compile(
     r"\b(?:[a-z]+(?:_[a-z0-9]+)+|[A-Z][a-z]+[A-Z]\w+|MIGLET_[A-Z]\w*[A-Z])\b"
+    r"|^[A-Z]{3,}(?:_[A-Z]+)*$"
 )
 
-#: Names of others: a cloud, systemd, the kernel.
+#: Names of others: a cloud, systemd, the kernel, Node.js.
 FOREIGN = {
+    "MemoryMax",
+    "NODE_EXTRA_CA_CERTS",
     "InstanceMetadataTags",
     "DynamicUser",
     "ProtectProc",
@@ -30,7 +37,19 @@ FOREIGN = {
 }
 
 #: Names that CONTRIBUTING.rst has its reader write or look at.
-EXAMPLES = {"DrainIfIdle", "LogLevelChanged", "TestJournalModel"}
+EXAMPLES = {
+    "DrainIfIdle",
+    "LogLevelChanged",
+    "TestJournalModel",
+    "disk_nearly_full",
+    "test_each_subcommand_asks_and_shows",
+    # Of the tests.
+    "ANSWERS",
+    "BAD",
+    "FILES",
+    "GOOD",
+    "SNAPSHOT",
+}
 
 SUFFIXES = {".py", ".json", ".sh", ".yaml", ""}
 
@@ -86,6 +105,51 @@ def test_every_code_of_an_error_event_is_one_that_we_send():
         assert {code for code in codes if f'"{code}"' not in SOURCE} == set()
 
     check_each(DOCUMENTS, names_real_codes)
+
+
+#: Where the calls that make an error code have it among their arguments.
+CODE_AT = {
+    "Error": 1,
+    "FaultNoted": 1,
+    "RegistrationFailed": 1,
+    "RunnerFailing": 1,
+    "Reason": 0,
+    "Crash": 0,
+    "Kind": 0,
+    "_cannot_use": 0,
+    "report": 0,
+}
+
+
+def codes_of(module: ast.Module) -> Iterator[str]:
+    """The error codes that a module of ours makes, as far as they stand there."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            index = CODE_AT.get(name, len(node.args))
+            named = [each.value for each in node.keywords if each.arg == "code"]
+            for each in (*node.args[index : index + 1], *named):
+                yield from constants(each)
+
+
+def constants(node: ast.expr) -> Iterator[str]:
+    """The text that an argument is, or either of two."""
+    if isinstance(node, ast.IfExp):
+        yield from (*constants(node.body), *constants(node.orelse))
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+
+
+def test_what_each_code_of_an_error_event_asks_for_is_explained():
+    modules = [path.read_text() for path in (ROOT / "miglet").rglob("*.py")]
+    codes = {code for text in modules for code in codes_of(ast.parse(text))}
+    codes.add(SET_ASIDE)
+    assert len(codes) > 50
+    page = (ROOT / "docs" / "troubleshooting.rst").read_text()
+    table = page.partition("What each error code asks for")[2]
+    explained = set(re.findall(r"^``(\w+)``", table, re.MULTILINE))
+    assert codes - explained == set(), "not in the table of docs/troubleshooting.rst"
+    assert explained - codes == set(), "in that table, and made nowhere"
 
 
 def test_names_codes_and_settings_are_found():

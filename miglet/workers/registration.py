@@ -174,9 +174,14 @@ class RunnerRegistration:
         danger = self._context.folder.danger(self._account, removing=False)
         if danger:
             message = f"no token is given to {self._directory}: {danger}"
-            code, status = "runner_folder_changeable", EXIT_STATUSES["misconfig"]
             raise GivenUp(
-                RegistrationFailed("misconfig", code, message, REINSTALL, status)
+                RegistrationFailed(
+                    "misconfig",
+                    "runner_folder_changeable",
+                    message,
+                    REINSTALL,
+                    EXIT_STATUSES["misconfig"],
+                )
             )
 
     def _after_failure(self, outcome: Outcome) -> float:
@@ -203,8 +208,15 @@ class RunnerRegistration:
             except LaunchFailed as error:
                 if attempt == MOST_LAUNCHES:
                     raise
-                fault = (error.category, "launch_failed", str(error), "runner")
-                self._context.report(FaultNoted(*fault, hint=error.hint))
+                self._context.report(
+                    FaultNoted(
+                        error.category,
+                        "launch_failed",
+                        str(error),
+                        "runner",
+                        error.hint,
+                    )
+                )
                 yield self._backoff.delay()
             else:
                 self._context.report(RunnerLaunched(self.describe(run)))

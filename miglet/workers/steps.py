@@ -61,5 +61,10 @@ class StepContext(Protocol):
 def failure_of(error: MigletError) -> RegistrationFailed:
     """An error of ours as the fact that it is."""
     status = EXIT_STATUSES.get(error.category, error.exit_status)
-    code = "registration_refused" if isinstance(error, Refused) else "runner_unusable"
-    return RegistrationFailed(error.category, code, str(error), error.hint, status)
+    return RegistrationFailed(
+        error.category,
+        "registration_refused" if isinstance(error, Refused) else "runner_unusable",
+        str(error),
+        error.hint,
+        status,
+    )
