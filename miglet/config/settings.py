@@ -63,12 +63,14 @@ class ControllerSettings(Section):
 class GithubSettings(Section):
     """Where and as what the runner registers."""
 
-    #: GitHub organisation to register with; null takes the runner URL from the
-    #: controller's answer.
+    #: GitHub organisation to register with, for token_source: metadata; the runner_url
+    #: of a controller's answer decides otherwise.
     org: str | None
-    #: Runner group to join.
+    #: Runner group to ask the controller for; the one in its answer decides, and
+    #: without one GitHub's default group.
     runner_group: str
-    #: Labels by which workflows choose this runner.
+    #: Labels by which workflows choose this runner; labels in the controller's answer
+    #: go before them.
     labels: tuple[str, ...]
     #: Where the first registration token comes from.
     token_source: Literal["controller", "metadata"]
@@ -218,7 +220,8 @@ class Settings(Section):
     #: Name of this machine; the cloud's instance id where the machine's metadata has
     #: one.
     vm_id: str
-    #: Organisation that the pool belongs to, as the controller names it.
+    #: Owner of the pool, as the controller names it; in every event, and never sent to
+    #: GitHub.
     org_id: str
     controller: ControllerSettings
     github: GithubSettings
