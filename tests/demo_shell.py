@@ -22,6 +22,7 @@ from tests.terminal import Terminal
 VM = "vm-1"
 COMMANDS = (
     ("miglet-ctl status", "what the machine does; also watch, events, metrics, doctor"),
+    ("miglet config", "each setting and where it came from; also miglet check"),
     ("job [SECONDS] [NAME]", "give the runner a job"),
     ("fail [SECONDS] [NAME]", "give it one that fails"),
     ("events", "what the controller has received; --follow waits for more"),
@@ -72,6 +73,8 @@ def write_commands(
     ]
     reference = [sys.executable, "-m", "miglet.reference.cli"]
     push = [sys.executable, "-m", "tests.runner_double.push", str(double.root)]
+    miglet = str(agent.commands / "miglet")
+    write(folder / "miglet", [miglet, "--config", str(agent.config)])
     write(folder / "miglet-ctl", [str(agent.commands / "miglet-ctl")])
     write(folder / "miglet-controller", reference, access)
     write(folder / "agent-log", ["tail", "-n", "20"], [str(agent.log_path)])

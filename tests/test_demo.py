@@ -68,6 +68,7 @@ def test_the_shell_has_the_machine_s_commands(tmp_path: Path) -> None:
     shell = started(tmp_path, "shell", stdin=subprocess.PIPE)
     commands = (
         "miglet-ctl status\n"
+        "miglet config\n"
         "job 0.5 hello\n"
         "events --follow | grep -m1 JobCompleted\n"
         "miglet-controller vms --token-file TOKEN-FILE\n"
@@ -81,6 +82,9 @@ def test_the_shell_has_the_machine_s_commands(tmp_path: Path) -> None:
     assert re.search(r"^vm-1 +idle ", output, re.MULTILINE), output
     assert "idle -> job_running on " in output
     assert "state       idle since" in output
+    assert re.search(r"^pool_id +pool-\d+ +.*miglet\.yaml", output, re.MULTILINE), (
+        output
+    )
     assert "the runner gets the job hello, which takes 0.5 s\n" in output
     assert "result=succeeded" in output
     assert output.endswith("The demonstration has ended; nothing is left running.\n")
