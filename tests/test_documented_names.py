@@ -42,6 +42,7 @@ EXAMPLES = {
     "LogLevelChanged",
     "TestJournalModel",
     "disk_nearly_full",
+    "settings_of",
     "test_each_subcommand_asks_and_shows",
     # Of the tests.
     "ANSWERS",

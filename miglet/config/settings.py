@@ -66,11 +66,12 @@ class GithubSettings(Section):
     #: GitHub organisation to register with, for token_source: metadata; the runner_url
     #: of a controller's answer decides otherwise.
     org: str | None
-    #: Runner group to ask the controller for; the one in its answer decides, and
-    #: without one GitHub's default group.
+    #: Runner group that the controller is asked for; the one in its answer decides, and
+    #: without one GitHub's default group. With token_source: metadata, the group to
+    #: join.
     runner_group: str
     #: Labels by which workflows choose this runner; labels in the controller's answer
-    #: go before them.
+    #: replace them.
     labels: tuple[str, ...]
     #: Where the first registration token comes from.
     token_source: Literal["controller", "metadata"]
