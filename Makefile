@@ -77,7 +77,7 @@ build/image/.built: $(shell git ls-files -- debian docs etc miglet setup.cfg set
 	tests/image/newer build/image/newer
 	touch $@
 
-fuzz: $(STAMP)-fuzz  ## a minute (SECONDS_EACH=n) for each parser (TARGETS="a b") of bytes of strangers
+fuzz: $(STAMP)-fuzz  ## a minute (SECONDS_EACH=n) for each parser (TARGETS="a b") of untrusted input
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS_EACH),60) $(TARGETS)
 
 # Atheris has no releases for some versions of Python and some processors.

@@ -12,6 +12,7 @@ import miglet.bootstrap.preflight  # noqa: F401  # registers the checks
 from miglet import arguments
 from miglet.bootstrap.framework import CHECKS
 from miglet.commands import registry  # noqa: F401 - its commands become rows
+from miglet.controller import contract
 from miglet.ctl import __main__ as ctl
 from miglet.lifecycle.table import COMMANDS, leaves_to
 from miglet.lifecycle.vm import State
@@ -101,6 +102,13 @@ def test_the_manual_page_of_the_controller_names_every_command():
     page = (ROOT / "docs" / "man" / "miglet-controller.1.rst").read_text()
     names = [command.name for command in COMMANDS.values()]
     assert [name for name in names if f"``{name}``" not in page] == []
+
+
+def test_authors_of_controllers_are_told_what_to_do_about_each_cause_of_a_jobs_end():
+    page = (ROOT / "docs" / "howto" / "controller.rst").read_text()
+    causes = contract.schema("event")["definitions"]["cause"]["examples"]
+    table = page.partition("* - run it again")[2].partition("\n\n")[0]
+    assert sorted(re.findall("``([a-z_]+)``", table)) == sorted(causes)
 
 
 def test_the_reference_has_everything_that_it_is_printed_from(tmp_path, monkeypatch):

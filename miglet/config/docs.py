@@ -129,7 +129,7 @@ Mistakes
 --------
 
 An unknown key, a value that cannot be, or settings that do not go together end the
-start with exit status 78. Every mistake is named at once, each with its key, its
+start with exit status 78. All mistakes are named together, each with its key, its
 source, what was found and what was expected. Only the value that decides is judged:
 a wrong one that a higher source overrides does no harm.
 

@@ -109,8 +109,8 @@ class RunnerSettings(Section):
     #: How long a job may go on after its Listener died; GitHub gives it up after 10
     #: minutes.
     orphan_timeout: float
-    #: How long a job may be announced without starting before the listener counts as a
-    #: ghost.
+    #: How long a job may be announced without starting before it counts as a ghost and
+    #: the runner is replaced.
     ghost_timeout: float
     #: How long the runner's Worker may live on after its last step's result before it
     #: is killed; 0 = for ever.
