@@ -148,12 +148,14 @@ class Case(Value):
         if result == "Canceled" and self._signalled:
             # It prints this for whatever its Worker reports after a signal.
             return self.evidence.results.get("worker_log", result)
-        killed = self.runner_exit.signal is not None
-        return self._unless_success(result) if killed else result
+        code = self.evidence.worker_code
+        died = code is not None and code not in _WORKER_CODES
+        doubtful = died or self.runner_exit.signal is not None
+        return self._unless_success(result) if doubtful else result
 
     @staticmethod
     def _unless_success(result: str | None) -> str | None:
-        """A claim of a success is not believed of a runner that was killed."""
+        """A success is not believed of a killed runner, or of a Worker that died."""
         return None if is_success(result) else result
 
     @property

@@ -330,6 +330,20 @@ TABLE = {
         "success",
         0,
     ),
+    "the Worker hangs, and a success is claimed of it that the log contradicts": (
+        (running(), worker(0), shown("Succeeded", "runner_log")),
+        exited(worker_stuck=True),
+        "unknown",
+        "worker_stuck",
+        None,
+    ),
+    "a success is printed of a Worker that died by the log": (
+        (*RAN, worker(139), shown("Succeeded")),
+        exited(),
+        "unknown",
+        "worker_crash",
+        None,
+    ),
     "a step is taken by the OOM killer": (
         (*RAN, shown("Failed")),
         exited(worker_exit_code=102, oom_kill_delta=1),
