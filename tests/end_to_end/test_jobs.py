@@ -280,6 +280,7 @@ def test_sparse_logs_of_terabytes_do_not_keep_a_job_from_being_reported(machine)
 
 def test_a_job_that_moves_its_runner_away_has_a_result(machine):
     vm = busy(machine)
+    eventually(lambda: vm.double.truth("step_waits"), what="the step at rest")
     os.rename(vm.double.root, vm.double.root.with_name("gone"))
     os.rename(vm.double.root.with_name("gone"), vm.double.root)
     vm.double.finish_step()

@@ -56,10 +56,16 @@ def await_permit(root: Path) -> int | None:
     loop = EventLoop()
     wakeup = open_wakeup(loop, root)
     permits: list[dict[str, Any]] = []
+    waits = False
 
     def permitted() -> bool:
+        nonlocal waits
         found = mailbox.take(root, "finished")
         permits.extend([found] if found else [])
+        if not permits and not waits:
+            # From here on nothing below `root` is looked at until somebody wakes us.
+            waits = True
+            truth.record(root, "step_waits")
         return bool(permits)
 
     loop.run_until(permitted, None)
