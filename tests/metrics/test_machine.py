@@ -257,9 +257,8 @@ def test_every_metric_of_the_heartbeat_is_sampled_and_explained():
     without_unit = {"load1", "pressure", "oom_kills", "network"}
     for name, metric in METRICS.items():
         assert metric.help, name
-        assert name.endswith(units) or name in without_unit, (
-            f"{name}: ends with {units}"
-        )
+        has_unit = name.endswith(units) or name in without_unit
+        assert has_unit, f"{name} must end with one of {units}"
 
 
 def test_every_metric_appears_on_the_prometheus_page_with_a_help_text():
